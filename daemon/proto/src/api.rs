@@ -1,0 +1,609 @@
+//! The words of the local API, and of calls that one node forwards to the leader for a client.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, UnixMillis,
+    ledger::{Addrs, Counts, End, Event, Output, Schedule, TaskState},
+    peer::Load,
+    spec::{Array, Cause, Exec, JobSpec, OnPartition, Resources, Retries, Work},
+};
+
+/// Everything a client may ask of the swarm, but for streams. Reads are linearizable unless `stale` is asked for at the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Call {
+    /// Newest first, those older than `before`.
+    Jobs {
+        before: Option<JobId>,
+        limit: u32,
+        open_only: bool,
+    },
+    Job {
+        job: JobId,
+    },
+    CancelJob {
+        job: JobId,
+    },
+    /// By id, those after `after`.
+    Tasks {
+        job: Option<JobId>,
+        state: Option<TaskState>,
+        after: Option<TaskId>,
+        limit: u32,
+    },
+    Task {
+        task: TaskId,
+    },
+    Explain {
+        task: TaskId,
+    },
+    CancelTask {
+        task: TaskId,
+    },
+    /// A new job with the tasks of this one that failed, were lost or were cancelled.
+    RetryJob {
+        job: JobId,
+        key: Option<String>,
+    },
+    RetryTask {
+        task: TaskId,
+        key: Option<String>,
+    },
+    Nodes,
+    /// By id or name.
+    Node {
+        node: String,
+    },
+    Schedule {
+        node: String,
+        to: Schedule,
+    },
+    Leader,
+    /// The leader hands over.
+    Resign,
+    Stats,
+    /// Events after a cursor; at most `limit`.
+    Events {
+        after: Option<Cursor>,
+        limit: u32,
+    },
+}
+
+/// What a [`Call`] answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Jobs(Vec<JobView>),
+    Job(Box<JobView>),
+    Tasks(Vec<TaskView>),
+    Task(Box<TaskView>),
+    Explain(Box<Explain>),
+    Accepted { job: JobId, is_new: bool },
+    Nodes(Vec<NodeView>),
+    Node(Box<NodeView>),
+    Leader(LeaderView),
+    Stats(Box<Stats>),
+    Events { begins: Cursor, events: Vec<Event> },
+}
+
+/// One line of `POST /v1/submit`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SubmitRequest {
+    /// The client's own name for this line; its answers carry it.
+    pub id: String,
+    /// Idempotency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `noop` runs nothing; absent: `exec`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub noop: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Standard input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array: Option<ArrayRequest>,
+    /// Cores, such as 0.5; absent: 1 for `exec`, none for `noop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cores: Option<f64>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Further attempts by cause; those not named keep their default.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub retries: BTreeMap<Cause, u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_partition: Option<OnPartition>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_most_once: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience_ms: Option<u64>,
+    /// Whether the end of the job is told on this stream; absent: yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
+}
+
+/// Indices of an array job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArrayRequest {
+    pub first: u32,
+    /// Absent: as many as there are items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<String>,
+}
+
+impl SubmitRequest {
+    /// The checked spec and indices. `os` becomes a label of every `exec` job that does not name one.
+    ///
+    /// # Errors
+    /// [`Code::BadRequest`] naming the part that is out of bounds.
+    pub fn into_job(self, os: &str) -> Result<(JobSpec, Array), Problem> {
+        let bad = |why: &str| Problem::new(Code::BadRequest, "the submission is not acceptable", why);
+        if self.noop && !self.argv.is_empty() {
+            return Err(bad("a no-op has no argv"));
+        }
+        if self.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > crate::limits::NAME) {
+            return Err(bad("a key has 1 to 128 bytes"));
+        }
+        let cores = self.cores.unwrap_or(if self.noop { 0.0 } else { 1.0 });
+        if !(0.0..=1e6).contains(&cores) {
+            return Err(bad("cores must be between 0 and 1000000"));
+        }
+        let array = match self.array {
+            None => Array::single(),
+            Some(array) => {
+                let items = u32::try_from(array.items.len()).unwrap_or(u32::MAX);
+                Array { first: array.first, count: array.count.unwrap_or(items), is_array: true, items: array.items }
+            }
+        };
+        let mut labels = self.labels;
+        let work = if self.noop {
+            Work::Noop
+        } else {
+            labels.entry("os".into()).or_insert_with(|| os.to_owned());
+            let stdin = self.stdin.map(Text::into_bytes).transpose()?.unwrap_or_default();
+            Work::Exec(Exec { argv: self.argv, env: self.env, stdin: stdin.into(), cwd: self.cwd })
+        };
+        let spec = JobSpec {
+            name: self.name,
+            work,
+            needs: Resources {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just above")]
+                milli_cores: (cores * 1000.0).round() as u64,
+                memory: self.memory.unwrap_or(0),
+                disk: self.disk.unwrap_or(0),
+                gpus: self.gpus.unwrap_or(0),
+                named: self.resources,
+            },
+            labels,
+            timeout: self.timeout_ms.map(Millis),
+            retries: self.retries.into_iter().fold(Retries::default(), |all, (cause, times)| all.with(cause, times)),
+            on_partition: self.on_partition.unwrap_or_default(),
+            at_most_once: self.at_most_once,
+            patience: self.patience_ms.map(Millis),
+        };
+        spec.check()?;
+        array.check()?;
+        Ok((spec, array))
+    }
+}
+
+/// One line of the answer to `POST /v1/submit`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubmitLine {
+    /// On a majority of disks.
+    Accepted { id: String, job: JobId, is_new: bool },
+    /// Not accepted; nothing of it exists.
+    Refused { id: String, problem: Problem },
+    /// How far an array is.
+    Progress { id: String, job: JobId, counts: Counts },
+    /// The job has ended.
+    Ended { id: String, outcome: JobOutcome },
+}
+
+/// How a job ended. Of a job with one task: also how that task ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOutcome {
+    pub job: JobId,
+    /// Succeeded: all of its tasks did. Otherwise the worst of lost, failed, cancelled.
+    pub state: TaskState,
+    pub counts: Counts,
+    /// Tasks that needed more than one attempt.
+    pub reruns: u64,
+    /// The one task of a job that is no array.
+    pub task: Option<TaskView>,
+}
+
+/// A job, as it is listed and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    pub job: JobId,
+    pub name: Option<String>,
+    pub submitter: String,
+    pub submitted: UnixMillis,
+    pub ended: Option<UnixMillis>,
+    /// `None` while it runs.
+    pub state: Option<TaskState>,
+    pub counts: Counts,
+    pub reruns: u64,
+    pub retry_of: Option<JobId>,
+    pub key: Option<String>,
+    pub is_array: bool,
+    pub first: u32,
+    pub tasks: u32,
+    pub spec: SpecView,
+}
+
+/// A spec, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecView {
+    pub kind: String,
+    pub argv: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub needs: Resources,
+    pub labels: BTreeMap<String, String>,
+    pub timeout_ms: Option<u64>,
+    pub retries: BTreeMap<Cause, u16>,
+    pub on_partition: OnPartition,
+    pub at_most_once: bool,
+}
+
+impl From<&JobSpec> for SpecView {
+    fn from(spec: &JobSpec) -> Self {
+        let (kind, argv, env) = match &spec.work {
+            Work::Noop => ("noop", Vec::new(), BTreeMap::new()),
+            Work::Exec(exec) => ("exec", exec.argv.clone(), exec.env.clone()),
+        };
+        Self {
+            kind: kind.into(),
+            argv,
+            env,
+            needs: spec.needs.clone(),
+            labels: spec.labels.clone(),
+            timeout_ms: spec.timeout.map(|t| t.0),
+            retries: Cause::ALL.into_iter().map(|cause| (cause, spec.retries.of(cause))).filter(|(_, n)| *n > 0).collect(),
+            on_partition: spec.on_partition,
+            at_most_once: spec.at_most_once,
+        }
+    }
+}
+
+/// A task, as it is listed and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskView {
+    pub task: TaskId,
+    pub state: TaskState,
+    /// Whether its attempt is known to run (a leader's memory, not the ledger's).
+    pub running: bool,
+    /// Attempts so far.
+    pub attempt: AttemptNo,
+    /// The current or accepted attempt's fence and node.
+    pub fence: Option<Fence>,
+    pub node: Option<NodeId>,
+    /// How the last attempt ended.
+    pub end: Option<End>,
+    pub started: Option<UnixMillis>,
+    pub ended: Option<UnixMillis>,
+    pub output: Option<OutputView>,
+    pub item: Option<String>,
+}
+
+impl TaskView {
+    /// The exit code that `swarmctl run` gives: the task's own, 128 + n for signal n, 124 for a timeout, 125 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        if self.state == TaskState::Succeeded {
+            return 0;
+        }
+        match self.end {
+            Some(End::Exit(code)) => u8::try_from(code & 0xff).unwrap_or(125),
+            Some(End::Signal(n)) => u8::try_from(128 + n).unwrap_or(125),
+            Some(End::Timeout) => 124,
+            Some(End::Succeeded | End::Spawn(_) | End::Refused(_) | End::Cancelled | End::Lost) | None => 125,
+        }
+    }
+}
+
+/// The kept heads of a task's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputView {
+    pub stdout: Text,
+    pub stderr: Text,
+    /// Bytes written in all; more than the head means that the rest is at the node.
+    pub stdout_len: u64,
+    pub stderr_len: u64,
+}
+
+impl From<&Output> for OutputView {
+    fn from(output: &Output) -> Self {
+        Self {
+            stdout: Text::of(&output.stdout),
+            stderr: Text::of(&output.stderr),
+            stdout_len: output.stdout_len,
+            stderr_len: output.stderr_len,
+        }
+    }
+}
+
+/// Bytes in JSON: as text where they are UTF-8, in base64 otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Text {
+    Utf8(String),
+    Base64(String),
+}
+
+impl Text {
+    /// Picks the form.
+    pub fn of(bytes: &[u8]) -> Self {
+        use base64::Engine as _;
+        std::str::from_utf8(bytes)
+            .map_or_else(|_| Self::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)), |text| Self::Utf8(text.to_owned()))
+    }
+
+    /// The bytes.
+    ///
+    /// # Errors
+    /// [`Code::BadRequest`] when the base64 is none.
+    pub fn into_bytes(self) -> Result<Vec<u8>, Problem> {
+        use base64::Engine as _;
+        match self {
+            Self::Utf8(text) => Ok(text.into_bytes()),
+            Self::Base64(text) => base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .map_err(|e| Problem::new(Code::BadRequest, "the bytes cannot be read", format!("not base64: {e}"))),
+        }
+    }
+}
+
+/// Why a task is, or is not, running. Rendered by the CLI; made by placement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explain {
+    pub task: TaskId,
+    pub state: TaskState,
+    /// The answer in one value.
+    pub verdict: Verdict,
+    /// What each node would say.
+    pub nodes: Vec<NodeReason>,
+    /// Tasks before it in the order of granting.
+    pub ahead: u64,
+}
+
+/// The one reason that decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It has ended.
+    Ended(TaskState),
+    /// It runs there.
+    Running { node: NodeId },
+    /// It is at a node, waiting for its turn.
+    WaitsAtNode { node: NodeId },
+    /// Its node is unreachable; what happens then, and when at the earliest.
+    NodeUnreachable { node: NodeId, on_partition: OnPartition, in_ms: Option<u64> },
+    /// It is granted next.
+    Next,
+    /// Nodes could run it, but none has room now.
+    NoRoomNow,
+    /// No node that is here can ever run it.
+    NobodyCan,
+    /// There is no node at all.
+    NoNodes,
+}
+
+/// One node and why it is, or is not, the place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReason {
+    pub node: NodeId,
+    pub name: String,
+    pub reason: Reason,
+}
+
+/// Why placement passes over a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It does not: the task fits here now.
+    Fits,
+    /// Membership does not call it alive.
+    NotAlive(Health),
+    /// It is alive, but no worker of it is connected to the leader.
+    NotConnected,
+    Cordoned,
+    Draining,
+    /// Its config does not enable the executor.
+    ExecutorOff {
+        executor: String,
+    },
+    /// A label is absent or different.
+    Label {
+        key: String,
+        want: String,
+        has: Option<String>,
+    },
+    /// It will never have enough.
+    TooSmall {
+        resource: String,
+        need: u64,
+        has: u64,
+    },
+    /// It has not enough left now.
+    Full {
+        resource: String,
+        need: u64,
+        free: u64,
+    },
+    /// It holds as many attempts as it takes.
+    WindowFull {
+        window: u32,
+    },
+}
+
+impl Reason {
+    /// Whether time alone, without a change of node or task, can make it fit.
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Fits
+            | Self::NotAlive(_)
+            | Self::NotConnected
+            | Self::Cordoned
+            | Self::Draining
+            | Self::Full { .. }
+            | Self::WindowFull { .. } => true,
+            Self::ExecutorOff { .. } | Self::Label { .. } | Self::TooSmall { .. } => false,
+        }
+    }
+}
+
+/// What membership thinks of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing has been heard of it yet.
+    #[default]
+    Unknown,
+    Alive,
+    Suspect,
+    Down,
+    Left,
+}
+
+/// A node, as it is listed and shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub node: NodeId,
+    pub name: String,
+    pub health: Health,
+    pub is_leader: bool,
+    pub is_voter: bool,
+    pub schedule: Schedule,
+    pub addrs: Addrs,
+    pub software: String,
+    pub os: String,
+    pub arch: String,
+    pub capacity: Resources,
+    pub labels: BTreeMap<String, String>,
+    pub executors: Vec<String>,
+    pub load: Option<Load>,
+    /// Attempts granted to it, and those of them known to run.
+    pub assigned: u64,
+    pub running: u64,
+    pub key: String,
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderView {
+    pub node: NodeId,
+    pub name: String,
+    pub term: Term,
+    pub voters: Vec<NodeId>,
+    pub standbys: Vec<NodeId>,
+    /// Why there are no more voters; empty when all is well.
+    pub warning: String,
+}
+
+/// The swarm in figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    pub nodes: u64,
+    pub nodes_online: u64,
+    pub nodes_busy: u64,
+    /// Online nodes by `key=value`.
+    pub nodes_by_label: BTreeMap<String, u64>,
+    pub tasks_pending: u64,
+    /// Granted, running included.
+    pub tasks_assigned: u64,
+    pub tasks_running: u64,
+    pub tasks_succeeded: u64,
+    pub tasks_failed: u64,
+    pub tasks_cancelled: u64,
+    pub tasks_lost: u64,
+    /// Succeeded of all that ended, 0 to 1; `None` before the first.
+    pub success_rate: Option<f64>,
+    /// Tasks ended a second, over the last ten seconds.
+    pub throughput: f64,
+    pub jobs_open: u64,
+    pub jobs_ended: u64,
+    pub results_refused: u64,
+    pub leader: Option<NodeId>,
+    pub term: Term,
+    pub log_index: LogIndex,
+}
+
+/// This one node and what it sees; answered without a leader.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: Option<NodeId>,
+    pub name: String,
+    pub software: String,
+    pub cluster: ClusterId,
+    pub phase: Phase,
+    /// What keeps it from being ready; empty when nothing does.
+    pub trouble: String,
+    pub addrs: Addrs,
+    pub leader: Option<NodeId>,
+    pub term: Term,
+    pub is_voter: bool,
+    pub log_index: LogIndex,
+    pub peers: Vec<PeerStatus>,
+    pub up_ms: u64,
+}
+
+/// How far a daemon has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    #[default]
+    Starting,
+    /// Asks to be admitted.
+    Joining,
+    Ready,
+    /// Up as a worker, but its log is damaged: it does not vote.
+    Damaged,
+    Stopping,
+}
+
+/// A peer as this node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub node: NodeId,
+    pub name: String,
+    pub health: Health,
+    pub addr: std::net::SocketAddr,
+    pub connected: bool,
+    pub rtt_us: Option<u64>,
+}
+
+/// Something that happened on one node, kept in a ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEvent {
+    pub seq: u64,
+    pub at: UnixMillis,
+    pub level: String,
+    pub text: String,
+}

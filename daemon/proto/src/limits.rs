@@ -1,0 +1,74 @@
+//! Every bound in one place. Each is tested at n-1, n and n+1 where it is enforced.
+
+use std::time::Duration;
+
+/// One frame on a control stream, its header excluded.
+pub const CONTROL_FRAME: usize = 1 << 20;
+/// One gossip datagram. QUIC's 1,200 byte packet leaves 1,162; the rest is reserve for a path that adds a header.
+pub const GOSSIP_PACKET: usize = 1_100;
+/// Nodes in a swarm; the next one is refused.
+pub const MEMBERS: usize = 10_000;
+/// A job's spec, encoded: argv, env, stdin and labels count.
+pub const TASK_SPEC: usize = 256 << 10;
+/// Bytes of standard input, and of all items of an array, that travel inside the submission.
+pub const INLINE_INPUT: usize = 64 << 10;
+/// Head of each output stream that is kept in the ledger.
+pub const INLINE_RESULT: usize = 1 << 10;
+/// Tasks that are open and materialised (assigned, or waiting for a retry) over all jobs.
+pub const OPEN_TASKS: usize = 1_000_000;
+/// Tasks of one array.
+pub const ARRAY: u32 = 10_000_000;
+/// Jobs that have not ended.
+pub const OPEN_JOBS: usize = 1_000_000;
+/// Idempotency keys remembered.
+pub const KEYS: usize = 4_000_000;
+/// How long an idempotency key is remembered.
+pub const KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of one idempotency key, of a submitter's name, and of a job's name.
+pub const NAME: usize = 128;
+/// Environment variables of one task.
+pub const ENV_VARS: usize = 128;
+/// One environment variable, name and value.
+pub const ENV_VAR: usize = 4 << 10;
+/// All of argv.
+pub const ARGV: usize = 128 << 10;
+/// Output of one stream held in memory for live readers.
+pub const LIVE_OUTPUT: usize = 1 << 20;
+/// Output of one stream kept on the worker's disk.
+pub const KEPT_OUTPUT: u64 = 10 << 20;
+/// Labels of one node or of one job's constraints.
+pub const LABELS: usize = 64;
+/// Named resources of one node or one request.
+pub const NAMED_RESOURCES: usize = 64;
+/// Attempts a worker may hold beyond those that run.
+pub const PREFETCH: u32 = 64;
+/// One log entry, and one append frame.
+pub const LOG_ENTRY: usize = 1 << 20;
+/// QUIC handshakes in flight on an endpoint.
+pub const HANDSHAKES: usize = 256;
+/// How long a handshake, and the Hello after it, may take.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// Streams in each direction of a connection.
+pub const STREAMS: u32 = 64;
+/// Receive window of a control connection.
+pub const CONTROL_WINDOW: u32 = 16 << 20;
+/// Receive window of a bulk connection.
+pub const BULK_WINDOW: u32 = 64 << 20;
+/// A connection that is silent this long is dead.
+pub const IDLE: Duration = Duration::from_secs(15);
+/// Keep-alive of a connection.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// HTTP request head.
+pub const HTTP_HEADER: usize = 16 << 10;
+/// HTTP request body that is not a stream.
+pub const HTTP_BODY: usize = 1 << 20;
+/// One line of a streamed body. Base64 and JSON quoting of a full spec must fit.
+pub const HTTP_LINE: usize = 256 << 10;
+/// Job events a ledger remembers; older ones are gone, and readers are told where it begins.
+pub const EVENTS: usize = 65_536;
+/// A node's own recent events (connections, suspicions, warnings).
+pub const NODE_EVENTS: usize = 1_024;
+/// Tasks in one page of a listing.
+pub const PAGE: usize = 1_000;
+/// Snapshot of the ledger.
+pub const SNAPSHOT: usize = 1 << 30;
