@@ -1,1 +1,1 @@
-//! placement
+//! Which node next, and a reason for every node passed over.
