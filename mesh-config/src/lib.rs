@@ -1,1 +1,209 @@
-//! mesh-config
+//! What the operator wrote: typed, validated, every value explainable.
+//!
+//! ```text
+//! built-in defaults  <  swarmd.toml  <  environment (SWARM_<SECTION>_<KEY>)
+//! ```
+//!
+//! The file is read as a tree of values that know their place, and each key of [`Config`] takes its own value out of it. That costs
+//! a line per key where a derive would cost none, and buys what an operator needs at three in the morning: every fault at once, each
+//! with its line, and [`Config::explain`], which says where a value came from. Nothing here asks the network or the machine; what
+//! is left out under `[resources]` is measured by swarmd.
+
+mod check;
+mod fault;
+mod preset;
+mod read;
+mod setting;
+mod size;
+mod source;
+mod write;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+pub use fault::{Fault, Place, problem};
+pub use preset::{Preset, Timing};
+pub use size::{format_bytes, parse_bytes};
+pub use source::{Env, Source};
+pub use write::Explained;
+
+/// Where the package puts the file.
+pub const CONFIG_FILE: &str = "/etc/swarmd/swarmd.toml";
+/// Where the package puts the state.
+pub const STATE_DIR: &str = "/var/lib/swarmd";
+/// Where the package puts the socket.
+pub const SOCKET: &str = "/run/swarmd/swarmd.sock";
+/// Control endpoint.
+pub const CONTROL_PORT: u16 = 4747;
+/// Bulk endpoint.
+pub const BULK_PORT: u16 = 4748;
+
+/// The whole configuration of one daemon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[mesh]`
+    pub mesh: Mesh,
+    /// `[exec]`
+    pub exec: Exec,
+    /// `[resources]`
+    pub resources: Resources,
+    /// `[api]`
+    pub api: Api,
+    /// `[log]`
+    pub log: Log,
+    /// Keys that were set, and by what; all others are defaults.
+    sources: BTreeMap<&'static str, Source>,
+}
+
+/// `[node]`: this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// What people call it: 1 to 63 letters, digits, `.`, `-` or `_`, not of the form of a node id (`n3`). Default: the host's name.
+    pub name: String,
+    /// Identity, log, snapshots and kept output. Absolute. Default: [`STATE_DIR`].
+    pub state_dir: PathBuf,
+    /// At most [`swarm_proto::limits::LABELS`], without `os` and `arch`, which every node has by itself.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its disk may count for the majority.
+    pub voter: Voter,
+}
+
+/// Whether a node may become a voter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Voter {
+    /// The leader decides.
+    #[default]
+    Auto,
+    /// Not this one (laptops, SD cards).
+    Never,
+}
+
+/// `[mesh]`: the address to be found at, and where to find others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mesh {
+    /// The one address that is bound. Required; never the unspecified one.
+    pub address: IpAddr,
+    /// Gossip, calls and consensus. Default: [`CONTROL_PORT`].
+    pub control_port: u16,
+    /// Snapshots and live output. Default: [`BULK_PORT`].
+    pub bulk_port: u16,
+    /// Control endpoints of members to ask first. Empty on the first node.
+    pub seeds: Vec<SocketAddr>,
+    /// How patient this swarm is; the same on every node.
+    pub preset: Preset,
+}
+
+/// `[exec]`: whether this host runs processes for the swarm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exec {
+    /// Default: no.
+    pub enabled: bool,
+    /// What stands between a task and the host. `Some` whenever `enabled`.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What stands between a task and the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Nothing: a task may do all that the daemon's user may.
+    None,
+}
+
+/// `[resources]`: what is offered to tasks; `None` is measured by swarmd.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    /// Cores, such as 3.5.
+    pub cores: Option<f64>,
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Bytes.
+    pub disk: Option<u64>,
+    /// Whole GPUs.
+    pub gpus: Option<u32>,
+    /// Anything else that is counted, by name.
+    pub named: BTreeMap<String, u64>,
+}
+
+/// `[api]`: where clients on this host find the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Absolute, at most 107 bytes (the kernel's bound). Default: [`SOCKET`].
+    pub socket: PathBuf,
+}
+
+/// `[log]`: what the daemon writes about itself, to standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or a list such as `info,quinn=warn`. Default: `info`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Config {
+    /// Defaults, for a host of this name at this address. What it is given is not checked; [`Config::load`] of what
+    /// [`Config::to_toml`] wrote does that.
+    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
+        Self {
+            node: Node { name: name.into(), state_dir: STATE_DIR.into(), labels: BTreeMap::new(), voter: Voter::Auto },
+            mesh: Mesh { address, control_port: CONTROL_PORT, bulk_port: BULK_PORT, seeds: Vec::new(), preset: Preset::Lan },
+            exec: Exec::default(),
+            resources: Resources::default(),
+            api: Api { socket: SOCKET.into() },
+            log: Log { level: "info".into(), format: LogFormat::Text },
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// Reads `path`, lets `env` override it, and checks everything.
+    ///
+    /// # Errors
+    /// Every fault that was found, in the order of the file, those of the environment after them.
+    pub fn load(path: &Path, env: &Env) -> Result<Self, Vec<Fault>> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text, env),
+            Err(error) => Err(vec![fault::unreadable(path, &error)]),
+        }
+    }
+
+    /// The same for a text that was read already; `path` only names it in faults.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(path: &Path, text: &str, env: &Env) -> Result<Self, Vec<Fault>> {
+        read::config(path, text, env)
+    }
+
+    /// The failure domain: label `zone`.
+    pub fn zone(&self) -> Option<&str> {
+        self.node.labels.get("zone").map(String::as_str)
+    }
+
+    /// The control endpoint.
+    pub const fn control_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.mesh.address, self.mesh.control_port)
+    }
+
+    /// The bulk endpoint.
+    pub const fn bulk_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.mesh.address, self.mesh.bulk_port)
+    }
+}
+
+#[cfg(test)]
+mod tests;

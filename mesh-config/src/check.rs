@@ -1,0 +1,162 @@
+//! What each key may say. Reads on after a fault, so that all are found at once.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use swarm_proto::{NodeId, limits};
+
+use crate::{Api, CONTROL_PORT, Config, Exec, Log, Mesh, Node, Resources, fault::EXAMPLE_ADDRESS, read::Reader, setting::Bytes};
+
+/// Longest path of a unix socket: `sun_path` without its NUL.
+const SOCKET_PATH: usize = 107;
+/// Longest node name: one DNS label.
+const NODE_NAME: usize = 63;
+/// Labels that every node has by itself.
+const OWN_LABELS: [&str; 2] = ["os", "arch"];
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// `None` only with a fault noted.
+pub(crate) fn config(reader: &mut Reader<'_>) -> Option<Config> {
+    let name = node_name(reader);
+    let state_dir = reader.take("node.state_dir");
+    let labels = labels(reader);
+    let voter = reader.take("node.voter");
+    let address = address(reader);
+    let mesh = mesh(reader, address);
+    let exec = exec(reader);
+    let resources = resources(reader);
+    let api = api(reader);
+    let log = log(reader);
+    let default = Config::new(name?, address?);
+    let node =
+        Node { state_dir: state_dir.unwrap_or(default.node.state_dir), labels, voter: voter.unwrap_or(default.node.voter), ..default.node };
+    Some(Config { node, mesh: mesh?, exec, resources, api, log, ..Config::new(String::new(), address?) })
+}
+
+fn node_name(reader: &mut Reader<'_>) -> Option<String> {
+    let key = "node.name";
+    let written: Option<String> = reader.take(key);
+    let is_written = written.is_some();
+    let Some(name) = written.or_else(|| reader.host_name()) else {
+        if !reader.is_set(key) {
+            reader.fault_in(key, "the host has no name to take", "name = \"pi4\"");
+        }
+        return None;
+    };
+    let fits = (1..=NODE_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let whose = if is_written { "" } else { "the host's name " };
+    if !fits {
+        reader.fault_in(
+            key,
+            format!("{whose}'{}' is not 1 to {NODE_NAME} letters, digits, '.', '-' or '_'", name.escape_debug()),
+            "name = \"pi4\"",
+        );
+    } else if name.parse::<NodeId>().is_ok() {
+        reader.fault_in(key, format!("{whose}'{name}' would be taken for a node id"), &format!("name = \"node-{}\"", &name[1..]));
+    }
+    Some(name)
+}
+
+fn labels(reader: &mut Reader<'_>) -> BTreeMap<String, String> {
+    let key = "node.labels";
+    let labels: BTreeMap<String, String> = reader.take(key).unwrap_or_default();
+    let most = limits::LABELS - OWN_LABELS.len();
+    if labels.len() > most {
+        reader.fault_in(key, format!("{} labels; at most {most} are taken beside os and arch", labels.len()), "");
+    }
+    for (name, value) in &labels {
+        if OWN_LABELS.contains(&name.as_str()) {
+            reader.fault_in(key, format!("every node has '{name}' by itself"), "another name for it");
+        } else if !is_label_name(name) {
+            reader.fault_in(key, format!("'{}' is not 1 to {NODE_NAME} letters, digits, '.', '-', '_' or '/'", name.escape_debug()), "");
+        } else if value.len() > limits::NAME || value.chars().any(char::is_control) {
+            reader.fault_in(key, format!("the value of '{name}' is more than {} bytes, or holds control characters", limits::NAME), "");
+        }
+    }
+    labels
+}
+
+fn is_label_name(name: &str) -> bool {
+    (1..=NODE_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b))
+}
+
+fn address(reader: &mut Reader<'_>) -> Option<IpAddr> {
+    let key = "mesh.address";
+    let write = format!("address = \"{EXAMPLE_ADDRESS}\", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)");
+    let Some(address) = reader.take::<IpAddr>(key) else {
+        if !reader.is_set(key) {
+            reader.fault_in(key, "it is required", &write);
+        }
+        return None;
+    };
+    if address.is_unspecified() {
+        reader.fault_in(key, format!("{address} would listen on every network, the internet included"), &write);
+    } else if address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) {
+        reader.fault_in(key, format!("{address} belongs to no single host"), &write);
+    }
+    Some(address)
+}
+
+fn mesh(reader: &mut Reader<'_>, address: Option<IpAddr>) -> Option<Mesh> {
+    let (control_port, bulk_port) = (reader.take("mesh.control_port"), reader.take("mesh.bulk_port"));
+    let (seeds, preset) = (reader.take("mesh.seeds"), reader.take("mesh.preset"));
+    let default = Config::new(String::new(), IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)).mesh;
+    let mesh = Mesh {
+        address: address.unwrap_or(default.address),
+        control_port: control_port.unwrap_or(default.control_port),
+        bulk_port: bulk_port.unwrap_or(default.bulk_port),
+        seeds: seeds.unwrap_or_default(),
+        preset: preset.unwrap_or_default(),
+    };
+    if mesh.control_port == mesh.bulk_port {
+        let key = if bulk_port.is_some() { "mesh.bulk_port" } else { "mesh.control_port" };
+        let other = if mesh.bulk_port == CONTROL_PORT { default.bulk_port } else { CONTROL_PORT };
+        reader.fault_in(key, format!("control_port and bulk_port are both {}", mesh.bulk_port), &format!("{} = {other}", &key[5..]));
+    }
+    address.map(|_| mesh)
+}
+
+fn exec(reader: &mut Reader<'_>) -> Exec {
+    let exec = Exec { enabled: reader.take("exec.enabled").unwrap_or_default(), sandbox: reader.take("exec.sandbox") };
+    if exec.enabled && exec.sandbox.is_none() && !reader.is_set("exec.sandbox") {
+        let what = "enabled without a word on the sandbox; there is none yet, so tasks may do all that swarmd's user may";
+        reader.fault_in("exec.enabled", what, "sandbox = \"none\" beside it, if that is what you want");
+    }
+    exec
+}
+
+fn resources(reader: &mut Reader<'_>) -> Resources {
+    let resources = Resources {
+        cores: reader.take("resources.cores"),
+        memory: reader.take::<Bytes>("resources.memory").map(|b| b.0),
+        disk: reader.take::<Bytes>("resources.disk").map(|b| b.0),
+        gpus: reader.take("resources.gpus"),
+        named: reader.take("resources.named").unwrap_or_default(),
+    };
+    if resources.named.len() > limits::NAMED_RESOURCES {
+        reader.fault_in("resources.named", format!("{} of them; at most {} are taken", resources.named.len(), limits::NAMED_RESOURCES), "");
+    }
+    for name in resources.named.keys().filter(|name| !is_label_name(name)) {
+        let what = format!("'{}' is not 1 to {NODE_NAME} letters, digits, '.', '-', '_' or '/'", name.escape_debug());
+        reader.fault_in("resources.named", what, "");
+    }
+    resources
+}
+
+fn api(reader: &mut Reader<'_>) -> Api {
+    let socket: PathBuf = reader.take("api.socket").unwrap_or_else(|| crate::SOCKET.into());
+    let len = socket.as_os_str().len();
+    if len > SOCKET_PATH {
+        reader.fault_in("api.socket", format!("the path has {len} bytes; the kernel takes {SOCKET_PATH}"), "a shorter path");
+    }
+    Api { socket }
+}
+
+fn log(reader: &mut Reader<'_>) -> Log {
+    let level: String = reader.take("log.level").unwrap_or_else(|| "info".into());
+    let is_level = |part: &str| LEVELS.contains(&part.rsplit('=').next().unwrap_or_default().trim());
+    if !level.split(',').all(is_level) {
+        let what = format!("'{}' is not a level ({}) or a list such as info,quinn=warn", level.escape_debug(), LEVELS.join(", "));
+        reader.fault_in("log.level", what, "");
+    }
+    Log { level, format: reader.take("log.format").unwrap_or_default() }
+}

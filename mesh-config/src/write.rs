@@ -1,0 +1,81 @@
+//! The way back: a [`Config`] as the file that makes it, and as a list that says where each value came from.
+
+use toml::{Table, Value};
+
+use crate::{Config, LogFormat, Sandbox, Source, Voter, format_bytes, read::KEYS};
+
+/// One value and what set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// `section.key`.
+    pub key: &'static str,
+    /// As it would be written; `-` where nothing is set.
+    pub value: String,
+    /// What set it.
+    pub source: Source,
+}
+
+impl Config {
+    /// Every key in the order of the file.
+    pub fn explain(&self) -> Vec<Explained> {
+        let explain = |key| Explained {
+            key,
+            value: self.value(key).map_or_else(|| "-".into(), |value| value.to_string()),
+            source: self.sources.get(key).cloned().unwrap_or(Source::Default),
+        };
+        KEYS.into_iter().map(explain).collect()
+    }
+
+    /// A file that [`Config::load`] reads back to the same values. Says all that is not left to swarmd.
+    pub fn to_toml(&self) -> String {
+        let mut file = Table::new();
+        for key in KEYS {
+            let (section, name) = key.split_once('.').expect("every key has a section");
+            if let Some(value) = self.value(key)
+                && let Some(section) = file.entry(section).or_insert_with(|| Table::new().into()).as_table_mut()
+            {
+                section.insert(name.into(), value);
+            }
+        }
+        file.to_string()
+    }
+
+    fn value(&self, key: &str) -> Option<Value> {
+        let size = |bytes: Option<u64>| bytes.map(|bytes| format_bytes(bytes).into());
+        let path = |path: &std::path::Path| Some(path.display().to_string().into());
+        match key {
+            "node.name" => Some(self.node.name.clone().into()),
+            "node.state_dir" => path(&self.node.state_dir),
+            "node.labels" => table(self.node.labels.iter().map(|(name, value)| (name, value.clone().into()))),
+            "node.voter" => Some(voter_word(self.node.voter).into()),
+            "mesh.address" => Some(self.mesh.address.to_string().into()),
+            "mesh.control_port" => Some(i64::from(self.mesh.control_port).into()),
+            "mesh.bulk_port" => Some(i64::from(self.mesh.bulk_port).into()),
+            "mesh.seeds" => Some(Value::Array(self.mesh.seeds.iter().map(|seed| seed.to_string().into()).collect())),
+            "mesh.preset" => Some(self.mesh.preset.word().into()),
+            "exec.enabled" => Some(self.exec.enabled.into()),
+            "exec.sandbox" => self.exec.sandbox.map(|Sandbox::None| "none".into()),
+            "resources.cores" => self.resources.cores.map(Value::Float),
+            "resources.memory" => size(self.resources.memory),
+            "resources.disk" => size(self.resources.disk),
+            "resources.gpus" => self.resources.gpus.map(|gpus| i64::from(gpus).into()),
+            "resources.named" => table(self.resources.named.iter().map(|(name, n)| (name, i64::try_from(*n).unwrap_or(i64::MAX).into()))),
+            "api.socket" => path(&self.api.socket),
+            "log.level" => Some(self.log.level.clone().into()),
+            "log.format" => Some(if self.log.format == LogFormat::Json { "json" } else { "text" }.into()),
+            _ => None,
+        }
+    }
+}
+
+fn table<'k>(entries: impl Iterator<Item = (&'k String, Value)>) -> Option<Value> {
+    let table: Table = entries.map(|(name, value)| (name.clone(), value)).collect();
+    (!table.is_empty()).then_some(Value::Table(table))
+}
+
+const fn voter_word(voter: Voter) -> &'static str {
+    match voter {
+        Voter::Auto => "auto",
+        Voter::Never => "never",
+    }
+}
