@@ -55,14 +55,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// All faults as one problem, for the edge that prints it.
+/// All faults as one problem, for the edge that prints it. Of a single fault the way out is the problem's own.
 pub fn problem(faults: &[Fault]) -> Problem {
-    let what = match faults.len() {
-        1 => "the configuration has a fault".to_owned(),
-        n => format!("the configuration has {n} faults"),
-    };
-    let why = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n       ");
-    Problem::new(Code::BadRequest, what, why)
+    if let [fault] = faults {
+        let alone = Fault { hint: String::new(), ..fault.clone() };
+        return Problem::new(Code::BadRequest, "the configuration has a fault", alone.to_string()).hint(&fault.hint);
+    }
+    let why = faults.iter().map(|fault| fault.to_string().replace('\n', "\n     ")).collect::<Vec<_>>().join("\n       ");
+    Problem::new(Code::BadRequest, format!("the configuration has {} faults", faults.len()), why)
 }
 
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {

@@ -35,11 +35,12 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let is_number = !whole.is_empty() && fraction.len() <= FRACTION && !fraction.contains('.') && !number.ends_with('.');
     if !is_number {
-        return Err(format!("'{text}' does not begin with a number of at most {FRACTION} digits after the point"));
+        return Err(format!("'{}' does not begin with a number of at most {FRACTION} digits after the point", text.escape_debug()));
     }
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let scale = if unit.is_empty() { Some(1) } else { UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale) };
-    let scale = scale.ok_or_else(|| format!("'{unit}' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB"))?;
+    let unit = unit.trim_start();
+    let scale =
+        if unit.is_empty() { Some(1) } else { UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name)).map(|(_, scale)| *scale) };
+    let scale = scale.ok_or_else(|| format!("'{}' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB", unit.escape_debug()))?;
     scaled(whole, fraction, scale).ok_or_else(|| format!("'{text}' is more than {} bytes", u64::MAX))
 }
 
@@ -75,7 +76,7 @@ mod tests {
             ("1.5G", 3 << 29),
             ("2kB", 2000),
             ("1.999999999kB", 1999),
-            ("16383.999PiB", 18_446_742_947_803_693_023),
+            ("16383.999PiB", 18_446_742_947_809_644_773),
             ("18446744073709551615", u64::MAX),
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");

@@ -84,7 +84,30 @@ fn a_written_default_reads_back() {
     let mut config = Config::new("n-1", Ipv4Addr::LOCALHOST.into());
     assert_eq!(parse(&config.to_toml()).unwrap().to_toml(), config.to_toml());
     config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None) };
-    assert_snapshot!(config.to_toml(), @"");
+    assert_snapshot!(config.to_toml(), @r#"
+[api]
+socket = "/run/swarmd/swarmd.sock"
+
+[exec]
+enabled = true
+sandbox = "none"
+
+[log]
+format = "text"
+level = "info"
+
+[mesh]
+address = "127.0.0.1"
+bulk_port = 4748
+control_port = 4747
+preset = "lan"
+seeds = []
+
+[node]
+name = "n-1"
+state_dir = "/var/lib/swarmd"
+voter = "auto"
+"#);
 }
 
 #[test]
@@ -93,7 +116,27 @@ fn every_value_says_where_it_came_from() {
     let text = "[mesh]\naddress = '10.0.0.1'\ncontrol_port = 4000\n[resources]\nmemory = '512 MiB'";
     let config = Config::parse(Path::new("swarmd.toml"), text, &env(&vars)).unwrap();
     let lines: String = config.explain().iter().map(|e| format!("{} = {}  # {}\n", e.key, e.value, e.source)).collect();
-    assert_snapshot!(lines, @"");
+    assert_snapshot!(lines, @r#"
+node.name = "pi4"  # default
+node.state_dir = "/tmp/s"  # SWARM_STATE_DIR
+node.labels = { ssd = "yes", zone = "attic" }  # SWARM_NODE_LABELS
+node.voter = "auto"  # default
+mesh.address = "10.0.0.1"  # swarmd.toml:2
+mesh.control_port = 5000  # SWARM_MESH_CONTROL_PORT
+mesh.bulk_port = 4748  # default
+mesh.seeds = []  # default
+mesh.preset = "lan"  # default
+exec.enabled = false  # default
+exec.sandbox = (none)  # default
+resources.cores = (measured)  # default
+resources.memory = "512MiB"  # swarmd.toml:5
+resources.disk = (measured)  # default
+resources.gpus = (measured)  # default
+resources.named = (none)  # default
+api.socket = "/run/swarmd/swarmd.sock"  # default
+log.level = "info"  # default
+log.format = "text"  # default
+"#);
 }
 
 #[test]
@@ -124,47 +167,110 @@ socket = "/x"
 [log]
 level = "loud"
 "#;
-    assert_snapshot!(faults(text, &[("SWARM_MESH_PRESET", "man"), ("SWARM_MESH_ADRESS", "10.0.0.1"), ("SWARM_TASK_ID", "j1.0")]), @"");
+    assert_snapshot!(faults(text, &[("SWARM_MESH_PRESET", "man"), ("SWARM_MESH_ADRESS", "10.0.0.1"), ("SWARM_TASK_ID", "j1.0")]), @r#"
+swarmd.toml:2: name: this key belongs into [node]
+    try: [node] above it
+swarmd.toml:4: node.nmae: there is no such key
+    try: name
+swarmd.toml:5: node.zone: there is no such key
+    try: write it as a label: [node.labels], zone = ".."
+swarmd.toml:6: node.voter: 'maybe' is not "auto" or "never"
+swarmd.toml:7: node.state_dir: 'relative' is not an absolute path
+swarmd.toml:8: node.labels: 'a b' is not 1 to 63 letters, digits, '.', '-', '_' or '/'
+swarmd.toml:8: node.labels: every node has 'os' by itself
+    try: another name for it
+swarmd.toml:10: mesh.adress: there is no such key
+    try: address
+swarmd.toml:11: mesh.control_port: '0' is not a port (1 to 65535)
+swarmd.toml:12: mesh.bulk_port: '70000' is not a port (1 to 65535)
+swarmd.toml:13: mesh.seeds: '10.0.0.2' has no port; write "10.0.0.2:4747"
+swarmd.toml:14: mesh.preset: an integer where "lan" or "wan" is wanted
+swarmd.toml:16: exec.enabled: a string where true or false is wanted
+swarmd.toml:17: exce: there is no such section
+    try: [exec]
+swarmd.toml:20: resources.cores: '-1' is not a number of cores above 0, such as 4 or 0.5
+swarmd.toml:21: resources.memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB
+swarmd.toml:22: resources.gpus: a float where a whole number is wanted
+swarmd.toml:23: resources.socket: there is no such key
+    try: it belongs into [api]
+swarmd.toml:25: log.level: 'loud' is not a level (off, error, warn, info, debug, trace) or a list such as info,quinn=warn
+swarmd.toml: mesh.address: it is required
+    try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+SWARM_MESH_ADRESS: there is no such setting
+    try: SWARM_MESH_ADDRESS
+SWARM_MESH_PRESET: mesh.preset: 'man' is not "lan" or "wan"
+"#);
 }
 
 #[test]
 fn an_empty_file_names_what_is_missing() {
-    assert_snapshot!(faults("", &[]), @"");
+    assert_snapshot!(faults("", &[]), @r#"
+swarmd.toml: mesh.address: it is required
+    try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+"#);
 }
 
 #[test]
 fn all_networks_are_refused_with_the_way_out() {
-    assert_snapshot!(faults("[mesh]\naddress = '0.0.0.0'", &[]), @"");
-    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'", &[("SWARM_MESH_ADDRESS", "::")]), @"");
-    assert_snapshot!(faults("[mesh]\naddress = '224.0.0.1'", &[]), @"");
+    assert_snapshot!(faults("[mesh]\naddress = '0.0.0.0'", &[]), @r#"
+swarmd.toml:2: mesh.address: 0.0.0.0 would listen on every network, the internet included
+    try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+"#);
+    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'", &[("SWARM_MESH_ADDRESS", "::")]), @r#"
+SWARM_MESH_ADDRESS: mesh.address: :: would listen on every network, the internet included
+    try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+"#);
+    assert_snapshot!(faults("[mesh]\naddress = '224.0.0.1'", &[]), @r#"
+swarmd.toml:2: mesh.address: 224.0.0.1 belongs to no single host
+    try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+"#);
 }
 
 #[test]
 fn ports_differ() {
-    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\nbulk_port = 4747", &[]), @"");
-    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\ncontrol_port = 4748", &[]), @"");
+    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\nbulk_port = 4747", &[]), @"
+swarmd.toml:3: mesh.bulk_port: control_port and bulk_port are both 4747
+    try: bulk_port = 4748
+");
+    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\ncontrol_port = 4748", &[]), @"
+swarmd.toml:3: mesh.control_port: control_port and bulk_port are both 4748
+    try: control_port = 4747
+");
 }
 
 #[test]
 fn exec_without_a_sandbox_has_to_be_written_out() {
-    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[exec]\nenabled = true", &[]), @"");
-    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[exec]\nenabled = true\nsandbox = 'jail'", &[]), @"");
+    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[exec]\nenabled = true", &[]), @r#"
+swarmd.toml:4: exec.enabled: enabled without a word on the sandbox; there is none yet, so tasks may do all that swarmd's user may
+    try: sandbox = "none" beside it, if that is what you want
+"#);
+    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[exec]\nenabled = true\nsandbox = 'jail'", &[]), @r#"swarmd.toml:5: exec.sandbox: 'jail' is not "none", the only sandbox there is"#);
 }
 
 #[test]
 fn what_is_not_toml_hides_nothing_else() {
-    assert_snapshot!(faults("[mesh\naddress = 10.0.0.1\n[node]\nnmae = 'x'", &[]), @"");
+    assert_snapshot!(faults("[mesh\naddress = 10.0.0.1\n[node]\nnmae = 'x'", &[]), @"
+swarmd.toml:1: this is not TOML: unclosed table, expected `]`
+swarmd.toml:4: node.nmae: there is no such key
+    try: name
+");
 }
 
 #[test]
 fn a_name_is_no_id_and_fits() {
-    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[node]\nname = 'n3'", &[]), @"");
+    assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[node]\nname = 'n3'", &[]), @r#"
+swarmd.toml:4: node.name: 'n3' would be taken for a node id
+    try: name = "node-3"
+"#);
     for (len, fits) in [(0, false), (1, true), (62, true), (63, true), (64, false)] {
         let text = format!("[mesh]\naddress = '10.0.0.1'\n[node]\nname = '{}'", "a".repeat(len));
         assert_eq!(parse(&text).is_ok(), fits, "{len}");
     }
     let nameless = Config::parse(Path::new("swarmd.toml"), "[mesh]\naddress = '10.0.0.1'", &Env::default()).unwrap_err();
-    assert_snapshot!(nameless[0], @"");
+    assert_snapshot!(nameless[0], @r#"
+swarmd.toml: node.name: the host has no name to take
+    try: name = "pi4"
+"#);
 }
 
 #[test]
@@ -182,7 +288,10 @@ fn labels_and_socket_have_bounds() {
 #[test]
 fn two_names_of_one_setting_agree() {
     let text = "[mesh]\naddress = '10.0.0.1'";
-    assert_snapshot!(faults(text, &[("SWARM_SOCKET", "/a"), ("SWARM_API_SOCKET", "/b")]), @"");
+    assert_snapshot!(faults(text, &[("SWARM_SOCKET", "/a"), ("SWARM_API_SOCKET", "/b")]), @"
+SWARM_API_SOCKET: api.socket: SWARM_SOCKET says '/a', this says '/b'
+    try: set only one of them
+");
     let config = Config::parse(Path::new("f"), text, &env(&[("SWARM_SOCKET", "/a"), ("SWARM_API_SOCKET", "/a")])).unwrap();
     assert_eq!(config.api.socket, PathBuf::from("/a"));
 }
@@ -200,7 +309,18 @@ fn a_file_that_is_not_there_is_a_fault() {
 #[test]
 fn faults_become_one_problem() {
     let faults = parse("[mesh]\naddress = '0.0.0.0'\nbulk_port = 4747").unwrap_err();
-    assert_snapshot!(problem(&faults), @"");
+    assert_snapshot!(problem(&faults[..1]), @r#"
+error: the configuration has a fault
+  why: swarmd.toml:2: mesh.address: 0.0.0.0 would listen on every network, the internet included
+  try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+"#);
+    assert_snapshot!(problem(&faults), @r#"
+error: the configuration has 2 faults
+  why: swarmd.toml:2: mesh.address: 0.0.0.0 would listen on every network, the internet included
+         try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+       swarmd.toml:3: mesh.bulk_port: control_port and bulk_port are both 4747
+         try: bulk_port = 4748
+"#);
 }
 
 proptest! {

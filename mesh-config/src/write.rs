@@ -9,7 +9,7 @@ use crate::{Config, LogFormat, Sandbox, Source, Voter, format_bytes, read::KEYS}
 pub struct Explained {
     /// `section.key`.
     pub key: &'static str,
-    /// As it would be written; `-` where nothing is set.
+    /// As it would be written; `(none)` or `(measured)` where nothing is set.
     pub value: String,
     /// What set it.
     pub source: Source,
@@ -18,9 +18,9 @@ pub struct Explained {
 impl Config {
     /// Every key in the order of the file.
     pub fn explain(&self) -> Vec<Explained> {
-        let explain = |key| Explained {
+        let explain = |key: &'static str| Explained {
             key,
-            value: self.value(key).map_or_else(|| "-".into(), |value| value.to_string()),
+            value: self.value(key).map_or_else(|| absent(key).to_owned(), |value| value.to_string()),
             source: self.sources.get(key).cloned().unwrap_or(Source::Default),
         };
         KEYS.into_iter().map(explain).collect()
@@ -78,4 +78,9 @@ const fn voter_word(voter: Voter) -> &'static str {
         Voter::Auto => "auto",
         Voter::Never => "never",
     }
+}
+
+/// What stands for a key without a value.
+fn absent(key: &str) -> &'static str {
+    if key.starts_with("resources.") && key != "resources.named" { "(measured)" } else { "(none)" }
 }
