@@ -1,1 +1,29 @@
-//! swarm-api
+//! The local API: HTTP/1.1 and JSON on a unix socket, for `swarmctl`, the Python client, curl and every script.
+//!
+//! The room parses, bounds, renders and streams; it decides nothing. What is asked goes to a [`Backend`], which the daemon
+//! implements; what cannot be done comes back as one `Problem`. It runs on its own thread in `swarmd`, and as well inside a
+//! current-thread runtime under a paused clock.
+//!
+//! The hot path is [`submit`](crate::submit): one request that carries any number of singly acknowledged submissions. All
+//! other handlers are thin and cost what axum costs, 15 us or so a request.
+
+mod backend;
+mod events;
+mod follow;
+mod jobs;
+mod logs;
+mod metrics;
+mod nodes;
+mod query;
+mod refusal;
+mod router;
+mod server;
+#[cfg(unix)]
+mod socket;
+mod submit;
+mod tasks;
+
+pub use backend::{Backend, CallFuture};
+pub use server::{Accept, Bounds, Caller, serve, serve_within};
+#[cfg(unix)]
+pub use socket::{ListenError, Socket};

@@ -223,7 +223,7 @@ pub enum SubmitLine {
     /// How far an array is.
     Progress { id: String, job: JobId, counts: Counts },
     /// The job has ended.
-    Ended { id: String, outcome: JobOutcome },
+    Ended { id: String, outcome: Box<JobOutcome> },
 }
 
 /// How a job ended. Of a job with one task: also how that task ended.

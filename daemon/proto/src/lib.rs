@@ -10,6 +10,7 @@
 pub mod api;
 pub mod frame;
 pub mod gossip;
+pub mod http;
 pub mod ids;
 pub mod ledger;
 pub mod limits;

@@ -50,6 +50,20 @@ pub const HANDSHAKES: usize = 256;
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Streams in each direction of a connection.
 pub const STREAMS: u32 = 64;
+/// Streams at once of a peer that is not admitted yet.
+pub const UNADMITTED_STREAMS: usize = 4;
+/// Connections of one endpoint, whoever dialled.
+pub const CONNECTIONS: usize = 4_096;
+/// Connections of one endpoint whose peers are not admitted yet.
+pub const UNADMITTED: usize = 64;
+/// Connections of one plane that are kept to one peer: both sides may dial at once, and a restarted peer dials again.
+pub const CONNECTIONS_TO_ONE: usize = 4;
+/// The Hello of a connection, and the answer to it.
+pub const HELLO: usize = 4 << 10;
+/// A peer's certificate, encoded.
+pub const CERTIFICATE: usize = 4 << 10;
+/// Datagrams of one connection that wait to be sent, and that wait to be read, in bytes.
+pub const DATAGRAMS: usize = 256 << 10;
 /// Receive window of a control connection.
 pub const CONTROL_WINDOW: u32 = 16 << 20;
 /// Receive window of a bulk connection.
@@ -64,6 +78,10 @@ pub const HTTP_HEADER: usize = 16 << 10;
 pub const HTTP_BODY: usize = 1 << 20;
 /// One line of a streamed body. Base64 and JSON quoting of a full spec must fit.
 pub const HTTP_LINE: usize = 256 << 10;
+/// Connections to the local API; the next one is told `busy`.
+pub const API_CONNECTIONS: usize = 1_024;
+/// Submissions of one stream whose answers were not all sent; the next one is told `busy`.
+pub const SUBMIT_UNANSWERED: usize = 1_000_000;
 /// Job events a ledger remembers; older ones are gone, and readers are told where it begins.
 pub const EVENTS: usize = 65_536;
 /// A node's own recent events (connections, suspicions, warnings).

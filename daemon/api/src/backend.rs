@@ -1,0 +1,39 @@
+//! What the API asks of the daemon. The API parses, bounds and renders; whoever implements this decides.
+
+use std::{future::Future, pin::Pin};
+
+use swarm_proto::{
+    Cursor, Problem, TaskId,
+    api::{Call, NodeEvent, Reply, Status},
+    peer::{Answer, EventPage, Numbered, OutputChunk, Target, Which},
+};
+use tokio::sync::mpsc;
+
+/// A boxed future of a call.
+pub type CallFuture = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send>>;
+
+/// The daemon behind the API. Every method returns at once; what takes time comes through the future or the receiver.
+pub trait Backend: Send + Sync + 'static {
+    /// Anything that has one answer; forwarded to the leader where it must be.
+    fn call(&self, submitter: String, call: Call) -> CallFuture;
+
+    /// The streamed submit. Numbered submissions go in, answers come out in the order in which things became true; an
+    /// `Accepted` comes before the end of its job. The receiver ends when the sender is dropped and every followed job ended.
+    /// The API always drains the receiver, so a full sender only ever waits for the daemon itself, never for the client.
+    fn submit(&self, submitter: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>);
+
+    /// `Progress` now and then, at last `JobEnded`, `TaskEnded` or `Unknown`; then it ends. Ending before that means "ask again".
+    fn follow(&self, target: Target) -> mpsc::Receiver<Vec<Answer>>;
+
+    /// Job events after a cursor, for as long as the receiver lives. A problem is the last message.
+    fn events(&self, after: Cursor) -> mpsc::Receiver<Result<EventPage, Problem>>;
+
+    /// What a task wrote. `End` or `Failed` is the last message.
+    fn output(&self, task: TaskId, which: Which, follow: bool) -> mpsc::Receiver<OutputChunk>;
+
+    /// This node's own events with a higher number than `after`.
+    fn node_events(&self, after: u64) -> Vec<NodeEvent>;
+
+    /// This node and what it sees. Must not block.
+    fn status(&self) -> Status;
+}
