@@ -66,10 +66,12 @@ pub fn problem(faults: &[Fault]) -> Problem {
 }
 
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound => format!("write the file, at least:  [mesh]\\naddress = \"{EXAMPLE_ADDRESS}\""),
-        io::ErrorKind::PermissionDenied => "run as the user the file belongs to".to_owned(),
-        _ => String::new(),
+    let hint = if error.kind() == io::ErrorKind::NotFound {
+        format!("write it, at least:  [mesh]\n         address = \"{EXAMPLE_ADDRESS}\"")
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "run as the user the file belongs to".into()
+    } else {
+        String::new()
     };
     Fault { place: Place::File { path: path.to_owned() }, key: String::new(), what: format!("the file cannot be read: {error}"), hint }
 }

@@ -55,7 +55,7 @@ fn scaled(whole: &str, fraction: &str, scale: u64) -> Option<u64> {
 /// The shortest exact form: the largest binary unit that leaves no rest. `8GiB`, `1536MiB`, `1000B`.
 pub fn format_bytes(bytes: u64) -> String {
     let binary = [("PiB", 1_u64 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let fits = binary.into_iter().find(|(_, scale)| bytes > 0 && bytes % scale == 0);
+    let fits = binary.into_iter().find(|(_, scale)| bytes > 0 && bytes.is_multiple_of(*scale));
     fits.map_or_else(|| format!("{bytes}B"), |(unit, scale)| format!("{}{unit}", bytes / scale))
 }
 
