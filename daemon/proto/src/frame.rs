@@ -23,14 +23,49 @@ pub enum FrameError {
 /// # Errors
 /// [`FrameError::TooLong`] when the message is over `limit` bytes.
 pub fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Vec<u8>, FrameError> {
-    let mut out = postcard::to_extend(message, vec![0; HEADER]).map_err(|e| FrameError::Malformed(e.to_string()))?;
-    let len = out.len() - HEADER;
-    if len > limit {
-        return Err(FrameError::TooLong { len, limit });
-    }
-    let short = u32::try_from(len).map_err(|_| FrameError::TooLong { len, limit })?;
-    out[..HEADER].copy_from_slice(&short.to_le_bytes());
+    let mut out = Vec::new();
+    encode_into(message, &mut out, limit)?;
     Ok(out)
+}
+
+/// Appends one message with its header, so that many frames make one write.
+///
+/// # Errors
+/// [`FrameError::TooLong`] when the message is over `limit` bytes. `out` is as it was then.
+pub fn encode_into<T: Serialize>(message: &T, out: &mut Vec<u8>, limit: usize) -> Result<(), FrameError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER]);
+    let result = postcard::serialize_with_flavor(message, Appended(out)).map_err(|e| FrameError::Malformed(e.to_string())).and_then(|()| {
+        let len = out.len() - start - HEADER;
+        let header = u32::try_from(len).ok().filter(|_| len <= limit).ok_or(FrameError::TooLong { len, limit })?;
+        out[start..start + HEADER].copy_from_slice(&header.to_le_bytes());
+        Ok(())
+    });
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+/// Lets postcard write behind what a buffer already holds.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads a header: how many bytes follow.
@@ -74,6 +109,14 @@ mod tests {
         assert_eq!(encode(&body(65_534), 65_536), Err(FrameError::TooLong { len: 65_537, limit: 65_536 }));
         assert_eq!(body_len(9u32.to_le_bytes(), 9), Ok(9));
         assert_eq!(body_len(10u32.to_le_bytes(), 9), Err(FrameError::TooLong { len: 10, limit: 9 }));
+    }
+
+    #[test]
+    fn frames_append_and_a_refused_one_leaves_no_trace() {
+        let mut out = encode_control(&1u8).expect("encodes");
+        assert!(matches!(encode_into(&"four", &mut out, 4), Err(FrameError::TooLong { len: 5, limit: 4 })));
+        encode_into(&"four", &mut out, 5).expect("fits");
+        assert_eq!(out, [1, 0, 0, 0, 1, 5, 0, 0, 0, 4, b'f', b'o', b'u', b'r']);
     }
 
     #[test]

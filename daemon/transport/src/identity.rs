@@ -1,0 +1,291 @@
+//! Who a node is: an Ed25519 key that never leaves it, a certificate that the swarm's own CA gave for that key, and the CA's
+//! certificate, by which it judges others.
+//!
+//! The key is the identity ([`PeerKey`]); the certificate only says "the CA has seen this key", so it carries no node id, no
+//! address and no role: those are in the ledger. Ed25519 because its signatures have one length, which keeps a simulated
+//! handshake the same from run to run; serial numbers are derived from the key for the same reason.
+//!
+//! On disk, in PEM: `node.key` (PKCS#8, mode 0600), `node.crt`, `ca.crt`, and where the CA lives `ca.key`.
+
+mod ca;
+mod files;
+mod leaf;
+
+use std::{fmt, path::Path, path::PathBuf};
+
+use rcgen::{KeyPair, PKCS_ED25519};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use swarm_proto::PeerKey;
+
+pub use ca::Ca;
+pub(crate) use leaf::Leaf;
+pub use leaf::{LeafError, peer_key};
+
+use crate::tls;
+
+/// The files of an identity.
+pub const NODE_KEY: &str = "node.key";
+/// See [`NODE_KEY`].
+pub const NODE_CERTIFICATE: &str = "node.crt";
+/// See [`NODE_KEY`].
+pub const CA_CERTIFICATE: &str = "ca.crt";
+/// See [`NODE_KEY`].
+pub const CA_KEY: &str = "ca.key";
+
+/// What is wrong with an identity. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{}: {why}", path.display())]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Others than its owner may read a private key.
+    #[error("{}: others may read this private key (mode {mode:04o}, should be 0600)", path.display())]
+    Readable {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Key and certificates do not belong together.
+    #[error("key and certificates do not belong together: {0}")]
+    Mismatch(String),
+    /// The cryptographic library refused.
+    #[error("cannot make a key or certificate: {0}")]
+    Crypto(#[from] rcgen::Error),
+}
+
+/// An Ed25519 key pair.
+pub struct SecretKey {
+    pair: KeyPair,
+    public: PeerKey,
+}
+
+impl SecretKey {
+    /// A new key from the operating system's randomness.
+    ///
+    /// # Errors
+    /// [`IdentityError::Crypto`] when there is none.
+    pub fn generate() -> Result<Self, IdentityError> {
+        Self::from_pair(KeyPair::generate_for(&PKCS_ED25519)?)
+    }
+
+    /// The key of a seed (RFC 8032 section 5.1.5): the same seed, the same key. The simulator's way.
+    ///
+    /// # Errors
+    /// [`IdentityError::Crypto`].
+    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, IdentityError> {
+        // RFC 8410 section 7, version 1: the seed is all that varies
+        const HEAD: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+        let der = [&HEAD[..], seed].concat();
+        Self::from_pair(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519)?)
+    }
+
+    fn from_pair(pair: KeyPair) -> Result<Self, IdentityError> {
+        let raw = pair.public_key_raw().try_into().map_err(|_| IdentityError::Mismatch("the key is not Ed25519".to_owned()))?;
+        Ok(Self { pair, public: PeerKey(raw) })
+    }
+
+    /// Its public half: who its owner is.
+    pub const fn peer_key(&self) -> PeerKey {
+        self.public
+    }
+
+    /// Writes it as PEM with mode 0600, replacing what was there only once the whole is on disk.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
+        files::write(path, self.pair.serialize_pem().as_bytes(), 0o600)
+    }
+
+    /// Reads what [`Self::save`] wrote.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`], [`IdentityError::Content`], [`IdentityError::Readable`].
+    pub fn load(path: &Path) -> Result<Self, IdentityError> {
+        let content = |why: String| IdentityError::Content { path: path.to_owned(), why };
+        let text = files::read_secret(path)?;
+        let pair =
+            KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_ED25519).map_err(|e| content(format!("not an Ed25519 private key: {e}")))?;
+        Self::from_pair(pair).map_err(|e| content(e.to_string()))
+    }
+
+    pub(crate) fn pkcs8(&self) -> PrivatePkcs8KeyDer<'_> {
+        PrivatePkcs8KeyDer::from(self.pair.serialized_der())
+    }
+
+    /// A key for `purpose` that belongs to this identity and outlives restarts.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(purpose, self.pair.serialized_der())
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey(of {})", self.public)
+    }
+}
+
+/// All a node needs to prove who it is and to judge others.
+#[derive(Debug)]
+pub struct Identity {
+    key: SecretKey,
+    certificate: CertificateDer<'static>,
+    root: CertificateDer<'static>,
+}
+
+impl Identity {
+    /// Puts the parts together, and checks that they belong together.
+    ///
+    /// # Errors
+    /// [`IdentityError::Mismatch`] when the certificate is for another key or from another CA.
+    pub fn new(key: SecretKey, certificate: CertificateDer<'static>, root: CertificateDer<'static>) -> Result<Self, IdentityError> {
+        let leaf = Leaf::parse(&certificate).map_err(|e| IdentityError::Mismatch(format!("the node's certificate: {e}")))?;
+        if leaf.key != key.peer_key() {
+            return Err(IdentityError::Mismatch(format!("the certificate is for key {}, the private key is {}", leaf.key, key.peer_key())));
+        }
+        tls::check_issued(&certificate, &root).map_err(|e| IdentityError::Mismatch(format!("the certificate is not from this CA: {e}")))?;
+        Ok(Self { key, certificate, root })
+    }
+
+    /// Who this is.
+    pub const fn peer_key(&self) -> PeerKey {
+        self.key.peer_key()
+    }
+
+    /// Reads `node.key`, `node.crt` and `ca.crt` of a directory.
+    ///
+    /// # Errors
+    /// Each names the file.
+    pub fn load(dir: &Path) -> Result<Self, IdentityError> {
+        let key = SecretKey::load(&dir.join(NODE_KEY))?;
+        let certificate = files::read_certificate(&dir.join(NODE_CERTIFICATE))?;
+        let root = files::read_certificate(&dir.join(CA_CERTIFICATE))?;
+        Self::new(key, certificate, root).map_err(|e| match e {
+            IdentityError::Mismatch(why) => IdentityError::Content { path: dir.join(NODE_CERTIFICATE), why },
+            other @ (IdentityError::File { .. }
+            | IdentityError::Content { .. }
+            | IdentityError::Readable { .. }
+            | IdentityError::Crypto(_)) => other,
+        })
+    }
+
+    /// Writes them.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`] names the file.
+    pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
+        self.key.save(&dir.join(NODE_KEY))?;
+        files::write_certificate(&dir.join(NODE_CERTIFICATE), &self.certificate)?;
+        files::write_certificate(&dir.join(CA_CERTIFICATE), &self.root)
+    }
+
+    pub(crate) const fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    pub(crate) const fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub(crate) const fn root(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_proto::ClusterId;
+
+    use super::*;
+
+    fn ca(seed: u8) -> Ca {
+        Ca::create(ClusterId([9; 16]), SecretKey::from_seed(&[seed; 32]).unwrap()).unwrap()
+    }
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&[seed; 32]).unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, node) = (ca(1), key(2));
+        ca.save(dir.path()).unwrap();
+        let certificate = ca.issue(&node.peer_key()).unwrap();
+        Identity::new(node, certificate, ca.root().clone()).unwrap().save(dir.path()).unwrap();
+        let back = Identity::load(dir.path()).unwrap();
+        assert_eq!(back.peer_key(), key(2).peer_key());
+        let again = Ca::load(dir.path()).unwrap();
+        assert_eq!(
+            again.issue(&back.peer_key()).unwrap(),
+            back.certificate,
+            "the same key gets the same certificate, from the loaded CA too"
+        );
+    }
+
+    #[test]
+    fn a_generated_key_survives_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = SecretKey::generate().unwrap();
+        made.save(&dir.path().join(NODE_KEY)).unwrap();
+        assert_eq!(SecretKey::load(&dir.path().join(NODE_KEY)).unwrap().peer_key(), made.peer_key());
+        assert_ne!(made.peer_key(), SecretKey::generate().unwrap().peer_key());
+    }
+
+    #[test]
+    fn parts_of_two_identities_do_not_mix() {
+        let (ca1, ca2) = (ca(1), ca(2));
+        let foreign = Identity::new(key(5), ca1.issue(&key(5).peer_key()).unwrap(), ca2.root().clone()).unwrap_err();
+        assert!(foreign.to_string().contains("not from this CA"), "{foreign}");
+        let other = Identity::new(key(5), ca1.issue(&key(6).peer_key()).unwrap(), ca1.root().clone()).unwrap_err();
+        assert!(other.to_string().contains("the certificate is for key"), "{other}");
+    }
+
+    #[test]
+    fn every_complaint_names_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let complaint = |name: &str| {
+            let text = Identity::load(dir.path()).unwrap_err().to_string();
+            assert!(text.contains(&dir.path().join(name).display().to_string()), "{text}");
+            text
+        };
+        complaint(NODE_KEY);
+        let (ca, node) = (ca(1), key(2));
+        node.save(&dir.path().join(NODE_KEY)).unwrap();
+        complaint(NODE_CERTIFICATE);
+        std::fs::write(dir.path().join(NODE_CERTIFICATE), "hello").unwrap();
+        complaint(NODE_CERTIFICATE);
+        files::write_certificate(&dir.path().join(NODE_CERTIFICATE), &ca.issue(&key(3).peer_key()).unwrap()).unwrap();
+        complaint(CA_CERTIFICATE);
+        files::write_certificate(&dir.path().join(CA_CERTIFICATE), ca.root()).unwrap();
+        assert!(complaint(NODE_CERTIFICATE).contains("is for key"));
+        std::fs::write(dir.path().join(NODE_KEY), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
+        complaint(NODE_KEY);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NODE_KEY);
+        key(1).save(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(SecretKey::load(&path), Err(IdentityError::Readable { mode: 0o640, .. })));
+    }
+}

@@ -1,0 +1,96 @@
+//! A connection's own task: datagrams first, then new streams, until it ends.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use quinn::{RecvStream, SendStream};
+use swarm_proto::{limits, peer::Open};
+
+use crate::{
+    close::{self, StreamCode},
+    connection::Connection,
+    endpoint::Shared,
+    frames::{FrameRx, FrameTx, StreamError},
+    plane::Plane,
+};
+
+/// Takes it out of the pool however its task ends.
+struct Registered<'a>(&'a Shared, Connection);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.pool().deregister(&self.1);
+    }
+}
+
+/// Serves what the peer sends on a registered connection. Returns when the connection has ended.
+pub(crate) async fn run(shared: &Arc<Shared>, connection: Connection) {
+    let _registered = Registered(shared, connection.clone());
+    // asked once more: somebody may have been closed out between the first asking and the registering
+    if !shared.judge(&connection) {
+        return;
+    }
+    let takes_datagrams = connection.plane() == Plane::Control;
+    let strangers = Arc::new(AtomicUsize::new(0));
+    let ended = loop {
+        tokio::select! {
+            biased;
+            datagram = connection.quinn().read_datagram(), if takes_datagrams => match datagram {
+                Ok(_) if connection.node().is_none() => {}
+                Ok(data) => shared.doorkeeper.datagram(&connection.peer(), data),
+                Err(e) => break close::explain(&e),
+            },
+            stream = connection.quinn().accept_bi() => match stream {
+                Ok((tx, rx)) => {
+                    shared.tasks.spawn(stream_task(shared.clone(), connection.clone(), strangers.clone(), tx, rx));
+                }
+                Err(e) => break close::explain(&e),
+            },
+        }
+    };
+    tracing::debug!(?connection, %ended, "disconnected");
+}
+
+/// Counts a stranger's streams.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn stream_task(shared: Arc<Shared>, connection: Connection, strangers: Arc<AtomicUsize>, tx: SendStream, rx: RecvStream) {
+    let (mut tx, mut rx) = (FrameTx::new(tx), FrameRx::new(rx));
+    // a peer that was admitted since it connected need not dial again
+    if connection.node().is_none() && !shared.judge(&connection) {
+        return;
+    }
+    let before = strangers.fetch_add(1, Ordering::Relaxed);
+    let counted = Counted(strangers);
+    if connection.node().is_none() && before >= limits::UNADMITTED_STREAMS {
+        return refuse(&mut tx, &mut rx, StreamCode::TooMany);
+    }
+    let open = match tokio::time::timeout(limits::HANDSHAKE_TIME, rx.recv::<Open>()).await {
+        Ok(Ok(Some(open))) => open,
+        Ok(Ok(None) | Err(StreamError::Lost(_) | StreamError::Reset(_))) => return,
+        Ok(Err(error)) => {
+            tracing::warn!(?connection, %error, "a stream that does not say what it is for");
+            return refuse(&mut tx, &mut rx, StreamCode::BadFrame);
+        }
+        Err(_) => return refuse(&mut tx, &mut rx, StreamCode::Late),
+    };
+    if connection.node().is_none() && !matches!(open, Open::Join(_)) {
+        tracing::debug!(?connection, "a node that is not admitted asks for more than to join");
+        return refuse(&mut tx, &mut rx, StreamCode::NotAdmitted);
+    }
+    drop(counted);
+    shared.doorkeeper.stream(connection.peer(), open, tx, rx);
+}
+
+fn refuse(tx: &mut FrameTx, rx: &mut FrameRx, code: StreamCode) {
+    tx.reset(code);
+    rx.stop(code);
+}

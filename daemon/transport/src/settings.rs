@@ -1,0 +1,120 @@
+//! QUIC's settings. Its defaults are made for the open internet (no receive window to speak of, 65,536 pending handshakes,
+//! migration on, no keep-alive), so every bound of [`limits`] is set here, and every source of chance comes from the seed.
+//!
+//! The reset key and the key of connection ids belong to the node, not to one life of the daemon: so a restarted daemon can
+//! tell its peers, by a stateless reset, that their old connections are dead, instead of leaving them to the idle time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn::{
+    EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use swarm_proto::{ClusterId, limits};
+
+use crate::{
+    identity::{Identity, IdentityError},
+    plane::Plane,
+    tls::{self, Clock},
+};
+
+/// First guess of a round trip where commits and probes run: a lost first packet is repeated after three of these. Too small
+/// for a slow path costs a few repeated packets, once a connection.
+const CONTROL_RTT: Duration = Duration::from_millis(30);
+/// The same for bulk, which is in no hurry.
+const BULK_RTT: Duration = Duration::from_millis(100);
+/// Fits every mesh (Tailscale's 1,280 less headers); discovery may find more.
+const FIRST_MTU: u16 = 1200;
+/// Bytes of one stream under way on the control endpoint: a few frames of the largest size.
+const CONTROL_STREAM: u32 = 4 << 20;
+/// Bytes kept of a handshake that is not yet accepted.
+const INCOMING_BUFFER: u64 = 16 << 10;
+
+fn transport(is_bulk: bool) -> Arc<TransportConfig> {
+    let (window, stream, rtt) = match is_bulk {
+        true => (limits::BULK_WINDOW, limits::BULK_WINDOW / 4, BULK_RTT),
+        false => (limits::CONTROL_WINDOW, CONTROL_STREAM, CONTROL_RTT),
+    };
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits::STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(window))
+        .stream_receive_window(VarInt::from_u32(stream))
+        .send_window(u64::from(window))
+        .max_idle_timeout(Some(limits::IDLE.try_into().expect("the idle time fits a QUIC integer")))
+        .keep_alive_interval(Some(limits::KEEP_ALIVE))
+        .initial_rtt(rtt)
+        .initial_mtu(FIRST_MTU)
+        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
+        .datagram_receive_buffer_size((!is_bulk).then_some(limits::DATAGRAMS))
+        .datagram_send_buffer_size(limits::DATAGRAMS);
+    Arc::new(config)
+}
+
+/// Settings for connections dialled on a plane.
+pub(crate) fn client(
+    identity: &Identity,
+    cluster: ClusterId,
+    plane: Plane,
+    clock: &Clock,
+    seed: [u8; 32],
+) -> Result<quinn::ClientConfig, IdentityError> {
+    let tls = tls::client(identity, cluster, plane, clock)?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(|e| IdentityError::Mismatch(e.to_string()))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let dialled = AtomicU64::new(0);
+    config.transport_config(transport(plane == Plane::Bulk)).token_store(Arc::new(quinn::NoneTokenStore)).initial_dst_cid_provider(
+        Arc::new(move || {
+            let count = dialled.fetch_add(1, Ordering::Relaxed);
+            let bytes = blake3::keyed_hash(&seed, &[plane.word().as_bytes(), &count.to_le_bytes()].concat());
+            quinn::ConnectionId::new(&bytes.as_bytes()[..16])
+        }),
+    );
+    Ok(config)
+}
+
+/// Settings for connections that come in. The planes of an endpoint share them, since the plane is known only afterwards.
+pub(crate) fn server(
+    identity: &Identity,
+    cluster: ClusterId,
+    planes: &[Plane],
+    clock: &Clock,
+    seed: &[u8; 32],
+) -> Result<quinn::ServerConfig, IdentityError> {
+    let tls = tls::server(identity, cluster, planes, clock)?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(|e| IdentityError::Mismatch(e.to_string()))?;
+    let tokens = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&blake3::derive_key("swarm retry tokens 1", seed));
+    let mut unused = quinn::ValidationTokenConfig::default();
+    unused.sent(0);
+    let mut config = quinn::ServerConfig::new(Arc::new(crypto), Arc::new(tokens));
+    config
+        .transport_config(transport(planes.iter().all(|plane| *plane == Plane::Bulk)))
+        .validation_token_config(unused)
+        .retry_token_lifetime(limits::HANDSHAKE_TIME)
+        .time_source(Arc::new(clock.clone()))
+        .migration(false)
+        .max_incoming(limits::HANDSHAKES)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER * limits::HANDSHAKES as u64);
+    Ok(config)
+}
+
+/// Settings of the endpoint itself.
+pub(crate) fn endpoint(identity: &Identity, seed: [u8; 32]) -> EndpointConfig {
+    let reset = identity.key().derive("swarm stateless reset 1");
+    let ids = identity.key().derive("swarm connection ids 1");
+    let ids = u64::from_le_bytes(*ids.first_chunk().expect("32 bytes hold 8"));
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config.rng_seed(Some(seed));
+    config
+}
