@@ -1,0 +1,214 @@
+//! Requests and the connections they travel on.
+//!
+//! A call takes an idle connection or opens one, and gives it back when its answer is read. A kept connection may turn out to be
+//! dead: what was certainly not sent is sent again on a fresh one, and so is any GET; a POST that may have arrived is not, its
+//! caller is told that the outcome is unknown.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use swarm_proto::{Code, Problem};
+
+use crate::{
+    dial,
+    outbox::{Outbox, RequestBody},
+};
+
+/// Idle connections that are kept.
+const KEPT: usize = 8;
+/// The largest answer that is read as a whole.
+const LARGEST: usize = 256 << 20;
+
+/// A client of one daemon. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    idle: Mutex<Vec<SendRequest<RequestBody>>>,
+}
+
+/// A request that can be made again.
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Bytes,
+    pub(crate) accept: &'static str,
+}
+
+/// What a sent request came to.
+enum Sent {
+    Answered(Response<Incoming>, SendRequest<RequestBody>),
+    /// The connection was dead; `certainly` when not a byte can have been read.
+    Broken {
+        certainly: bool,
+        why: String,
+    },
+}
+
+impl Client {
+    /// A client of the daemon at `socket`; nothing is opened yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { shared: Arc::new(Shared { path: socket.into(), idle: Mutex::default() }) }
+    }
+
+    /// A client whose first connection is open.
+    ///
+    /// # Errors
+    /// [`Code::NoDaemon`] when nobody listens there.
+    pub async fn connect(socket: impl Into<PathBuf>) -> Result<Self, Problem> {
+        let client = Self::new(socket);
+        let first = client.open().await?;
+        client.keep(first);
+        Ok(client)
+    }
+
+    /// Where the daemon's socket is.
+    pub fn socket(&self) -> &Path {
+        &self.shared.path
+    }
+
+    async fn open(&self) -> Result<SendRequest<RequestBody>, Problem> {
+        let path = &self.shared.path;
+        let stream = dial::dial(path).await.map_err(|e| dial::problem(path, &e))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.went_away(&Method::GET, &e.to_string()))?;
+        // Its errors reach whoever waits for an answer on it.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    fn keep(&self, sender: SendRequest<RequestBody>) {
+        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sender.is_closed() && idle.len() < KEPT {
+            idle.push(sender);
+        }
+    }
+
+    /// A kept connection that can take a request now.
+    async fn kept(&self) -> Option<SendRequest<RequestBody>> {
+        loop {
+            let mut sender = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn went_away(&self, method: &Method, why: &str) -> Problem {
+        let at = self.shared.path.display();
+        if *method == Method::GET {
+            Problem::new(Code::NoDaemon, format!("swarmd at {at} went away before it answered"), why)
+                .hint("look at it: systemctl status swarmd")
+        } else {
+            Problem::new(Code::UnknownOutcome, format!("swarmd at {at} went away before it answered"), why)
+                .hint("it may have happened: look before you ask again")
+        }
+    }
+
+    /// Sends and gives the answer's head, with the connection it came on. Refusals are problems.
+    pub(crate) async fn send(&self, ask: &Ask) -> Result<(Response<Incoming>, SendRequest<RequestBody>), Problem> {
+        if let Some(sender) = self.kept().await {
+            match transmit(sender, ask.request()).await {
+                Sent::Answered(response, sender) => return self.judged(response, sender).await,
+                Sent::Broken { certainly, .. } if certainly || ask.method == Method::GET => {}
+                Sent::Broken { why, .. } => return Err(self.went_away(&ask.method, &why)),
+            }
+        }
+        match transmit(self.open().await?, ask.request()).await {
+            Sent::Answered(response, sender) => self.judged(response, sender).await,
+            Sent::Broken { why, .. } => Err(self.went_away(&ask.method, &why)),
+        }
+    }
+
+    async fn judged(
+        &self,
+        response: Response<Incoming>,
+        sender: SendRequest<RequestBody>,
+    ) -> Result<(Response<Incoming>, SendRequest<RequestBody>), Problem> {
+        if response.status().is_success() {
+            return Ok((response, sender));
+        }
+        let status = response.status();
+        let body = whole(response).await?;
+        self.keep(sender);
+        Err(serde_json::from_slice(&body)
+            .unwrap_or_else(|e| Problem::unreadable(format!("swarmd answered {status}"), format!("and the reason cannot be read: {e}"))))
+    }
+
+    /// One request, its whole answer.
+    pub(crate) async fn bytes(&self, ask: &Ask) -> Result<Bytes, Problem> {
+        let (response, sender) = self.send(ask).await?;
+        let body = whole(response).await?;
+        self.keep(sender);
+        Ok(body)
+    }
+
+    /// One request, its whole answer as JSON.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, Problem> {
+        let body = self.bytes(ask).await?;
+        serde_json::from_slice(&body).map_err(|e| Problem::unreadable(format!("swarmd's answer to {} cannot be understood", ask.path), e))
+    }
+
+    /// A POST whose body is written while its answer is read, on a connection of its own.
+    pub(crate) async fn duplex(&self, path: &'static str) -> Result<(Outbox, Response<Incoming>), Problem> {
+        let (outbox, body) = Outbox::new();
+        let request = head(&Method::POST, path, "application/x-ndjson").body(body).expect("a constant path makes a request");
+        match transmit(self.open().await?, request).await {
+            Sent::Answered(response, sender) => Ok((outbox, self.judged(response, sender).await?.0)),
+            Sent::Broken { why, .. } => Err(self.went_away(&Method::POST, &why)),
+        }
+    }
+}
+
+impl Ask {
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: Bytes::new(), accept: "application/json" }
+    }
+
+    pub(crate) fn post(path: impl Into<String>, body: Bytes) -> Self {
+        Self { method: Method::POST, path: path.into(), body, accept: "application/json" }
+    }
+
+    fn request(&self) -> Request<RequestBody> {
+        let body = RequestBody::whole(self.body.clone());
+        head(&self.method, &self.path, self.accept).body(body).expect("paths are made of ids and escaped names")
+    }
+}
+
+fn head(method: &Method, path: &str, accept: &'static str) -> http::request::Builder {
+    Request::builder().method(method).uri(path).header(header::HOST, "localhost").header(header::ACCEPT, accept)
+}
+
+async fn transmit(mut sender: SendRequest<RequestBody>, request: Request<RequestBody>) -> Sent {
+    match sender.try_send_request(request).await {
+        Ok(response) => Sent::Answered(response, sender),
+        Err(mut failed) => Sent::Broken { certainly: failed.take_message().is_some(), why: failed.into_error().to_string() },
+    }
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Bytes, Problem> {
+    match Limited::new(response.into_body(), LARGEST).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(e) => Err(broken_answer(e.as_ref())),
+    }
+}
+
+/// An answer that began and did not end.
+pub(crate) fn broken_answer(error: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem::new(Code::NoDaemon, "swarmd's answer broke off", error.to_string())
+        .hint("ask again; if it stays, look at: systemctl status swarmd")
+}
