@@ -1,162 +1,187 @@
-//! The replicated record: jobs, tasks, nodes, events.
-use std::sync::Arc;
+//! What was asked and what became of it: the state that every voter replicates.
+//!
+//! ```text
+//!   log entry: Batch [Submit, Assign, Finish, ..]            every voter, in the same order
+//!        |
+//!        v   apply: pure, cannot fail, one answer a command
+//!   jobs     -> cells (four bytes an index, nothing for what was never granted) -> tasks (slab) -> by node, by age
+//!   keys     -> job                nodes, voters, leader -> the view            events, rolling hash
+//! ```
+//! **Rules it alone keeps.** A task has one terminal state and keeps it. Its attempts only grow, and only the current attempt's
+//! result is taken: the fence is the log index of the grant with the attempt's number, and anything else is stale. A key makes
+//! one job. Whether a node is alive, whether a lease is over, or what `on_partition` demands is not judged here: the leader
+//! judges and proposes, the ledger checks and records.
+//!
+//! **Deterministic.** No clock (time is the largest [`Batch::at`] so far), no randomness, no order that depends on memory. The
+//! bounds below decide what is refused and forgotten, so they are part of the meaning of the log: changing one needs a new
+//! protocol version. A command that cannot be done is [`Applied::Refused`] and changes nothing but the hash.
+//!
+//! **What is kept of what has ended**, oldest end forgotten first: 100,000 jobs; the details (node, times, how it ended) of
+//! 1,000,000 tasks; 64 MiB of output. Beyond that a task still has its state for as long as its job is known. Specs, items and
+//! cells of all jobs together have 256 MiB: ended jobs make room for new ones, and when only open jobs are left a submission is
+//! refused as busy. Totals outlive everything.
+//!
+//! **Cost.** A plain job's submit, assign and finish together take about a microsecond and three allocations. An open plain job
+//! that is assigned takes about 260 bytes, one that waits about 150.
+
+mod bounds;
+mod cells;
+mod check;
+mod end;
+mod grant;
+mod hash;
+mod jobs;
+mod journal;
+mod keys;
+mod nodes;
+mod read;
+mod retention;
+mod snapshot;
+mod submit;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, sync::Arc};
 
 use swarm_proto::{
-    Cursor, Fence, JobId, LogIndex, NodeId, PeerKey, TaskId, UnixMillis,
-    api::{JobOutcome, JobView, TaskView},
-    ledger::{Applied, Batch, Counts, Event, NodeRecord, TaskState, View},
-    spec::{Array, JobSpec},
+    Code, JobId, LogIndex, NodeId, Problem, Term,
+    ledger::{Applied, Batch, Command, Counts, What},
 };
 
-/// Why a snapshot cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LedgerError {
-    /// Written by a newer version.
-    #[error("the snapshot has format {found}, this version reads up to {known}")]
-    Newer { found: u16, known: u16 },
-    /// It is no snapshot, or damaged.
-    #[error("the snapshot cannot be read: {0}")]
-    Damaged(String),
+pub use jobs::Job;
+pub use snapshot::LedgerError;
+
+use bounds::Bounds;
+use jobs::{Jobs, StoredSpec};
+use journal::Journal;
+use keys::Keys;
+use nodes::Nodes;
+use tasks::{List, Tasks};
+
+/// The replicated state. One task owns it; it is changed by [`Ledger::apply`], [`Ledger::apply_voters`] and [`Ledger::skip`] only.
+#[derive(Debug)]
+pub struct Ledger {
+    bounds: Bounds,
+    journal: Journal,
+    jobs: Jobs,
+    next_job: u64,
+    tasks: Tasks,
+    /// Tasks that are assigned or wait for a retry.
+    open_tasks: usize,
+    /// Jobs that have ended, in the order of their ends.
+    ended_jobs: VecDeque<JobId>,
+    /// Ended tasks whose details are kept, in the order of their ends.
+    kept: List,
+    /// No task on that list before this one has output.
+    first_output: u32,
+    output_bytes: u64,
+    /// Bytes of specs, items and cells.
+    held_bytes: u64,
+    /// The spec of the latest job, for the next one to share.
+    last_spec: Option<Arc<StoredSpec>>,
+    keys: Keys,
+    nodes: Nodes,
+    voters: Vec<NodeId>,
+    leader: Option<NodeId>,
+    term: Term,
+    totals: Counts,
+    jobs_ended: u64,
+    results_refused: u64,
 }
 
-/// The replicated state.
-#[derive(Default)]
-pub struct Ledger {}
-
-/// A job.
-pub struct Job {}
-
-impl Job {
-    pub fn id(&self) -> JobId {
-        unimplemented!()
-    }
-    pub fn spec(&self) -> &Arc<JobSpec> {
-        unimplemented!()
-    }
-    pub fn array(&self) -> &Array {
-        unimplemented!()
-    }
-    pub fn submitter(&self) -> &str {
-        unimplemented!()
-    }
-    pub fn key(&self) -> Option<&str> {
-        unimplemented!()
-    }
-    pub fn counts(&self) -> Counts {
-        unimplemented!()
-    }
-    /// Tasks that needed more than one attempt.
-    pub fn reruns(&self) -> u64 {
-        unimplemented!()
-    }
-    pub fn submitted(&self) -> UnixMillis {
-        unimplemented!()
-    }
-    pub fn ended(&self) -> Option<UnixMillis> {
-        unimplemented!()
-    }
-    pub fn retry_of(&self) -> Option<JobId> {
-        unimplemented!()
-    }
-    /// `None` while it is open.
-    pub fn state(&self) -> Option<TaskState> {
-        unimplemented!()
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl Ledger {
+    /// Nothing has happened yet.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_bounds(Bounds::STANDARD)
     }
-    pub fn apply(&mut self, _index: LogIndex, _batch: &Batch) -> Vec<Applied> {
-        unimplemented!()
+
+    fn with_bounds(bounds: Bounds) -> Self {
+        Self {
+            journal: Journal::new(bounds.events),
+            bounds,
+            jobs: Jobs::default(),
+            next_job: 1,
+            tasks: Tasks::default(),
+            open_tasks: 0,
+            ended_jobs: VecDeque::new(),
+            kept: List::default(),
+            first_output: tasks::NIL,
+            output_bytes: 0,
+            held_bytes: 0,
+            last_spec: None,
+            keys: Keys::default(),
+            nodes: Nodes::default(),
+            voters: Vec::new(),
+            leader: None,
+            term: Term(0),
+            totals: Counts::default(),
+            jobs_ended: 0,
+            results_refused: 0,
+        }
     }
-    pub fn apply_voters(&mut self, _index: LogIndex, _voters: Vec<NodeId>) {}
-    pub fn skip(&mut self, _index: LogIndex) {}
-    pub fn applied(&self) -> LogIndex {
-        unimplemented!()
+
+    /// Applies one log entry; answers each command, in order. `index` is larger than that of every entry before it.
+    pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> Vec<Applied> {
+        self.journal.begin_entry(index);
+        self.journal.set_clock(batch.at);
+        self.keys.expire(self.journal.now);
+        let mut results = Vec::with_capacity(batch.commands.len());
+        for command in &batch.commands {
+            let applied = self.apply_command(command, &results).unwrap_or_else(Applied::Refused);
+            self.journal.add_result(&applied);
+            results.push(applied);
+        }
+        results
     }
-    pub fn hash(&self) -> u64 {
-        unimplemented!()
+
+    fn apply_command(&mut self, command: &Command, before: &[Applied]) -> Result<Applied, Problem> {
+        match command {
+            Command::Lead { node, term } => self.lead(*node, *term),
+            Command::Submit(submit) => self.submit(submit),
+            Command::Assign(assign) => self.assign(assign, before),
+            Command::Finish(finish) => Ok(self.finish(finish)),
+            Command::Lose { task, fence, cause } => Ok(self.lose(*task, *fence, *cause)),
+            Command::CancelJob { job } => self.cancel_job(*job),
+            Command::CancelTask { task } => self.cancel_task(*task),
+            Command::Admit(admit) => self.admit(admit),
+            Command::Schedule { node, to } => self.schedule(*node, *to),
+            Command::Leave { node } => self.leave(*node),
+        }
     }
-    pub fn encode(&self) -> Vec<u8> {
-        unimplemented!()
+
+    /// Applies an entry that changed the voters.
+    pub fn apply_voters(&mut self, index: LogIndex, mut voters: Vec<NodeId>) {
+        self.journal.begin_entry(index);
+        voters.sort_unstable();
+        voters.dedup();
+        if voters != self.voters {
+            self.voters.clone_from(&voters);
+            self.journal.emit(What::VotersChanged { voters });
+        }
     }
-    pub fn decode(_bytes: &[u8]) -> Result<Self, LedgerError> {
-        unimplemented!()
+
+    /// Passes over an entry that holds nothing for the ledger.
+    pub fn skip(&mut self, index: LogIndex) {
+        self.journal.begin_entry(index);
     }
-    pub fn job(&self, _job: JobId) -> Option<&Job> {
-        None
-    }
-    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = &Job> {
-        std::iter::empty()
-    }
-    pub fn task_view(&self, _task: TaskId) -> Option<TaskView> {
-        None
-    }
-    pub fn job_view(&self, _job: JobId) -> Option<JobView> {
-        None
-    }
-    pub fn job_outcome(&self, _job: JobId) -> Option<JobOutcome> {
-        None
-    }
-    pub fn task_state(&self, _task: TaskId) -> Option<TaskState> {
-        None
-    }
-    /// Indices of a job's tasks in `state` (any, if `None`) after `after`, at most `limit`; skips quickly over what does not match.
-    pub fn task_indices(&self, _job: JobId, _state: Option<TaskState>, _after: Option<u32>, _limit: usize) -> Vec<u32> {
-        Vec::new()
-    }
-    pub fn assigned_to(&self, _node: NodeId) -> impl Iterator<Item = (TaskId, Fence)> + '_ {
-        std::iter::empty()
-    }
-    pub fn assigned_count(&self, _node: NodeId) -> u64 {
-        0
-    }
-    pub fn current_fence(&self, _task: TaskId) -> Option<(NodeId, Fence)> {
-        None
-    }
-    pub fn pending_ranges(&self, _job: JobId, _limit: u32) -> Vec<(u32, u32)> {
-        Vec::new()
-    }
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeRecord> {
-        std::iter::empty()
-    }
-    pub fn node(&self, _node: NodeId) -> Option<&NodeRecord> {
-        None
-    }
-    pub fn node_by_key(&self, _key: &PeerKey) -> Option<&NodeRecord> {
-        None
-    }
-    pub fn node_named(&self, _word: &str) -> Option<&NodeRecord> {
-        None
-    }
-    pub fn view(&self, _after: LogIndex) -> View {
-        View::default()
-    }
-    pub fn counts(&self) -> Counts {
-        Counts::default()
-    }
-    pub fn open_jobs(&self) -> impl Iterator<Item = JobId> + '_ {
-        std::iter::empty()
-    }
-    pub fn open_job_count(&self) -> u64 {
-        0
-    }
-    pub fn jobs_ended(&self) -> u64 {
-        0
-    }
-    pub fn results_refused(&self) -> u64 {
-        0
-    }
-    /// The latest event that was forgotten; everything after it is known. 0.0 while nothing was.
-    pub fn events_begin(&self) -> Cursor {
-        Cursor::default()
-    }
-    pub fn events_after(&self, _after: Cursor, limit: usize) -> impl Iterator<Item = &Event> {
-        std::iter::empty().take(limit)
-    }
-    pub fn sanity_check(&self) -> Result<(), String> {
-        Ok(())
+
+    fn lead(&mut self, node: NodeId, term: Term) -> Result<Applied, Problem> {
+        if term < self.term {
+            let why = format!("term {} has begun", self.term.0);
+            return Err(Problem::new(Code::Conflict, format!("{node} does not lead in term {}", term.0), why));
+        }
+        if (self.leader, self.term) != (Some(node), term) {
+            self.leader = Some(node);
+            self.term = term;
+            self.journal.emit(What::LeaderElected { node, term });
+        }
+        Ok(Applied::Done)
     }
 }

@@ -1,0 +1,38 @@
+//! How much the ledger holds. Fixed in the product; a test makes them small.
+
+use swarm_proto::limits;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) open_jobs: usize,
+    /// Assigned or waiting for a retry.
+    pub(super) open_tasks: usize,
+    pub(super) keys: usize,
+    /// Nodes that are not gone; as many gone ones are remembered.
+    pub(super) members: usize,
+    pub(super) events: usize,
+    pub(super) ended_jobs: usize,
+    /// Ended tasks with details.
+    pub(super) kept_tasks: usize,
+    /// Bytes of output.
+    pub(super) output: u64,
+    /// Bytes of specs, items and cells.
+    pub(super) held: u64,
+}
+
+impl Bounds {
+    pub(super) const STANDARD: Self = Self {
+        open_jobs: limits::OPEN_JOBS,
+        open_tasks: limits::OPEN_TASKS,
+        keys: limits::KEYS,
+        members: limits::MEMBERS,
+        events: limits::EVENTS,
+        ended_jobs: 100_000,
+        kept_tasks: 1_000_000,
+        output: 64 << 20,
+        held: 256 << 20,
+    };
+}
+
+/// The reason of an end that a worker sent is cut here.
+pub(super) const REASON: usize = 512;

@@ -1,0 +1,158 @@
+//! Accepting a job: idempotency keys, bounds, and specs shared between neighbours.
+
+use std::sync::Arc;
+
+use swarm_proto::{
+    Code, JobId, Millis, Problem, UnixMillis,
+    ledger::{Applied, Submit, What},
+    limits,
+    spec::Array,
+};
+
+use super::{
+    Ledger,
+    cells::Cells,
+    jobs::{Job, StoredSpec, Tally},
+    keys::{self, KeyRecord},
+};
+
+const NOT_ACCEPTED: &str = "the job was not accepted";
+
+fn bad(why: impl Into<String>) -> Problem {
+    Problem::new(Code::BadRequest, NOT_ACCEPTED, why)
+}
+
+fn busy(why: String, hint: &str) -> Problem {
+    Problem::new(Code::Busy, NOT_ACCEPTED, why).hint(hint).retry_after(Millis(1_000))
+}
+
+/// A key as the ledger remembers it.
+#[derive(Clone, Copy)]
+struct Named {
+    name: u128,
+    content: u128,
+}
+
+impl Ledger {
+    pub(super) fn submit(&mut self, submit: &Submit) -> Result<Applied, Problem> {
+        check_names(submit)?;
+        let named = submit.key.as_ref().map(|key| Named { name: keys::name_of(&submit.submitter, key), content: keys::content_of(submit) });
+        if let Some(known) = named.and_then(|named| self.keys.find(named.name, self.journal.now).map(|record| (record, named.content))) {
+            return answer_again(known, submit);
+        }
+        let shared = self.last_spec.clone().filter(|last| Arc::ptr_eq(&last.spec, &submit.spec) || *last.spec == *submit.spec);
+        // a spec that equals the one before was checked with it
+        if shared.is_none() {
+            submit.spec.check()?;
+        }
+        check_array(&submit.array)?;
+        self.check_room(named.is_some())?;
+        let items: u64 = submit.array.items.iter().map(|item| (item.len() + size_of::<String>()) as u64).sum();
+        let spec = shared.unwrap_or_else(|| Arc::new(StoredSpec::new(Arc::clone(&submit.spec))));
+        self.make_room_for(items, &spec)?;
+        Ok(self.accept(submit, spec, items, named))
+    }
+
+    fn check_room(&mut self, is_keyed: bool) -> Result<(), Problem> {
+        if self.jobs.open() >= self.bounds.open_jobs {
+            let why = format!("{} jobs are open, as many as are taken", self.jobs.open());
+            return Err(busy(why, "wait until jobs end, or submit one array in place of many jobs"));
+        }
+        if is_keyed && !self.keys.has_room(self.bounds.keys, self.journal.now) {
+            let why = format!("{} idempotency keys are remembered, as many as are taken in 24 hours", self.bounds.keys);
+            return Err(busy(why, "submit without a key, or one array in place of many jobs"));
+        }
+        Ok(())
+    }
+
+    /// Charges the budget for a new job; ended jobs are forgotten for it, oldest first.
+    fn make_room_for(&mut self, items: u64, spec: &Arc<StoredSpec>) -> Result<(), Problem> {
+        let is_new = self.last_spec.as_ref().is_none_or(|last| !Arc::ptr_eq(last, spec));
+        let need = items + if is_new { spec.bytes } else { 0 };
+        while self.held_bytes + need > self.bounds.held {
+            if !self.retire_oldest_job() {
+                let why = format!("the open jobs hold {} bytes of specs, as many as are taken", self.held_bytes);
+                return Err(busy(why, "wait until jobs end, or submit smaller specs"));
+            }
+        }
+        self.held_bytes += need;
+        if is_new && let Some(old) = self.last_spec.replace(Arc::clone(spec)) {
+            self.release_spec(&old);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, submit: &Submit, spec: Arc<StoredSpec>, items: u64, named: Option<Named>) -> Applied {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        let count = submit.array.count;
+        self.hash_submission(submit, &spec, named);
+        let job = Job {
+            id,
+            spec,
+            array: (submit.array != Array::single()).then(|| Box::new(submit.array.clone())),
+            cells: Cells::new(count),
+            submitter: self.share_submitter(&submit.submitter),
+            key: submit.key.as_deref().map(Box::from),
+            retry_of: submit.retry_of.unwrap_or(JobId(0)),
+            submitted: self.journal.now,
+            ended: UnixMillis(0),
+            tally: Tally::new(count),
+            reruns: 0,
+            weight: u32::try_from(items).expect("items are bounded to 64 KiB"),
+        };
+        self.jobs.insert(job);
+        self.totals.pending += u64::from(count);
+        if let Some(Named { name, content }) = named {
+            self.keys.insert(KeyRecord { at: self.journal.now, name, content, job: id });
+        }
+        self.journal.emit(What::JobSubmitted { job: id, tasks: count });
+        Applied::Accepted { job: id, is_new: true }
+    }
+
+    fn hash_submission(&mut self, submit: &Submit, spec: &StoredSpec, named: Option<Named>) {
+        let hash = &mut self.journal.hash;
+        hash.add(spec.digest);
+        hash.add(u64::from(submit.array.first) << 1 | u64::from(submit.array.is_array));
+        hash.add(submit.retry_of.map_or(0, |job| job.0));
+        submit.array.items.iter().for_each(|item| hash.add_bytes(item.as_bytes()));
+        hash.add_bytes(submit.submitter.as_bytes());
+        if let Some(Named { name, content }) = named {
+            hash.add_bytes(&name.to_le_bytes());
+            hash.add_bytes(&content.to_le_bytes());
+        }
+    }
+
+    /// The submitter's name, shared with the job before if it is the same.
+    fn share_submitter(&self, name: &str) -> Arc<str> {
+        let last = self.jobs.get(JobId(self.next_job.saturating_sub(2))).map(|job| &job.submitter);
+        last.filter(|last| ***last == *name).map_or_else(|| Arc::from(name), Arc::clone)
+    }
+}
+
+fn check_names(submit: &Submit) -> Result<(), Problem> {
+    if submit.submitter.is_empty() || submit.submitter.len() > limits::NAME {
+        return Err(bad(format!("a submitter's name has 1 to {} bytes", limits::NAME)));
+    }
+    if submit.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > limits::NAME) {
+        return Err(bad(format!("an idempotency key has 1 to {} bytes", limits::NAME)));
+    }
+    Ok(())
+}
+
+fn check_array(array: &Array) -> Result<(), Problem> {
+    if !array.is_array && *array != Array::single() {
+        return Err(bad("a job that is no array has one task, of index 0, and no items"));
+    }
+    array.check()
+}
+
+/// A key that is known: the same content answers the same job.
+fn answer_again((record, content): (&KeyRecord, u128), submit: &Submit) -> Result<Applied, Problem> {
+    if record.content == content {
+        return Ok(Applied::Accepted { job: record.job, is_new: false });
+    }
+    let key = submit.key.as_deref().unwrap_or_default();
+    let why = format!("the key '{key}' made {}, and of other content", record.job);
+    Err(Problem::new(Code::KeyConflict, NOT_ACCEPTED, why).hint("use a key of its own for each submission"))
+}
