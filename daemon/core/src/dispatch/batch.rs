@@ -1,0 +1,287 @@
+//! Makes the next entry of the log.
+
+use std::time::Instant;
+
+use swarm_proto::{
+    JobId, NodeId, TaskId, UnixMillis,
+    ledger::{Assign, Batch, Command, JobRef},
+    limits,
+    peer::ToWorker,
+};
+
+use super::{
+    Dispatch, Phase,
+    queue::{GroupId, Slice},
+    size,
+    worker::{Key, State},
+};
+use crate::{
+    ledger::Ledger,
+    placement::{self, Room},
+};
+
+/// Encoded bytes of one entry's commands; the rest of the limit is for what the log puts around them.
+const ENTRY: usize = limits::LOG_ENTRY - (16 << 10);
+/// How far outcomes, and then clients' commands, may fill it: neither can shut the other or grants out.
+const OUTCOME_BYTES: usize = ENTRY / 2;
+const COMMAND_BYTES: usize = ENTRY / 8 * 7;
+/// Commands of each kind in one entry: beyond this an entry's own time costs more than the next one's latency.
+const EACH: usize = 2_048;
+/// Nodes looked at in one pass, over all groups; what is left is seen in the next.
+const LOOKS: usize = 100_000;
+
+/// What a command of the entry in flight was for, beside what the log knows of it.
+#[derive(Debug)]
+pub(super) enum Sent {
+    Lead,
+    /// `group`: the job's, unless the first entry of the term carries it.
+    Submit {
+        ticket: u64,
+        group: Option<GroupId>,
+        count: u32,
+    },
+    CancelJob {
+        ticket: u64,
+        job: JobId,
+    },
+    CancelTask {
+        ticket: u64,
+        task: TaskId,
+    },
+    /// Changes a member's record.
+    Member {
+        ticket: u64,
+    },
+    Other {
+        ticket: u64,
+    },
+    Finish(NodeId, Key),
+    Lose(NodeId, Key),
+    Assign {
+        group: GroupId,
+        job: JobRef,
+        node: NodeId,
+        count: u32,
+        waits: bool,
+    },
+}
+
+/// Outcomes of one message that are all in the ledger when the entry is applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ack {
+    pub(super) node: NodeId,
+    pub(super) life: u64,
+    pub(super) seq: u64,
+}
+
+/// The entry on its way.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    pub(super) sent: Vec<Sent>,
+    pub(super) acks: Vec<Ack>,
+}
+
+impl InFlight {
+    pub(super) fn tickets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.sent.iter().filter_map(|sent| match sent {
+            Sent::Submit { ticket, .. }
+            | Sent::CancelJob { ticket, .. }
+            | Sent::CancelTask { ticket, .. }
+            | Sent::Member { ticket }
+            | Sent::Other { ticket } => Some(*ticket),
+            Sent::Lead | Sent::Finish(..) | Sent::Lose(..) | Sent::Assign { .. } => None,
+        })
+    }
+}
+
+/// The entry in the making.
+#[derive(Default)]
+struct Draft {
+    commands: Vec<Command>,
+    entry: InFlight,
+    bytes: usize,
+}
+
+impl Draft {
+    fn push(&mut self, command: Command, bytes: usize, sent: Sent) {
+        self.bytes += bytes;
+        self.commands.push(command);
+        self.entry.sent.push(sent);
+    }
+}
+
+impl Dispatch {
+    /// The next entry, if none is in flight and there is anything to say: outcomes, losses, clients' commands, then grants of all pending
+    /// work that fits, jobs of this same entry included. `at` is wall time, for people. The caller proposes it and answers by
+    /// [`Dispatch::handle_applied`] or [`Dispatch::handle_failed`].
+    pub fn poll_batch(&mut self, ledger: &Ledger, at: UnixMillis, now: Instant) -> Option<Batch> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let mut draft = Draft::default();
+        match self.phase {
+            Phase::Closed => return None,
+            Phase::Opening => {
+                draft.push(Command::Lead { node: self.me, term: self.term }, size::SMALL, Sent::Lead);
+                self.draft_commands(&mut draft);
+            }
+            Phase::Open => {
+                self.judge_due(ledger, now);
+                self.draft_outcomes(&mut draft);
+                self.draft_losses(&mut draft);
+                self.draft_commands(&mut draft);
+                self.draft_grants(&mut draft, ledger, now);
+            }
+        }
+        if draft.commands.is_empty() {
+            self.acknowledge(&draft.entry.acks);
+            return None;
+        }
+        self.in_flight = Some(draft.entry);
+        Some(Batch { at, commands: draft.commands })
+    }
+
+    fn draft_outcomes(&mut self, draft: &mut Draft) {
+        while let Some(message) = self.outcomes.front_mut() {
+            while let Some(finish) = message.list.front() {
+                let bytes = size::finish(finish);
+                if draft.commands.len() == EACH || draft.bytes + bytes > OUTCOME_BYTES {
+                    return;
+                }
+                let finish = message.list.pop_front().expect("the front was just looked at");
+                let sent = Sent::Finish(message.node, (finish.task, finish.fence));
+                draft.push(Command::Finish(finish), bytes, sent);
+            }
+            draft.entry.acks.push(Ack { node: message.node, life: message.life, seq: message.seq });
+            self.outcomes.pop_front();
+        }
+    }
+
+    fn draft_losses(&mut self, draft: &mut Draft) {
+        let most = draft.commands.len() + EACH;
+        while draft.commands.len() < most {
+            let Some((node, key)) = self.losses.pop_front() else { return };
+            let held = self.workers.get_mut(&node).and_then(|worker| worker.held.get_mut(&key));
+            let Some(held) = held else { continue };
+            if let State::Doomed(cause) = held.state {
+                held.state = State::Losing(cause);
+                let (task, fence) = key;
+                draft.push(Command::Lose { task, fence, cause }, size::SMALL, Sent::Lose(node, key));
+            }
+        }
+    }
+
+    fn draft_commands(&mut self, draft: &mut Draft) {
+        let most = draft.commands.len() + EACH;
+        while let Some((_, command)) = self.commands.front() {
+            let bytes = size::command(command);
+            if draft.commands.len() == most || draft.bytes + bytes > COMMAND_BYTES {
+                return;
+            }
+            let (ticket, command) = self.commands.pop_front().expect("the front was just looked at");
+            let sent = self.sent(ticket, &command, draft.commands.len());
+            draft.push(command, bytes, sent);
+        }
+    }
+
+    /// What to remember of a client's command. A new job's tasks may be granted in the same entry.
+    fn sent(&mut self, ticket: u64, command: &Command, position: usize) -> Sent {
+        match command {
+            Command::Submit(submit) => {
+                let array = &submit.array;
+                let group = (self.phase == Phase::Open).then(|| self.queue.acquire(&submit.spec));
+                if let (Some(group), Ok(position)) = (group, u32::try_from(position)) {
+                    self.queue.enqueue_fresh(position, array.first, array.count, group);
+                }
+                Sent::Submit { ticket, group, count: array.count }
+            }
+            Command::CancelJob { job } => Sent::CancelJob { ticket, job: *job },
+            Command::CancelTask { task } => Sent::CancelTask { ticket, task: *task },
+            Command::Admit(_) | Command::Schedule { .. } | Command::Leave { .. } => Sent::Member { ticket },
+            Command::Lead { .. } | Command::Assign(_) | Command::Finish(_) | Command::Lose { .. } => Sent::Other { ticket },
+        }
+    }
+
+    /// Grants what fits, in order, until nothing fits, nothing waits, or this pass has cost enough.
+    fn draft_grants(&mut self, draft: &mut Draft, ledger: &Ledger, now: Instant) {
+        self.again = None;
+        let workers = &self.workers;
+        self.queue.wake(|group, node| {
+            let standing = workers.get(&node).map(|worker| worker.standing(node));
+            let room = standing.and_then(|at| placement::room(&group.spec, group.longest(), &at));
+            room.is_some_and(|room| room.free > 0 || room.ahead > 0)
+        });
+        let most = draft.commands.len() + EACH;
+        let mut looks = LOOKS;
+        while let Some((group, until)) = self.queue.next() {
+            let left = most.saturating_sub(draft.commands.len()).min((ENTRY - draft.bytes.min(ENTRY)) / size::SMALL);
+            let rooms = self.rooms(group);
+            if left <= rooms.len() || looks == 0 {
+                break;
+            }
+            looks = looks.saturating_sub(self.workers.len());
+            let places = rooms.iter().fold(0u32, |sum, room| sum.saturating_add(room.free).saturating_add(room.ahead));
+            if places == 0 {
+                self.queue.block(group);
+                continue;
+            }
+            self.queue.share(group, 1);
+            let slices = self.queue.take(group, until, places, left - rooms.len(), ledger);
+            if slices.is_empty() && self.queue.next().is_some_and(|(next, _)| next == group) {
+                self.queue.block(group);
+            }
+            self.hand_out(draft, group, slices, &rooms);
+            self.queue.release(group);
+        }
+        self.queue.drop_fresh();
+        if !self.queue.is_quiet() {
+            self.again = Some(now);
+        }
+    }
+
+    /// Where tasks of a group may go now.
+    fn rooms(&self, group: GroupId) -> Vec<Room> {
+        let group = self.queue.group(group);
+        let (spec, longest) = (&group.spec, group.longest());
+        let rooms = self.workers.iter().filter_map(|(node, worker)| placement::room(spec, longest, &worker.standing(*node)));
+        rooms.filter(|room| room.free > 0 || room.ahead > 0).collect()
+    }
+
+    /// Cuts the slices to the nodes' shares.
+    fn hand_out(&mut self, draft: &mut Draft, group: GroupId, slices: Vec<Slice>, rooms: &[Room]) {
+        let want: u32 = slices.iter().map(|slice| slice.count).sum();
+        let mut slices = slices.into_iter();
+        let mut rest: Option<Slice> = None;
+        for share in placement::share(want, rooms, self.turn) {
+            let Some(worker) = self.workers.get_mut(&share.node) else { continue };
+            worker.reserve(self.queue.needs(group), share.count, share.waits);
+            let mut left = share.count;
+            while left > 0 {
+                let Some(Slice { job, first, count: most }) = rest.take().or_else(|| slices.next()) else { break };
+                let count = most.min(left);
+                left -= count;
+                if count < most {
+                    rest = Some(Slice { job, first: first + count, count: most - count });
+                }
+                self.queue.share(group, 1);
+                let sent = Sent::Assign { group, job, node: share.node, count, waits: share.waits };
+                draft.push(Command::Assign(Assign { job, first, count, node: share.node }), size::SMALL, sent);
+            }
+        }
+        self.turn = self.turn.wrapping_add(want.into());
+    }
+
+    /// Tells workers which of their messages are dealt with: the latest of each, unless another life of the daemon speaks by now.
+    pub(super) fn acknowledge(&mut self, acks: &[Ack]) {
+        let mut latest = std::collections::BTreeMap::new();
+        for ack in acks {
+            let is_there = |worker: &super::Worker| worker.stream.is_some() && worker.life == ack.life;
+            if self.workers.get(&ack.node).is_some_and(is_there) {
+                latest.insert(ack.node, ack.seq);
+            }
+        }
+        for (node, seq) in latest {
+            self.say(node, ToWorker::OutcomesTaken { seq });
+        }
+    }
+}
