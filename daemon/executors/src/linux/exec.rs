@@ -1,0 +1,470 @@
+//! `exec`: hands tasks to the keeper, and notices when there is none any more.
+//!
+//! ```text
+//!   start, kill, ..  --commands-->  [ driver ] --frames--> keeper
+//!   events           <------------  [ driver ] <--frames-- (own reading task)
+//! ```
+//! The keeper is started with the first task, and taken over when an earlier life of the daemon left one. When its connection
+//! breaks, the keeper is dead or about to be: what it left is killed by its marks, every attempt it had is reported lost, and the next start makes
+//! a new one.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
+use swarm_core::attempts::Recovered;
+use swarm_proto::{
+    Fence, TaskId, frame,
+    ledger::{End, Outcome},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+};
+
+use super::{
+    keeper::LOCK,
+    keeper_id,
+    protocol::{FRAME, FromKeeper, Key, ToKeeper, VERSION},
+    socket_name, tree, wall_now,
+};
+use crate::{Boot, Events, ExecEvent, Executor, OutputStore, Start, output::kept::Written};
+
+/// Default bound of kept output, where a tenth of the disk is not less.
+const KEPT_TOTAL: u64 = 1 << 30;
+/// How long a fresh keeper may take until it answers.
+const START_TIME: Duration = Duration::from_secs(5);
+/// How long a keeper whose connection broke may take to let go of its directory.
+const DEATH_TIME: Duration = Duration::from_secs(2);
+/// Commands taken in one turn.
+const TURN: usize = 1024;
+/// Messages of the keeper that wait for the driver.
+const INBOX: usize = 256;
+
+/// Where and how.
+#[derive(Clone, Debug)]
+pub struct ExecSettings {
+    /// Directory of the keeper, made if absent, mode 0700: socket, kept output, working directories.
+    pub dir: PathBuf,
+    /// Program and arguments that call [`crate::keeper::main`] with that directory.
+    pub keeper: Vec<OsString>,
+    /// Most bytes of kept output; `None`: 1 GiB or a tenth of the disk, whichever is less.
+    pub keep: Option<u64>,
+}
+
+/// The executor cannot be had; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be used.
+    #[error("{}: {error}", path.display())]
+    Dir { path: PathBuf, error: io::Error },
+    /// The keeper of an earlier life speaks another version. Its lease ends it.
+    #[error("a keeper of another version ({theirs}, this is {VERSION}) still has tasks; it ends with its lease")]
+    Version { theirs: u16 },
+    /// The keeper does not answer as it should.
+    #[error("the keeper in {}: {why}", path.display())]
+    Keeper { path: PathBuf, why: String },
+}
+
+enum Command {
+    Start(Start),
+    Kill(Key, End),
+    LeaseUntil(Boot),
+    Follow(Key, bool),
+    Forget(Key),
+}
+
+/// Runs processes. Dropping it ends the connection: the keeper's tasks then go on until the lease ends.
+pub struct Exec {
+    commands: mpsc::UnboundedSender<Command>,
+    outputs: Arc<OutputStore>,
+}
+
+impl Exec {
+    /// Takes over what an earlier life left in `settings.dir`, and answers it. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`]; with `Version`, trying again after the lease succeeds.
+    pub async fn open(settings: ExecSettings, events: Events) -> Result<(Self, Vec<Recovered>), OpenError> {
+        let dir = settings.dir.clone();
+        let dir_error = |error| OpenError::Dir { path: dir.clone(), error };
+        make_dir(&settings.dir).map_err(dir_error)?;
+        let id = keeper_id(&settings.dir).map_err(dir_error)?;
+        let keep = settings.keep.unwrap_or_else(|| default_keep(&settings.dir));
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let to_driver = commands.clone();
+        let follow = move |key, is_wanted| {
+            // without a driver there is nothing to follow
+            let _ = to_driver.send(Command::Follow(key, is_wanted));
+        };
+        let outputs = OutputStore::new(settings.dir.join("attempts"), keep, follow);
+        outputs.collect();
+        let mut driver = Driver { settings, id, events, outputs: Arc::clone(&outputs), held: BTreeSet::new(), lease_until: None };
+        let (link, recovered) = match connect(&driver.settings.dir).await {
+            Ok((link, recovered)) => {
+                let list = driver.take_over(recovered);
+                (Some(link), list)
+            }
+            Err(LinkError::Nobody) => {
+                driver.clear_orphans().await;
+                (None, Vec::new())
+            }
+            Err(LinkError::Version(theirs)) => return Err(OpenError::Version { theirs }),
+            Err(LinkError::Io(e)) => return Err(OpenError::Keeper { path: driver.settings.dir, why: e.to_string() }),
+        };
+        tokio::spawn(driver.run(link, inbox));
+        Ok((Self { commands, outputs }, recovered))
+    }
+
+    /// What its tasks write.
+    pub fn outputs(&self) -> Arc<OutputStore> {
+        Arc::clone(&self.outputs)
+    }
+
+    fn tell(&self, command: Command) {
+        // the driver ends only with the runtime
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Executor for Exec {
+    fn name(&self) -> &'static str {
+        "exec"
+    }
+
+    fn start(&self, start: Start) {
+        self.outputs.begin((start.task, start.fence));
+        self.tell(Command::Start(start));
+    }
+
+    fn kill(&self, task: TaskId, fence: Fence, end: End) {
+        self.tell(Command::Kill((task, fence), end));
+    }
+
+    fn lease_until(&self, until: Boot) {
+        self.tell(Command::LeaseUntil(until));
+    }
+
+    fn forget(&self, task: TaskId, fence: Fence) {
+        self.tell(Command::Forget((task, fence)));
+    }
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("attempts"))
+}
+
+fn default_keep(dir: &Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(KEPT_TOTAL, |disk| (disk.f_blocks * disk.f_frsize / 10).min(KEPT_TOTAL))
+}
+
+/// A connection on which Hello was answered.
+struct Link {
+    tx: OwnedWriteHalf,
+    inbox: mpsc::Receiver<FromKeeper>,
+}
+
+enum LinkError {
+    /// No keeper is there.
+    Nobody,
+    Version(u16),
+    Io(io::Error),
+}
+
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::Nobody,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+type Found = Vec<(Recovered, [Written; 2])>;
+
+async fn connect(dir: &Path) -> Result<(Link, Found), LinkError> {
+    let (name, held) = socket_name(dir)?;
+    let stream = UnixStream::connect(name).await?;
+    drop(held);
+    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(LinkError::Io(io::Error::other("its socket belongs to another user")));
+    }
+    let (rx, mut tx) = stream.into_split();
+    tx.write_all(&encode(&ToKeeper::Hello { version: VERSION })?).await?;
+    let (to_driver, mut inbox) = mpsc::channel(INBOX);
+    tokio::spawn(read_frames(rx, to_driver));
+    let closed = || LinkError::Io(io::ErrorKind::ConnectionReset.into());
+    match inbox.recv().await.ok_or_else(closed)? {
+        FromKeeper::Hello { version: VERSION } => {}
+        FromKeeper::Hello { version } => return Err(LinkError::Version(version)),
+        _ => return Err(LinkError::Io(io::Error::other("it did not say Hello"))),
+    }
+    let mut found = Vec::new();
+    loop {
+        match inbox.recv().await.ok_or_else(closed)? {
+            FromKeeper::Recovered(recovered, written) => found.push((recovered, written)),
+            _ => return Ok((Link { tx, inbox }, found)),
+        }
+    }
+}
+
+async fn read_frames<T: DeserializeOwned>(rx: OwnedReadHalf, to: mpsc::Sender<T>) {
+    let mut rx = BufReader::with_capacity(64 << 10, rx);
+    let mut header = [0; frame::HEADER];
+    while rx.read_exact(&mut header).await.is_ok() {
+        let Ok(len) = frame::body_len(header, FRAME) else { return };
+        let mut body = vec![0; len];
+        if rx.read_exact(&mut body).await.is_err() {
+            return;
+        }
+        let Ok(message) = frame::decode(&body) else { return };
+        if to.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn encode(message: &ToKeeper) -> io::Result<Vec<u8>> {
+    frame::encode(message, FRAME).map_err(io::Error::other)
+}
+
+struct Driver {
+    settings: ExecSettings,
+    id: String,
+    events: Events,
+    outputs: Arc<OutputStore>,
+    /// Attempts that the keeper has and that have not ended.
+    held: BTreeSet<Key>,
+    lease_until: Option<Boot>,
+}
+
+impl Driver {
+    async fn run(mut self, mut link: Option<Link>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut batch = Vec::new();
+        loop {
+            if let Some(open) = &mut link {
+                let lives = tokio::select! {
+                    biased;
+                    message = open.inbox.recv() => message.is_some_and(|message| self.hear(message)),
+                    count = commands.recv_many(&mut batch, TURN) => {
+                        if count == 0 {
+                            return;
+                        }
+                        self.hand_over(open, &mut batch).await.is_ok()
+                    }
+                };
+                if !lives {
+                    link = None;
+                    self.keeper_is_gone().await;
+                }
+            } else {
+                if commands.recv_many(&mut batch, TURN).await == 0 {
+                    return;
+                }
+                link = self.begin(&mut batch).await;
+            }
+        }
+    }
+
+    fn take_over(&mut self, found: Found) -> Vec<Recovered> {
+        for (recovered, written) in &found {
+            let key = (recovered.task, recovered.fence);
+            self.outputs.begin(key);
+            if recovered.outcome.is_some() {
+                self.outputs.end(key, *written);
+            } else {
+                self.held.insert(key);
+            }
+        }
+        found.into_iter().map(|(recovered, _)| recovered).collect()
+    }
+
+    /// Without a keeper only a start matters: it makes one.
+    async fn begin(&mut self, batch: &mut Vec<Command>) -> Option<Link> {
+        for command in batch.iter() {
+            if let Command::LeaseUntil(until) = command {
+                self.lease_until = Some(*until);
+            }
+        }
+        batch.retain(|command| !matches!(command, Command::LeaseUntil(_) | Command::Forget(_)));
+        if !batch.iter().any(|command| matches!(command, Command::Start(_))) {
+            batch.clear();
+            return None;
+        }
+        match self.start_keeper().await {
+            Ok(mut link) => {
+                batch.extend(self.lease_until.map(Command::LeaseUntil));
+                batch.rotate_right(usize::from(self.lease_until.is_some()));
+                if self.hand_over(&mut link, batch).await.is_ok() {
+                    return Some(link);
+                }
+                self.keeper_is_gone().await;
+            }
+            Err(why) => {
+                tracing::warn!(%why, "the keeper cannot be started");
+                for command in batch.drain(..) {
+                    if let Command::Start(start) = command {
+                        self.ended((start.task, start.fence), End::Spawn(format!("the keeper cannot be started: {why}")));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    async fn start_keeper(&self) -> Result<Link, String> {
+        let [program, args @ ..] = self.settings.keeper.as_slice() else { return Err("no program is set".into()) };
+        let mut child = tokio::process::Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(false)
+            .spawn()
+            .map_err(|e| format!("{}: {e}", Path::new(program).display()))?;
+        let started = tokio::time::Instant::now();
+        loop {
+            match connect(&self.settings.dir).await {
+                Ok((link, _)) => {
+                    tokio::spawn(async move { child.wait().await });
+                    return Ok(link);
+                }
+                Err(LinkError::Nobody) if started.elapsed() < START_TIME => {}
+                Err(LinkError::Nobody) => return Err("it does not listen".into()),
+                Err(LinkError::Version(theirs)) => return Err(format!("one of version {theirs} still has tasks")),
+                Err(LinkError::Io(e)) => return Err(e.to_string()),
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(format!("it ended at once: {status}"));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Commands as few frames: consecutive starts of one job share its spec.
+    async fn hand_over(&mut self, link: &mut Link, batch: &mut Vec<Command>) -> io::Result<()> {
+        let (mut bytes, mut forgotten) = (Vec::new(), Vec::new());
+        let mut commands = batch.drain(..).peekable();
+        let mut unsent = Vec::new();
+        while let Some(command) = commands.next() {
+            let message = match command {
+                Command::Start(start) => {
+                    let Start { task, fence, spec, is_array, item } = start;
+                    let mut tasks = vec![(task, fence, item)];
+                    let same = |next: &Command| matches!(next, Command::Start(next) if Arc::ptr_eq(&next.spec, &spec));
+                    while let Some(Command::Start(next)) = commands.next_if(same) {
+                        tasks.push((next.task, next.fence, next.item));
+                    }
+                    self.held.extend(tasks.iter().map(|(task, fence, _)| (*task, *fence)));
+                    ToKeeper::Start { spec, is_array, tasks }
+                }
+                Command::Kill((task, fence), end) => ToKeeper::Kill { task, fence, end },
+                Command::LeaseUntil(until) => {
+                    self.lease_until = Some(until);
+                    ToKeeper::LeaseUntil(until)
+                }
+                Command::Follow((task, fence), is_wanted) => ToKeeper::Follow { task, fence, is_wanted },
+                Command::Forget(key) => {
+                    forgotten.push(key);
+                    continue;
+                }
+            };
+            match encode(&message) {
+                Ok(frame) => bytes.extend_from_slice(&frame),
+                Err(_) => unsent.push(message),
+            }
+        }
+        drop(commands);
+        self.refuse(unsent);
+        if !forgotten.is_empty() {
+            bytes.extend_from_slice(&encode(&ToKeeper::Forget(forgotten))?);
+        }
+        link.tx.write_all(&bytes).await
+    }
+
+    /// A message beyond the frame's bound cannot come from a checked spec.
+    fn refuse(&mut self, unsent: Vec<ToKeeper>) {
+        for message in unsent {
+            if let ToKeeper::Start { tasks, .. } = message {
+                for (task, fence, _) in tasks {
+                    self.ended((task, fence), End::Spawn("its spec is too large for the keeper".into()));
+                }
+            }
+        }
+    }
+
+    /// Whether the keeper makes sense.
+    fn hear(&mut self, message: FromKeeper) -> bool {
+        match message {
+            FromKeeper::Started(list) => {
+                for (task, fence, at) in list {
+                    let _ = self.events.send(ExecEvent::Started { task, fence, at });
+                }
+            }
+            FromKeeper::Ended { task, fence, outcome, written } => {
+                self.held.remove(&(task, fence));
+                self.outputs.end((task, fence), written);
+                let _ = self.events.send(ExecEvent::Ended { task, fence, outcome });
+            }
+            FromKeeper::Chunk { task, fence, stream, offset, lines, data } => {
+                self.outputs.push((task, fence), stream, (offset, lines), &data);
+            }
+            FromKeeper::Hello { .. } | FromKeeper::Recovered(..) | FromKeeper::Ready => return false,
+        }
+        true
+    }
+
+    fn ended(&mut self, key: Key, end: End) {
+        self.held.remove(&key);
+        self.outputs.end(key, [Written::default(); 2]);
+        let at = wall_now();
+        let outcome = Outcome { end, started: at, ended: at, output: None };
+        let _ = self.events.send(ExecEvent::Ended { task: key.0, fence: key.1, outcome });
+    }
+
+    /// Its connection broke: nothing of it may live on, and then its attempts are lost.
+    async fn keeper_is_gone(&mut self) {
+        self.clear_orphans().await;
+        for key in std::mem::take(&mut self.held) {
+            self.ended(key, End::Lost);
+        }
+    }
+
+    async fn clear_orphans(&self) {
+        let (dir, id) = (self.settings.dir.clone(), self.id.clone());
+        let killed = tokio::task::spawn_blocking(move || clear_orphans(&dir, &id)).await;
+        match killed {
+            Ok(Ok(0)) => {}
+            Ok(Ok(count)) => tracing::warn!(count, "killed what a dead keeper left behind"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot tell whether a keeper is left"),
+            Err(error) => tracing::warn!(%error, "looking for what a dead keeper left behind failed"),
+        }
+    }
+}
+
+/// Waits until no keeper owns `dir`, and kills what one left there.
+fn clear_orphans(dir: &Path, id: &str) -> io::Result<usize> {
+    let lock = std::fs::File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
+    let waited = std::time::Instant::now();
+    while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK || waited.elapsed() > DEATH_TIME {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(tree::kill_orphans(id))
+}

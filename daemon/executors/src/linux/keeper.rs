@@ -1,0 +1,108 @@
+//! The keeper: the parent of all tasks of a node, so that the daemon need not be.
+//!
+//! ```text
+//!   daemon --socket--> main thread --queue--> spawning threads --posix_spawn--> roots (each its own process group)
+//!                        ^  epoll: socket, pidfds, pipes, lease timer                |
+//!                        '------ orphans of tasks become its children <-------------'
+//! ```
+//! **It ends what it began.** Each task's root leads a process group; whatever else the task starts descends from it. The
+//! keeper is a sub-reaper, so what daemonises becomes its child instead of init's and can be found ([`super::tree`]). An
+//! attempt has ended when its root *and* all that came from it are gone, and only then is its outcome told.
+//!
+//! **The plain path is cheap.** Roots are children of the spawning threads, orphans become children of the main thread. So
+//! `waitid(__WNOTHREAD)` on the main thread answers in one system call whether any orphan lives, and /proc is read only if one
+//! does. Pipes of a task younger than [`TICK`] are not watched: a short task costs the main thread one wake-up, at its exit.
+//!
+//! **It never waits for the daemon.** Outcomes queue until they are taken; chunks of output are dropped when the socket is full,
+//! for the daemon can read the file. When the daemon is gone the keeper goes on until the lease ends, kills everything, and
+//! exits. While the daemon is there but silent (stopped, hung), attempts that must not outlive their lease die at its end.
+//!
+//! Ending: cancel and timeout send SIGTERM to the whole tree, then SIGKILL after [`GRACE`]; a lease's end kills at once.
+
+mod capture;
+mod ending;
+mod link;
+mod spawn;
+mod state;
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use super::{keeper_id, socket_name, tree};
+
+/// Held by the keeper that owns the directory; holds its pid.
+pub(crate) const LOCK: &str = "keeper.lock";
+/// Between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// How old an attempt is when it is said to run and its pipes are watched.
+const TICK: Duration = Duration::from_millis(5);
+/// Without a word from a daemon.
+const DEFAULT_LEASE: Duration = Duration::from_secs(3);
+/// Chunks of output are dropped while so many bytes wait for the daemon.
+const OUTBOX: usize = 4 << 20;
+
+/// The keeper cannot begin, or cannot go on. Its tasks, if there are any, are killed by whoever next uses the directory.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// Another keeper has the directory.
+    #[error("another keeper owns {}", .0.display())]
+    Taken(PathBuf),
+    /// The system refused something it needs.
+    #[error("{what}: {error}")]
+    System { what: &'static str, error: io::Error },
+}
+
+fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> KeeperError {
+    move |error| KeeperError::System { what, error: error.into() }
+}
+
+/// Serves the daemon that owns `dir` until there is nothing left to do. To be called on a process's main thread with no other
+/// thread running; the process must be the keeper's own.
+///
+/// # Errors
+/// [`KeeperError::Taken`] when `dir` has a keeper; `System` with what failed.
+pub fn main(dir: &Path) -> Result<(), KeeperError> {
+    let lock = lock(dir)?;
+    // fails where the caller made us a leader already
+    let _ = rustix::process::setsid();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(system("becoming a sub-reaper"))?;
+    let id = keeper_id(dir).map_err(system("reading the keeper's id"))?;
+    tree::kill_orphans(&id);
+    let work = dir.join("work");
+    // leftovers of a keeper that was killed
+    let _ = fs::remove_dir_all(&work);
+    for path in [&work, &dir.join("attempts")] {
+        fs::create_dir_all(path).map_err(system("making a directory"))?;
+    }
+    let (name, held) = socket_name(dir).map_err(system("opening the directory"))?;
+    let _ = fs::remove_file(dir.join("keeper.sock"));
+    let listener = UnixListener::bind(&name).map_err(system("binding the socket"))?;
+    drop(held);
+    let served = state::Keeper::new(dir, id, listener).map_err(system("setting up"))?.run().map_err(system("waiting for events"));
+    let _ = fs::remove_file(dir.join("keeper.sock"));
+    drop(lock);
+    served
+}
+
+fn lock(dir: &Path) -> Result<File, KeeperError> {
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(system("opening the lock"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(KeeperError::Taken(dir.to_owned())),
+        Err(error) => return Err(system("locking")(error)),
+    }
+    file.set_len(0)
+        .and_then(|()| io::Write::write_all(&mut &file, std::process::id().to_string().as_bytes()))
+        .map_err(system("locking"))?;
+    Ok(file)
+}

@@ -1,0 +1,294 @@
+//! Makes processes, on threads of its own: `posix_spawn` holds its caller until the new program runs.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fs::{self, File},
+    io::{Seek, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStringExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::{
+    event::epoll,
+    fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create},
+    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+};
+use swarm_proto::{
+    UnixMillis,
+    spec::{Exec, JobSpec, Work},
+};
+
+use super::super::{boot_now, protocol::Key, tree, wall_now};
+use crate::{Boot, output::kept};
+
+/// Most spawning threads; more only take turns in the kernel.
+const THREADS: usize = 4;
+/// Stack of a spawning thread.
+const STACK: usize = 256 << 10;
+/// Variables of the keeper's own environment that tasks see.
+const INHERITED: [&str; 8] = ["PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME", "SHELL", "TZ"];
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A process to make.
+pub(super) struct Order {
+    pub(super) key: Key,
+    /// What its pidfd wakes the main thread with.
+    pub(super) token: u64,
+    pub(super) spec: Arc<JobSpec>,
+    pub(super) is_array: bool,
+    pub(super) item: Option<String>,
+}
+
+/// A process made.
+pub(super) struct Spawned {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) stdout: File,
+    pub(super) stderr: File,
+    /// Its own working directory, to be removed.
+    pub(super) work: Option<PathBuf>,
+    pub(super) started: UnixMillis,
+    pub(super) started_boot: Boot,
+}
+
+impl Spawned {
+    /// It cannot be kept.
+    fn abandon(&self) {
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+pub(super) type Done = (Key, Result<Spawned, String>);
+
+struct Shared {
+    orders: Mutex<VecDeque<Order>>,
+    is_there: Condvar,
+    done: Mutex<Vec<Done>>,
+    epoll: Arc<OwnedFd>,
+    /// Wakes the main thread for a failure, which no pidfd tells.
+    wake: Arc<OwnedFd>,
+    base: Base,
+}
+
+/// What all processes share.
+struct Base {
+    work: PathBuf,
+    keeper: String,
+    env: Vec<(&'static str, OsString)>,
+}
+
+/// The threads. They end with the process.
+pub(super) struct Spawner(Arc<Shared>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // both queues are whole after each line that holds the lock
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Spawner {
+    pub(super) fn new(dir: &Path, keeper: String, epoll: Arc<OwnedFd>, wake: Arc<OwnedFd>) -> std::io::Result<Self> {
+        let mut env: Vec<_> = INHERITED.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
+        if env.iter().all(|(name, _)| *name != "PATH") {
+            env.push(("PATH", DEFAULT_PATH.into()));
+        }
+        let base = Base { work: dir.join("work"), keeper, env };
+        let shared = Shared { orders: Mutex::default(), is_there: Condvar::new(), done: Mutex::default(), epoll, wake, base };
+        let shared = Arc::new(shared);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+        for _ in 0..threads {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("spawn".into()).stack_size(STACK).spawn(move || shared.work())?;
+        }
+        Ok(Self(shared))
+    }
+
+    pub(super) fn order(&self, orders: Vec<Order>) {
+        let count = orders.len();
+        lock(&self.0.orders).extend(orders);
+        if count == 1 { self.0.is_there.notify_one() } else { self.0.is_there.notify_all() }
+    }
+
+    /// Takes an order back; false: it is being carried out.
+    pub(super) fn revoke(&self, key: Key) -> bool {
+        let mut orders = lock(&self.0.orders);
+        let at = orders.iter().position(|order| order.key == key);
+        at.is_some_and(|at| orders.remove(at).is_some())
+    }
+
+    pub(super) fn done(&self) -> Vec<Done> {
+        std::mem::take(&mut lock(&self.0.done))
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        loop {
+            let mut orders = lock(&self.orders);
+            let order = loop {
+                match orders.pop_front() {
+                    Some(order) => break order,
+                    None => orders = self.is_there.wait(orders).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            drop(orders);
+            let (key, token) = (order.key, order.token);
+            let made = self.base.spawn(order);
+            let mut done = lock(&self.done);
+            let made = made.and_then(|made| {
+                let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+                // an exit that nothing tells would be missed for ever
+                let added = epoll::add(&*self.epoll, &made.pidfd, epoll::EventData::new_u64(token), flags);
+                added.inspect_err(|_| made.abandon()).map(|()| made).map_err(|e| format!("watching the process: {e}"))
+            });
+            let is_failed = made.is_err();
+            done.push((key, made));
+            drop(done);
+            if is_failed {
+                // a counter that is full wakes just as well
+                let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+            }
+        }
+    }
+}
+
+impl Base {
+    fn spawn(&self, order: Order) -> Result<Spawned, String> {
+        let Work::Exec(exec) = &order.spec.work else { return Err("the keeper runs processes only".into()) };
+        let item = order.item.unwrap_or_else(|| order.key.0.index.to_string());
+        let argv: Vec<String> =
+            if order.is_array { exec.argv.iter().map(|arg| substitute(arg, &item)).collect() } else { exec.argv.clone() };
+        let name = argv.first().ok_or("there is no program to run")?;
+        let program = self.find(name, exec)?;
+        let mut command = Command::new(program);
+        command.arg0(name).args(&argv[1..]).process_group(0).stdin(stdin(exec)?).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.environment(&mut command, exec, &order.key, order.is_array.then_some(item.as_str()));
+        let own = if exec.cwd.is_none() { Some(self.make_work_dir(order.key)?) } else { None };
+        let cwd = exec.cwd.as_ref().map_or_else(|| own.clone().unwrap_or_default(), PathBuf::from);
+        command.current_dir(&cwd);
+        let made = command.spawn().map_err(|e| explain(name, &cwd, &e)).and_then(|child| spawned(child, own.clone()));
+        if made.is_err()
+            && let Some(own) = own
+        {
+            let _ = fs::remove_dir(own);
+        }
+        made
+    }
+
+    fn make_work_dir(&self, key: Key) -> Result<PathBuf, String> {
+        let path = self.work.join(kept::stem(key));
+        fs::create_dir(&path).map_err(|e| format!("making the working directory {}: {e}", path.display()))?;
+        Ok(path)
+    }
+
+    fn environment(&self, command: &mut Command, exec: &Exec, (task, fence): &Key, item: Option<&str>) {
+        command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value))).envs(&exec.env);
+        command.env(tree::TASK_ID, task.to_string()).env(tree::FENCE, fence.to_string()).env(tree::KEEPER, &self.keeper);
+        command.env("SWARM_JOB_ID", task.job.to_string()).env("SWARM_ATTEMPT", fence.attempt.0.to_string());
+        if let Some(item) = item {
+            command.env("SWARM_INDEX", task.index.to_string()).env("SWARM_ITEM", item);
+        }
+    }
+
+    /// The program's path: looked up here, because a changed PATH would cost std its `posix_spawn`.
+    fn find(&self, name: &str, exec: &Exec) -> Result<PathBuf, String> {
+        if name.contains('/') {
+            return Ok(name.into());
+        }
+        let own = || self.env.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.clone());
+        let path = exec.env.get("PATH").map(OsString::from).or_else(own).unwrap_or_else(|| DEFAULT_PATH.into());
+        let is_program = |path: &PathBuf| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
+        std::env::split_paths(&path)
+            .map(|dir| dir.join(name))
+            .find(is_program)
+            .ok_or_else(|| format!("{name}: not found in PATH ({})", String::from_utf8_lossy(&path.into_vec())))
+    }
+}
+
+fn explain(name: &str, cwd: &Path, error: &std::io::Error) -> String {
+    if cwd.is_dir() { format!("{name}: {error}") } else { format!("the working directory {} is not there", cwd.display()) }
+}
+
+fn spawned(mut child: std::process::Child, work: Option<PathBuf>) -> Result<Spawned, String> {
+    let (started, started_boot) = (wall_now(), boot_now());
+    let pid = child.id().cast_signed();
+    let watch = || -> rustix::io::Result<OwnedFd> { pidfd_open(Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty()) };
+    let pipes = child.stdout.take().zip(child.stderr.take());
+    match (watch(), pipes) {
+        (Ok(pidfd), Some((stdout, stderr))) => {
+            let (stdout, stderr) = (File::from(OwnedFd::from(stdout)), File::from(OwnedFd::from(stderr)));
+            for pipe in [&stdout, &stderr] {
+                fcntl_getfl(pipe).and_then(|flags| fcntl_setfl(pipe, flags | OFlags::NONBLOCK)).map_err(|e| e.to_string())?;
+            }
+            Ok(Spawned { pid, pidfd, stdout, stderr, work, started, started_boot })
+        }
+        (pidfd, _) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(pidfd.err().map_or_else(|| "its pipes are missing".into(), |e| format!("watching the process: {e}")))
+        }
+    }
+}
+
+/// Bytes that wait in memory, so that nobody has to feed a pipe.
+fn stdin(exec: &Exec) -> Result<Stdio, String> {
+    if exec.stdin.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let fill = || -> std::io::Result<File> {
+        let mut file = File::from(memfd_create("stdin", MemfdFlags::CLOEXEC)?);
+        file.write_all(&exec.stdin)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    fill().map(Stdio::from).map_err(|e| format!("standard input: {e}"))
+}
+
+/// `{}` becomes the item, `{{}}` a literal `{}`.
+fn substitute(arg: &str, item: &str) -> String {
+    let mut out = String::with_capacity(arg.len());
+    let mut rest = arg;
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (with, len) = if rest.starts_with("{{}}") {
+            ("{}", 4)
+        } else if rest.starts_with("{}") {
+            (item, 2)
+        } else {
+            ("{", 1)
+        };
+        out.push_str(with);
+        rest = &rest[len..];
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::substitute;
+
+    #[test]
+    fn items_stand_where_braces_stood() {
+        for (arg, want) in [
+            ("{}", "x y"),
+            ("a{}b{}", "ax ybx y"),
+            ("{{}}", "{}"),
+            ("{{{}}}", "{{}}"),
+            ("{", "{"),
+            ("}{", "}{"),
+            ("{ }", "{ }"),
+            ("é{}é", "éx yé"),
+            ("", ""),
+        ] {
+            assert_eq!(substitute(arg, "x y"), want, "{arg}");
+        }
+    }
+}
