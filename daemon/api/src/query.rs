@@ -72,7 +72,15 @@ pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(request: Body
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes).map_err(|e| Refusal::bad("the request's body cannot be understood", e.to_string()))
+    object(&bytes).map_err(|why| Refusal::bad("the request's body cannot be understood", why))
+}
+
+/// A JSON object as a struct. Serde would take an array of its fields in order as well, a form that nobody meant to offer.
+pub(crate) fn object<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err("it is not a JSON object".to_owned());
+    }
+    serde_json::from_slice(text).map_err(|e| e.to_string())
 }
 
 /// The body of a call that takes none; `{}` counts as none.

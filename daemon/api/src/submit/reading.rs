@@ -16,6 +16,8 @@ use swarm_proto::{
     spec::{Array, JobSpec},
 };
 
+use crate::query;
+
 /// Reads the lines of one stream.
 pub(super) struct Reading {
     submitter: String,
@@ -62,8 +64,8 @@ impl Reading {
     }
 
     fn read_in_full(&mut self, line: &[u8], head: Option<&Head<'_>>) -> Result<Read, BadLine> {
-        let mut request: SubmitRequest = serde_json::from_slice(line).map_err(|e| {
-            let problem = Problem::new(Code::BadRequest, "the line cannot be understood", e.to_string());
+        let mut request: SubmitRequest = query::object(line).map_err(|why| {
+            let problem = Problem::new(Code::BadRequest, "the line cannot be understood", why);
             BadLine {
                 id: readable_id(line),
                 problem: problem.hint("each line is one JSON object, such as {\"id\":\"1\",\"argv\":[\"true\"]}"),
@@ -97,7 +99,7 @@ pub(super) fn readable_id(line: &[u8]) -> Arc<str> {
     struct OnlyId {
         id: String,
     }
-    if let Ok(OnlyId { id }) = serde_json::from_slice(line) {
+    if let Ok(OnlyId { id }) = query::object(line) {
         return shortened(&id);
     }
     Head::cut(line).map_or_else(|| "".into(), |head| shortened(head.id))
@@ -208,6 +210,7 @@ mod tests {
             (br#"{"id":"7","argv":["#, "7"),
             (br#"{"id":7}"#, ""),
             (b"[]", ""),
+            (br#"["7",null,null,true]"#, ""),
             (b"\xff", ""),
         ] {
             let bad = reading().read(line).err().unwrap();
