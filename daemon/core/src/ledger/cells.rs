@@ -190,7 +190,7 @@ impl Cells {
         let mut at = run.offset;
         while at < run.end() {
             match self {
-                Self::Many(many) if at.is_multiple_of(PAGE) && run.end() - at >= many.page_len(at / PAGE) => {
+                Self::Many(many) if !word.has_slot() && at.is_multiple_of(PAGE) && run.end() - at >= many.page_len(at / PAGE) => {
                     many.pages.insert(at / PAGE, Page::Same(word));
                     at += many.page_len(at / PAGE);
                 }
