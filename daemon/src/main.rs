@@ -1,1 +1,84 @@
-fn main() {}
+//! `swarmd`: the daemon, and throw-away swarms of it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use swarmd::{demo, dev, host};
+
+/// The peer daemon of the swarm.
+#[derive(Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs the daemon in the foreground (the default).
+    Run(Run),
+    /// Starts a throw-away swarm of real daemons on this machine.
+    Dev(dev::Args),
+    /// Shows the main job: work over real files, and the leader killed half way.
+    Demo(demo::Args),
+    /// Holds the tasks of one daemon; started by it.
+    #[command(hide = true)]
+    Keeper {
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The config file.
+    #[arg(long, value_name = "FILE", default_value = mesh_config::CONFIG_FILE)]
+    config: PathBuf,
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
+}
+
+fn main() -> ExitCode {
+    end_on_panic();
+    let verb = Args::parse().verb.unwrap_or_else(|| Verb::Run(Run { config: mesh_config::CONFIG_FILE.into(), end_with_parent: false }));
+    let done = match verb {
+        Verb::Run(run) => host::run(&run.config, run.end_with_parent),
+        Verb::Dev(args) => dev::main(args),
+        Verb::Demo(args) => demo::main(args),
+        Verb::Keeper { dir } => keeper(&dir),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            complain(&problem);
+            ExitCode::from(problem.code.exit_code())
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn keeper(dir: &std::path::Path) -> Result<(), swarm_proto::Problem> {
+    swarm_executors::keeper::main(dir)
+        .map_err(|e| swarm_proto::Problem::new(swarm_proto::Code::Internal, "the keeper ended", e.to_string()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keeper(_dir: &std::path::Path) -> Result<(), swarm_proto::Problem> {
+    Err(swarm_proto::Problem::new(swarm_proto::Code::BadRequest, "there is no keeper on this host", "it needs Linux"))
+}
+
+/// The one place where this program prints what went wrong.
+#[expect(clippy::print_stderr, reason = "the one place that prints an error")]
+fn complain(problem: &swarm_proto::Problem) {
+    eprintln!("{problem}");
+}
+
+/// A panic in any task would leave a daemon that is up and deaf: the whole process ends instead, and is started again.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}

@@ -1,0 +1,90 @@
+//! The directories of a throw-away swarm: a CA that only this process holds, and for each node a key, a certificate and a config.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use mesh_config::{Config, Exec, Sandbox};
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
+use swarm_proto::{ClusterId, Code, Problem};
+use swarm_transport::{Ca, Identity};
+
+use super::Options;
+use crate::host::{ClusterFile, make_private};
+
+/// Tries to find a pair of ports that is free on every address of the swarm.
+const TRIES: usize = 100;
+
+/// One prepared node.
+pub(crate) struct Prepared {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) config: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) control: SocketAddr,
+}
+
+pub(crate) fn failed(what: &str, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Code::Internal, what, why.to_string())
+}
+
+/// Prepares all nodes below `dir`.
+pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Problem> {
+    let mut rng = ChaCha12Rng::from_os_rng();
+    let mut cluster = [0; 16];
+    rng.fill_bytes(&mut cluster);
+    let cluster = ClusterId(cluster);
+    let ca = Ca::create().map_err(|e| failed("the throw-away CA is not made", &e))?;
+    let port = free_ports(options.nodes, &mut rng)?;
+    let seeds: Vec<SocketAddr> = (0..options.nodes.min(3)).map(|n| SocketAddr::new(address(n), port)).collect();
+    (0..options.nodes)
+        .map(|n| {
+            let node = Prepared {
+                name: format!("dev{}", n + 1),
+                dir: dir.join(format!("dev{}", n + 1)),
+                config: dir.join(format!("dev{}.toml", n + 1)),
+                socket: dir.join(format!("dev{}.sock", n + 1)),
+                control: SocketAddr::new(address(n), port),
+            };
+            make_private(&node.dir).map_err(|e| failed("a state directory is not made", &e))?;
+            ClusterFile { cluster, founder: n == 0 }.save(&node.dir).map_err(|e| failed("a state directory is not made", &e))?;
+            let identity = Identity::issue(&ca).map_err(|e| failed("a certificate is not made", &e))?;
+            identity.save(&node.dir).map_err(|e| failed("a certificate is not written", &e))?;
+            let config = config_of(&node, n, &seeds, options);
+            std::fs::write(&node.config, config.to_toml()).map_err(|e| failed("a config is not written", &e))?;
+            Ok(node)
+        })
+        .collect()
+}
+
+fn address(n: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 0, 0, u8::try_from(n + 1).unwrap_or(254)))
+}
+
+fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options) -> Config {
+    let mut config = Config::new(node.name.clone(), node.control.ip());
+    config.node.state_dir.clone_from(&node.dir);
+    config.node.labels.insert("dev".into(), (n + 1).to_string());
+    config.mesh.control_port = node.control.port();
+    config.mesh.bulk_port = node.control.port() + 1;
+    config.mesh.seeds = seeds.iter().copied().filter(|seed| *seed != node.control).collect();
+    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None) };
+    config.resources = options.resources.clone();
+    config.api.socket.clone_from(&node.socket);
+    config.log.level.clone_from(&options.log);
+    config
+}
+
+/// A port that, with the one above it, is free on all addresses now.
+fn free_ports(nodes: usize, rng: &mut impl rand::Rng) -> Result<u16, Problem> {
+    for _ in 0..TRIES {
+        let port = rng.random_range(10_000..30_000) & !1;
+        let is_free = |n: usize| (port..=port + 1).all(|port| UdpSocket::bind((address(n), port)).is_ok());
+        if (0..nodes).all(is_free) {
+            return Ok(port);
+        }
+    }
+    Err(failed("no free ports are found on 127.0.0.x", &format!("{TRIES} pairs between 10000 and 30000 were tried")))
+}

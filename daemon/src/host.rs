@@ -1,0 +1,14 @@
+//! The real machine under a node: its directory, sockets, clocks, threads and what it offers to tasks.
+
+mod clocks;
+mod offer;
+mod run;
+mod signals;
+mod state;
+mod workshop;
+
+pub use self::{
+    run::run,
+    state::{ClusterFile, StateDir},
+};
+pub(crate) use self::{signals::stop_asked, state::make_private};

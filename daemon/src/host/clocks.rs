@@ -1,0 +1,34 @@
+//! The host's clocks.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use swarm_proto::UnixMillis;
+
+use crate::node::Clocks;
+
+/// Wall time for people, and the clock that goes on while the host sleeps.
+pub(crate) fn real() -> Clocks {
+    Clocks { wall: Arc::new(wall), boot: Arc::new(boot) }
+}
+
+/// Wall time of this host.
+pub(crate) fn wall() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(target_os = "linux")]
+fn boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn boot() -> Duration {
+    // std's monotonic clock counts suspend on Windows and macOS does not; both are counted from a fixed start of this process
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed()
+}

@@ -1,0 +1,120 @@
+//! The state directory: one daemon at a time, private to its user.
+//!
+//! ```text
+//! state_dir/lock            held while a daemon runs here
+//!           cluster.toml    which swarm, and whether this node founded it
+//!           node.key node.crt ca.crt
+//!           member view     what the log bound to this node, and who else is there
+//!           log...          the ledger's segments and snapshots
+//!           keeper/         attempts of this host and what they wrote
+//! ```
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use swarm_proto::{ClusterId, Code, Problem};
+
+/// `cluster.toml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterFile {
+    /// Which swarm this node belongs to.
+    pub cluster: ClusterId,
+    /// Whether this node may initialise the ledger.
+    pub founder: bool,
+}
+
+const CLUSTER: &str = "cluster.toml";
+
+impl ClusterFile {
+    /// Writes the file into a state directory.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save(&self, dir: &Path) -> std::io::Result<()> {
+        let text = format!("cluster = \"{}\"\nfounder = {}\n", self.cluster, self.founder);
+        let mut file = atomic_write_file::AtomicWriteFile::open(dir.join(CLUSTER))?;
+        file.write_all(text.as_bytes())?;
+        file.commit()
+    }
+
+    fn load(dir: &Path) -> Result<Self, Problem> {
+        let path = dir.join(CLUSTER);
+        let what = || format!("{} cannot be used", path.display());
+        let text = fs::read_to_string(&path).map_err(|e| {
+            Problem::new(Code::NotReady, what(), e.to_string())
+                .hint("this directory belongs to no swarm yet; `swarmd dev --nodes 3` makes a throw-away one")
+        })?;
+        toml::from_str(&text).map_err(|e| Problem::new(Code::NotReady, what(), e.to_string()))
+    }
+}
+
+/// A state directory, locked for this process.
+pub struct StateDir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which swarm.
+    pub cluster: ClusterFile,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens and locks the directory, making it where it is missing.
+    ///
+    /// # Errors
+    /// A directory that cannot be written, that another daemon uses, or that belongs to no swarm; each names the way out.
+    pub fn open(path: &Path) -> Result<Self, Problem> {
+        let unusable = |why: String| {
+            Problem::new(Code::NotReady, format!("the state directory {} cannot be used", path.display()), why)
+                .hint("let it belong to the daemon's user, or set node.state_dir to a directory that does")
+        };
+        make_private(path).map_err(|e| unusable(e.to_string()))?;
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(|e| unusable(e.to_string()))?;
+        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            let what = format!("another daemon uses the state directory {}", path.display());
+            return Err(Problem::new(Code::Conflict, what, error.to_string()).hint("stop it, or give this one a node.state_dir of its own"));
+        }
+        Ok(Self { path: path.to_owned(), cluster: ClusterFile::load(path)?, _lock: lock })
+    }
+}
+
+/// Makes a directory that only its owner can read.
+pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_daemon_a_directory() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = ClusterFile { cluster: ClusterId([7; 16]), founder: true };
+        file.save(dir.path()).expect("written");
+        let first = StateDir::open(dir.path()).expect("free");
+        assert_eq!(first.cluster, file);
+        let second = StateDir::open(dir.path()).map(|_| ()).expect_err("taken");
+        assert_eq!(second.code, Code::Conflict);
+        drop(first);
+        assert!(StateDir::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_directory_without_a_swarm_says_what_to_do() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let problem = StateDir::open(dir.path()).map(|_| ()).expect_err("no swarm");
+        assert!(problem.hint.contains("swarmd dev"), "{problem}");
+    }
+}

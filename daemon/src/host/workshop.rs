@@ -1,0 +1,68 @@
+//! What runs tasks on this host: `noop` always, `exec` where the config enables it.
+
+use std::{path::Path, sync::Arc};
+
+use mesh_config::Config;
+use swarm_executors::{Events, ExecEvent, Executor, Noop};
+use swarm_proto::{
+    Code, Problem,
+    peer::{OutputChunk, OutputRequest},
+};
+use tokio::sync::mpsc;
+
+use super::clocks;
+use crate::node::{Outputs, Workshop};
+
+/// Opens the executors, and takes over what an earlier daemon of this directory left running.
+pub(crate) async fn open(config: &Config, state_dir: &Path) -> Result<Workshop, Problem> {
+    let (tx, events) = mpsc::unbounded_channel::<ExecEvent>();
+    let noop: Arc<dyn Executor> = Arc::new(Noop::new(tx.clone(), clocks::wall));
+    let mut workshop = Workshop { executors: vec![noop], events, recovered: Vec::new(), outputs: Arc::new(NoOutputs) };
+    if config.exec.enabled {
+        add_exec(&mut workshop, state_dir, tx).await?;
+    }
+    Ok(workshop)
+}
+
+#[cfg(target_os = "linux")]
+async fn add_exec(workshop: &mut Workshop, state_dir: &Path, events: Events) -> Result<(), Problem> {
+    use swarm_executors::{Exec, ExecSettings};
+
+    let refused = |why: String| Problem::new(Code::NotReady, "the exec executor does not start", why);
+    let program = std::env::current_exe().map_err(|e| refused(e.to_string()))?;
+    let dir = state_dir.join("keeper");
+    let keeper = vec![program.into(), "keeper".into(), "--dir".into(), dir.clone().into()];
+    let settings = ExecSettings { dir, keeper, keep: None };
+    let (exec, recovered) = Exec::open(settings, events).await.map_err(|e| refused(e.to_string()))?;
+    workshop.outputs = Arc::new(Kept(exec.outputs()));
+    workshop.recovered = recovered;
+    workshop.executors.push(Arc::new(exec));
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn add_exec(_workshop: &mut Workshop, _state_dir: &Path, _events: Events) -> Result<(), Problem> {
+    Err(Problem::new(Code::NotReady, "the exec executor does not start", "it needs Linux").hint("set exec.enabled = false on this host"))
+}
+
+/// Output of `exec` attempts.
+#[cfg(target_os = "linux")]
+struct Kept(Arc<swarm_executors::OutputStore>);
+
+#[cfg(target_os = "linux")]
+impl Outputs for Kept {
+    fn read(&self, request: OutputRequest) -> mpsc::Receiver<OutputChunk> {
+        self.0.read(request)
+    }
+}
+
+/// A host without executors that write anything.
+struct NoOutputs;
+
+impl Outputs for NoOutputs {
+    fn read(&self, _request: OutputRequest) -> mpsc::Receiver<OutputChunk> {
+        let (tx, rx) = mpsc::channel(1);
+        tx.try_send(OutputChunk::End).expect("a fresh channel has room for one");
+        rx
+    }
+}

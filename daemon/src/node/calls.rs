@@ -1,0 +1,305 @@
+//! Calls of the API, answered at the leader's desk. Every read first has a majority confirm that this node still leads.
+
+use std::sync::Arc;
+
+use swarm_core::{dispatch::Dispatch, ledger::Ledger};
+use swarm_proto::{
+    Code, JobId, NodeId, Problem, TaskId,
+    api::{Call, LeaderView, NodeView, Reply, Stats, TaskView},
+    ledger::{Applied, Command, NodeRecord, Submit, TaskState},
+    limits,
+    spec::Array,
+};
+
+use super::{
+    Node,
+    desk::{Desk, Sight, commit, inspect, no_leader},
+    peers::Table,
+};
+
+/// Answers one call at the desk of this node.
+pub(crate) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call: Call) -> Result<Reply, Problem> {
+    match call {
+        Call::CancelJob { job } => change(desk, Command::CancelJob { job }).await,
+        Call::CancelTask { task } => change(desk, Command::CancelTask { task }).await,
+        Call::RetryJob { job, key } => retry(node, desk, submitter, job, None, key).await,
+        Call::RetryTask { task, key } => retry(node, desk, submitter, task.job, Some(task.index), key).await,
+        Call::Schedule { node: name, to } => {
+            let id = read(node, desk, move |sight| named(sight.ledger, &name).map(|record| record.id)).await??;
+            change(desk, Command::Schedule { node: id, to }).await
+        }
+        Call::Resign => resign(node).await,
+        read_only => look(node, desk, read_only).await,
+    }
+}
+
+async fn look(node: &Arc<Node>, desk: &Desk, call: Call) -> Result<Reply, Problem> {
+    let context = Context::of(node);
+    read(node, desk, move |sight| context.reply(call, sight)).await?
+}
+
+/// A linearizable look at dispatch and ledger.
+async fn read<T: Send + 'static>(node: &Arc<Node>, desk: &Desk, look: impl FnOnce(&Sight<'_>) -> T + Send + 'static) -> Result<T, Problem> {
+    let consensus = node.consensus.as_ref().ok_or_else(|| no_leader("the call was not answered"))?;
+    consensus.read_barrier().await.map_err(|_| no_leader("the call was not answered"))?;
+    inspect(desk, look).await
+}
+
+async fn change(desk: &Desk, command: Command) -> Result<Reply, Problem> {
+    match commit(desk, command).await?.1 {
+        Applied::Refused(problem) => Err(problem),
+        Applied::Accepted { job, is_new } => Ok(Reply::Accepted { job, is_new }),
+        Applied::Done | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale | Applied::Admitted(_) => Ok(Reply::Done),
+    }
+}
+
+/// A new job of the tasks that did not succeed; of an array, each range of them would be its own job, so their items are listed.
+async fn retry(
+    node: &Arc<Node>,
+    desk: &Desk,
+    submitter: &str,
+    job: JobId,
+    index: Option<u32>,
+    key: Option<String>,
+) -> Result<Reply, Problem> {
+    let submitter = submitter.to_owned();
+    let submit = read(node, desk, move |sight| retry_of(sight.ledger, submitter, job, index, key)).await??;
+    change(desk, Command::Submit(submit)).await
+}
+
+fn retry_of(ledger: &Ledger, submitter: String, job: JobId, index: Option<u32>, key: Option<String>) -> Result<Submit, Problem> {
+    let original = ledger.job(job).ok_or_else(|| no_job(job))?;
+    let indices: Vec<u32> = match index {
+        Some(index) => vec![index],
+        None => (original.array.first..=original.array.last()).filter(|index| failed(ledger, job, *index)).collect(),
+    };
+    if let Some(index) = index.filter(|index| !failed(ledger, job, *index)) {
+        let task = TaskId { job, index };
+        let state = ledger.task_state(task).ok_or_else(|| no_task(task))?;
+        return Err(Problem::new(
+            Code::Conflict,
+            format!("{task} is not tried again"),
+            format!("it is {state:?}, and only what failed, was lost or was cancelled can be"),
+        ));
+    }
+    if indices.is_empty() {
+        return Err(Problem::new(
+            Code::Conflict,
+            format!("{job} is not tried again"),
+            "none of its tasks failed, was lost or was cancelled",
+        ));
+    }
+    let array = if original.array.is_array { subset(&original.array, &indices)? } else { Array::single() };
+    Ok(Submit { submitter, key, spec: original.spec.clone(), array, retry_of: Some(job) })
+}
+
+fn failed(ledger: &Ledger, job: JobId, index: u32) -> bool {
+    match ledger.task_state(TaskId { job, index }) {
+        Some(TaskState::Failed | TaskState::Lost | TaskState::Cancelled) => true,
+        Some(TaskState::Pending | TaskState::Assigned | TaskState::Succeeded) | None => false,
+    }
+}
+
+/// The chosen indices as an array of their own: with the same indices where they follow each other, else by their items.
+fn subset(array: &Array, indices: &[u32]) -> Result<Array, Problem> {
+    let (first, count) = (indices[0], u32::try_from(indices.len()).unwrap_or(u32::MAX));
+    let is_range = indices[indices.len() - 1] - first + 1 == count;
+    let items = if is_range && array.items.is_empty() { Vec::new() } else { indices.iter().map(|index| array.item(*index)).collect() };
+    let subset = Array { first: if is_range { first } else { 0 }, count, is_array: true, items };
+    subset.check()?;
+    Ok(subset)
+}
+
+async fn resign(node: &Arc<Node>) -> Result<Reply, Problem> {
+    let consensus = node.consensus.as_ref().ok_or_else(|| no_leader("the leader does not resign"))?;
+    let alive = |id: &NodeId| *id != node.me && node.peers.health(*id) == swarm_proto::api::Health::Alive;
+    let heir = consensus.role().borrow().voters.iter().copied().find(alive);
+    let Some(heir) = heir else {
+        return Err(Problem::new(Code::Conflict, "the leader does not resign", "there is no other voter that is alive to take over")
+            .hint("add nodes: from three on, three of them vote"));
+    };
+    consensus.transfer_leader(heir).await.map_err(|e| Problem::new(Code::Conflict, "the leader does not resign", e.to_string()))?;
+    Ok(Reply::Done)
+}
+
+fn no_job(job: JobId) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no job {job}"), "it never was, or it ended so long ago that it was forgotten")
+        .hint("`swarmctl job list` shows those that are known")
+}
+
+fn no_task(task: TaskId) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no task {task}"), "its job is not known, or the job has no such index")
+        .hint("`swarmctl task list` shows those that are known")
+}
+
+fn named<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a NodeRecord, Problem> {
+    ledger.node_named(name).ok_or_else(|| {
+        Problem::new(Code::NotFound, format!("there is no node '{name}'"), "no member has this name or id")
+            .hint("`swarmctl node list` shows the members")
+    })
+}
+
+/// What a reply needs besides dispatch and ledger, taken before the look.
+struct Context {
+    me: NodeId,
+    peers: Table,
+    voters: Vec<NodeId>,
+    standbys: Vec<NodeId>,
+    warning: String,
+    now: std::time::Instant,
+}
+
+impl Context {
+    fn of(node: &Arc<Node>) -> Self {
+        let (voters, standbys) = node.consensus.as_ref().map_or_else(Default::default, |consensus| {
+            let role = consensus.role();
+            let role = role.borrow();
+            (role.voters.iter().copied().collect(), role.learners.iter().copied().collect())
+        });
+        Self {
+            me: node.me,
+            peers: node.peers.current(),
+            voters,
+            standbys,
+            warning: super::voters::warning_of(node).unwrap_or_default(),
+            now: tokio::time::Instant::now().into_std(),
+        }
+    }
+
+    fn reply(&self, call: Call, sight: &Sight<'_>) -> Result<Reply, Problem> {
+        let Sight { dispatch, ledger, .. } = *sight;
+        Ok(match call {
+            Call::Jobs { before, limit, open_only } => {
+                let mine =
+                    ledger.jobs().rev().filter(|job| before.is_none_or(|before| job.id < before) && (!open_only || job.ended.is_none()));
+                Reply::Jobs(mine.take(page(limit)).filter_map(|job| ledger.job_view(job.id)).collect())
+            }
+            Call::Job { job } => Reply::Job(Box::new(ledger.job_view(job).ok_or_else(|| no_job(job))?)),
+            Call::Tasks { job, state, after, limit } => Reply::Tasks(self.tasks(dispatch, ledger, job, state, after, page(limit))?),
+            Call::Task { task } => Reply::Task(Box::new(show(dispatch, ledger, task).ok_or_else(|| no_task(task))?)),
+            Call::Explain { task } => Reply::Explain(Box::new(dispatch.explain(task, ledger, self.now).ok_or_else(|| no_task(task))?)),
+            Call::Nodes => {
+                Reply::Nodes(ledger.nodes().filter(|record| !record.is_gone).map(|record| self.node(dispatch, record)).collect())
+            }
+            Call::Node { node } => Reply::Node(Box::new(self.node(dispatch, named(ledger, &node)?))),
+            Call::Leader => Reply::Leader(self.leader(ledger)),
+            Call::Stats => Reply::Stats(Box::new(self.stats(sight))),
+            Call::Events { after, limit } => Reply::Events {
+                begins: ledger.events_begin(),
+                events: ledger.events_after(after.unwrap_or_default(), page(limit)).cloned().collect(),
+            },
+            Call::CancelJob { .. }
+            | Call::CancelTask { .. }
+            | Call::RetryJob { .. }
+            | Call::RetryTask { .. }
+            | Call::Schedule { .. }
+            | Call::Resign => {
+                return Err(Problem::new(Code::Internal, "the call was not answered", "a change was taken for a question"));
+            }
+        })
+    }
+
+    fn tasks(
+        &self,
+        dispatch: &Dispatch,
+        ledger: &Ledger,
+        job: Option<JobId>,
+        state: Option<TaskState>,
+        after: Option<TaskId>,
+        limit: usize,
+    ) -> Result<Vec<TaskView>, Problem> {
+        if let Some(job) = job.filter(|job| ledger.job(*job).is_none()) {
+            return Err(no_job(job));
+        }
+        let from = after.map_or(JobId(0), |after| after.job);
+        let jobs = ledger.jobs().filter(|known| job.is_none_or(|job| job == known.id) && known.id >= from);
+        let ids = jobs.flat_map(|job| (job.array.first..=job.array.last()).map(|index| TaskId { job: job.id, index }));
+        let wanted =
+            ids.filter(|task| after.is_none_or(|after| *task > after) && state.is_none_or(|state| ledger.task_state(*task) == Some(state)));
+        Ok(wanted.take(limit).filter_map(|task| show(dispatch, ledger, task)).collect())
+    }
+
+    fn node(&self, dispatch: &Dispatch, record: &NodeRecord) -> NodeView {
+        let figures = dispatch.node_figures(record.id);
+        let meta = figures.meta.clone().or_else(|| self.peers.get(&record.id).and_then(|peer| peer.meta.clone()));
+        let health = if record.id == self.me { swarm_proto::api::Health::Alive } else { figures.health };
+        let of_meta = meta.as_deref();
+        NodeView {
+            node: record.id,
+            name: record.name.clone(),
+            health,
+            is_leader: record.id == self.me,
+            is_voter: self.voters.contains(&record.id),
+            schedule: record.schedule,
+            addrs: record.addrs,
+            software: of_meta.map(|m| m.software.clone()).unwrap_or_default(),
+            os: of_meta.map(|m| m.os.clone()).unwrap_or_default(),
+            arch: of_meta.map(|m| m.arch.clone()).unwrap_or_default(),
+            capacity: of_meta.map(|m| m.capacity.clone()).unwrap_or_default(),
+            labels: of_meta.map(|m| m.labels.clone()).unwrap_or_default(),
+            executors: of_meta.map(|m| m.executors.clone()).unwrap_or_default(),
+            load: figures.load,
+            assigned: figures.assigned,
+            running: figures.running,
+            key: record.key.to_string(),
+        }
+    }
+
+    fn leader(&self, ledger: &Ledger) -> LeaderView {
+        LeaderView {
+            node: self.me,
+            name: ledger.node(self.me).map(|record| record.name.clone()).unwrap_or_default(),
+            term: ledger.view(ledger.applied()).term,
+            voters: self.voters.clone(),
+            standbys: self.standbys.clone(),
+            warning: self.warning.clone(),
+        }
+    }
+
+    fn stats(&self, sight: &Sight<'_>) -> Stats {
+        let Sight { dispatch, ledger, throughput } = *sight;
+        let counts = ledger.counts();
+        let nodes: Vec<NodeView> = ledger.nodes().filter(|record| !record.is_gone).map(|record| self.node(dispatch, record)).collect();
+        let online = nodes.iter().filter(|node| node.health == swarm_proto::api::Health::Alive);
+        let mut by_label = std::collections::BTreeMap::new();
+        for node in online.clone() {
+            for (key, value) in &node.labels {
+                *by_label.entry(format!("{key}={value}")).or_insert(0) += 1;
+            }
+        }
+        let ended = counts.succeeded + counts.failed + counts.cancelled + counts.lost;
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people; 2^52 tasks are far away")]
+        let success_rate = (ended > 0).then(|| counts.succeeded as f64 / ended as f64);
+        Stats {
+            nodes: nodes.len() as u64,
+            nodes_online: online.clone().count() as u64,
+            nodes_busy: online.filter(|node| node.assigned > 0).count() as u64,
+            nodes_by_label: by_label,
+            tasks_pending: counts.pending,
+            tasks_assigned: counts.assigned,
+            tasks_running: dispatch.running(),
+            tasks_succeeded: counts.succeeded,
+            tasks_failed: counts.failed,
+            tasks_cancelled: counts.cancelled,
+            tasks_lost: counts.lost,
+            success_rate,
+            throughput,
+            jobs_open: ledger.open_jobs().count() as u64,
+            jobs_ended: ledger.jobs_ended(),
+            results_refused: ledger.results_refused(),
+            leader: Some(self.me),
+            term: ledger.view(ledger.applied()).term,
+            log_index: ledger.applied(),
+        }
+    }
+}
+
+fn page(limit: u32) -> usize {
+    (limit as usize).clamp(1, limits::PAGE)
+}
+
+fn show(dispatch: &Dispatch, ledger: &Ledger, task: TaskId) -> Option<TaskView> {
+    let mut view = ledger.task_view(task)?;
+    view.running = dispatch.is_running(task);
+    Some(view)
+}

@@ -1,0 +1,148 @@
+//! Who may come in, and where each stream goes.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::Bytes;
+use swarm_proto::{
+    ClusterId, Code, NodeId, PeerKey, Problem,
+    api::Phase,
+    peer::{Answer, FromSubmitDesk, Hello, Open, ToSubmitDesk},
+};
+use swarm_transport::{Doorkeeper, FrameRx, FrameTx, Peer, Plane};
+use tokio::sync::mpsc;
+
+use super::{Node, calls, desk::no_leader, events, gossip::Input, join, output, relay, roster::Roster, work};
+
+/// Submissions and answers under way on one forwarded stream.
+const DEPTH: usize = 64;
+
+/// The doorkeeper of both endpoints. It opens before the node is whole, because a node asks to be admitted through them.
+pub(crate) struct Door {
+    pub(crate) cluster: ClusterId,
+    pub(crate) roster: Roster,
+    /// Weak, because the node holds the pools that hold this.
+    pub(crate) node: OnceLock<Weak<Node>>,
+}
+
+impl Doorkeeper for Door {
+    fn admit(&self, key: &PeerKey, hello: &Hello, _plane: Plane) -> Result<Option<NodeId>, Problem> {
+        if hello.cluster != self.cluster {
+            return Err(Problem::new(
+                Code::Denied,
+                "the peer is not let in",
+                format!("it belongs to swarm {}, this is {}", hello.cluster, self.cluster),
+            ));
+        }
+        match (self.roster.by_key(key), hello.node) {
+            (Some(record), Some(claimed)) if record.id == claimed => Ok(Some(claimed)),
+            // a new raft directory makes a new id; until the view says so it may only join
+            (Some(_) | None, None) => Ok(None),
+            (_, Some(claimed)) => {
+                self.refresh();
+                Err(Problem::new(
+                    Code::NotReady,
+                    "the peer is not let in yet",
+                    format!("this node's view does not bind {claimed} to that key"),
+                )
+                .hint("it is asked for again; the dial is repeated"))
+            }
+        }
+    }
+
+    fn stream(&self, peer: Peer, open: Open, tx: FrameTx, rx: FrameRx) {
+        let Some(node) = self.node() else { return };
+        if *node.phase.borrow() == Phase::Stopping {
+            return;
+        }
+        tokio::spawn(serve(node, peer, open, tx, rx));
+    }
+
+    fn datagram(&self, peer: &Peer, data: Bytes) {
+        if let (Some(node), Some(from)) = (self.node(), peer.node) {
+            node.gossip.datagram(from, data);
+        }
+    }
+}
+
+impl Door {
+    fn node(&self) -> Option<Arc<Node>> {
+        self.node.get()?.upgrade()
+    }
+
+    /// Somebody knows of members that this node does not: ask the leader for its view.
+    fn refresh(&self) {
+        if let Some(node) = self.node() {
+            node.runtime.clone().spawn(async move { join::refresh_view(&node).await });
+        }
+    }
+}
+
+async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: FrameRx) {
+    let sent = match open {
+        Open::Join(admit) => tx.send(&join::answer(&node, &peer.key, admit).await).await,
+        Open::Meta => tx.send(&*node.settings.meta).await,
+        Open::View { after } => {
+            let view = node.roster.current();
+            let view = if view.version > after { (*view).clone() } else { swarm_proto::ledger::View::default() };
+            tx.send(&view).await
+        }
+        Open::GossipSync(request) => {
+            let Some(from) = peer.node else { return };
+            let Some(reply) = node.gossip.ask(|reply| Input::SyncRequest { from, request, reply }).await else { return };
+            tx.send(&reply).await
+        }
+        Open::Call { submitter, call } => {
+            let answer = match node.desk.current() {
+                Some(desk) => calls::answer(&node, &desk, &submitter, call).await,
+                None => Err(no_leader("the call was not answered")),
+            };
+            tx.send(&answer).await
+        }
+        Open::Submit { .. } => return serve_submit(node, tx, rx).await,
+        Open::Work => {
+            let Some(worker) = peer.node else { return };
+            return work::serve(node, worker, tx, rx).await;
+        }
+        Open::Events { after } => return events::serve(node, after, tx).await,
+        Open::Output(request) => return output::serve(node, request, tx).await,
+        raft @ (Open::Raft(_) | Open::RaftAppend | Open::Snapshot(_)) => {
+            if let Some(consensus) = &node.consensus {
+                consensus.handle_stream(raft, tx, rx);
+            }
+            return;
+        }
+    };
+    if sent.is_ok() {
+        let _ = tx.finish();
+    }
+}
+
+async fn serve_submit(node: Arc<Node>, mut tx: FrameTx, mut rx: FrameRx) {
+    let Some(desk) = node.desk.current() else {
+        let hint = node.peers.leader().1.filter(|leader| *leader != node.me);
+        if tx.send(&FromSubmitDesk::NotLeader { hint }).await.is_ok() {
+            let _ = tx.finish();
+        }
+        return;
+    };
+    let (to, requests) = mpsc::channel(DEPTH);
+    let (answers, mut from) = mpsc::unbounded_channel::<Vec<Answer>>();
+    tokio::spawn(relay::serve_desk(node, desk, requests, answers));
+    let receive = tokio::spawn(async move {
+        while let Ok(Some(request)) = rx.recv::<ToSubmitDesk>().await {
+            if to.send(request).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(list) = from.recv().await {
+        for part in super::split::by_size(list, super::split::weight) {
+            if tx.send(&FromSubmitDesk::Answers(part)).await.is_err() {
+                receive.abort();
+                return;
+            }
+        }
+    }
+    let _ = tx.finish();
+    receive.abort();
+}

@@ -1,0 +1,113 @@
+//! The seam to the machine: everything a node needs that is not a decision.
+
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use mesh_config::Timing;
+use quinn::AsyncUdpSocket;
+use swarm_consensus::{Disk, Lanes};
+use swarm_executors::{ExecEvent, Executor, Recovered};
+use swarm_proto::{
+    ClusterId, UnixMillis,
+    peer::{Load, NodeMeta, OutputChunk, OutputRequest},
+};
+use swarm_transport::{BindError, Identity};
+use tokio::sync::mpsc;
+
+use super::Journal;
+
+/// Everything one node stands on.
+pub struct Env {
+    pub settings: Settings,
+    pub identity: Arc<Identity>,
+    pub cluster: ClusterId,
+    /// The one node that may initialise the ledger when its directory is empty.
+    pub is_founder: bool,
+    pub clocks: Clocks,
+    /// The node's only source of randomness.
+    pub seed: u64,
+    /// The control endpoint's socket, and the bulk endpoint's; each is opened in the domain that serves it.
+    pub control_socket: OpenSocket,
+    pub bulk_socket: OpenSocket,
+    /// The state directory of membership record, view and log.
+    pub disk: Arc<dyn Disk>,
+    pub workshop: Workshop,
+    pub domains: Domains,
+    /// How the log's syncs run.
+    pub lanes: Lanes,
+    pub journal: Journal,
+}
+
+/// Binds a socket, within the runtime that shall drive it.
+pub type OpenSocket = Box<dyn FnOnce() -> Result<Arc<dyn AsyncUdpSocket>, BindError> + Send>;
+
+/// What the operator decided, resolved.
+#[derive(Clone)]
+pub struct Settings {
+    pub timing: Timing,
+    /// Where to knock before any member is remembered.
+    pub seeds: Vec<SocketAddr>,
+    pub may_vote: bool,
+    /// What this host offers; its name, addresses and labels.
+    pub meta: Arc<NodeMeta>,
+    /// Free space and load of the host now.
+    pub load: Arc<dyn Fn() -> Load + Send + Sync>,
+}
+
+/// Two clocks besides tokio's.
+#[derive(Clone)]
+pub struct Clocks {
+    /// For people.
+    pub wall: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+    /// Counts while the host sleeps (`CLOCK_BOOTTIME`): what leases are measured on.
+    pub boot: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
+
+/// What runs tasks on this host.
+pub struct Workshop {
+    pub executors: Vec<Arc<dyn Executor>>,
+    pub events: mpsc::UnboundedReceiver<ExecEvent>,
+    /// Attempts that outlived the daemon before this one.
+    pub recovered: Vec<Recovered>,
+    pub outputs: Arc<dyn Outputs>,
+}
+
+/// Where the output of this host's attempts is read.
+pub trait Outputs: Send + Sync {
+    /// Kept output from its beginning, then live where asked.
+    fn read(&self, request: OutputRequest) -> mpsc::Receiver<OutputChunk>;
+}
+
+/// How a part that must not share the control thread is run: a thread with a runtime of its own, or, in the simulator, a task.
+#[derive(Clone, Copy, Debug)]
+pub enum Domains {
+    Threads,
+    Inline,
+}
+
+impl Domains {
+    /// Runs the future that `make` builds, in its own domain. A thread that cannot be made ends the process: nothing works then.
+    pub fn spawn<F, Fut>(self, name: &str, make: F)
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        match self {
+            Self::Inline => {
+                tokio::spawn(make());
+            }
+            Self::Threads => {
+                std::thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn(move || {
+                        let runtime =
+                            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs only memory");
+                        runtime.block_on(make());
+                    })
+                    .expect("the host gives a thread at start");
+            }
+        }
+    }
+}
+
+/// A future that can be stored.
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -1,0 +1,132 @@
+//! Who waits for the end of which job or task, at the leader.
+//!
+//! Answers of one turn of the desk are gathered a stream and sent at once: one wake-up a stream and entry, not one a job.
+//! Memory is bounded by what is followed, which admission bounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_core::ledger::Ledger;
+use swarm_proto::{
+    JobId, TaskId,
+    ledger::{Event, What},
+    peer::{Answer, Target},
+};
+use tokio::sync::mpsc;
+
+type Tx = mpsc::UnboundedSender<Vec<Answer>>;
+
+/// Streams, and what each of them follows.
+#[derive(Default)]
+pub(crate) struct Followers {
+    streams: BTreeMap<u64, Stream>,
+    jobs: BTreeMap<JobId, Vec<u64>>,
+    tasks: BTreeMap<TaskId, Vec<u64>>,
+    /// Followed arrays with news since progress was last told.
+    moved: BTreeSet<JobId>,
+}
+
+struct Stream {
+    tx: Tx,
+    waiting: Vec<Answer>,
+}
+
+impl Followers {
+    pub(crate) fn open(&mut self, stream: u64, tx: Tx) {
+        self.streams.insert(stream, Stream { tx, waiting: Vec::new() });
+    }
+
+    pub(crate) fn close(&mut self, stream: u64) {
+        self.streams.remove(&stream);
+    }
+
+    /// Puts an answer on a stream's pile.
+    pub(crate) fn answer(&mut self, stream: u64, answer: Answer) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.waiting.push(answer);
+        }
+    }
+
+    /// Starts following; what has ended already is told at once.
+    pub(crate) fn follow(&mut self, stream: u64, target: Target, ledger: &Ledger) {
+        let told = match target {
+            Target::Job(job) => match (ledger.job_outcome(job), ledger.job(job)) {
+                (Some(outcome), _) => Some(Answer::JobEnded(Box::new(outcome))),
+                (None, None) => Some(Answer::Unknown(target)),
+                (None, Some(_)) => {
+                    self.jobs.entry(job).or_default().push(stream);
+                    None
+                }
+            },
+            Target::Task(task) => match ledger.task_view(task) {
+                Some(view) if view.state.is_terminal() => Some(Answer::TaskEnded(Box::new(view))),
+                None => Some(Answer::Unknown(target)),
+                Some(_) => {
+                    self.tasks.entry(task).or_default().push(stream);
+                    None
+                }
+            },
+        };
+        if let Some(answer) = told {
+            self.answer(stream, answer);
+        }
+    }
+
+    /// Takes one event of the ledger.
+    pub(crate) fn handle_event(&mut self, event: &Event, ledger: &Ledger) {
+        match &event.what {
+            What::JobEnded { job, .. } => {
+                self.moved.remove(job);
+                for stream in self.jobs.remove(job).unwrap_or_default() {
+                    if let Some(outcome) = ledger.job_outcome(*job) {
+                        self.answer(stream, Answer::JobEnded(Box::new(outcome)));
+                    }
+                }
+            }
+            What::TaskEnded { task, .. } => {
+                if !self.tasks.is_empty() {
+                    for stream in self.tasks.remove(task).unwrap_or_default() {
+                        if let Some(view) = ledger.task_view(*task) {
+                            self.answer(stream, Answer::TaskEnded(Box::new(view)));
+                        }
+                    }
+                }
+                self.note_progress(task.job, ledger);
+            }
+            What::LeaderElected { .. }
+            | What::JobSubmitted { .. }
+            | What::TasksAssigned { .. }
+            | What::TaskRetried { .. }
+            | What::ResultRefused { .. }
+            | What::NodeAdmitted { .. }
+            | What::NodeScheduled { .. }
+            | What::NodeLeft { .. }
+            | What::VotersChanged { .. } => {}
+        }
+    }
+
+    fn note_progress(&mut self, job: JobId, ledger: &Ledger) {
+        if self.jobs.contains_key(&job) && ledger.job(job).is_some_and(|job| job.array.count > 1) {
+            self.moved.insert(job);
+        }
+    }
+
+    /// Whether somebody waits to hear how far an array is.
+    pub(crate) fn has_progress(&self) -> bool {
+        !self.moved.is_empty()
+    }
+
+    /// Tells how far the followed arrays are.
+    pub(crate) fn tell_progress(&mut self, ledger: &Ledger) {
+        for job in std::mem::take(&mut self.moved) {
+            let Some(counts) = ledger.job(job).map(|job| job.counts) else { continue };
+            for stream in self.jobs.get(&job).cloned().unwrap_or_default() {
+                self.answer(stream, Answer::Progress { job, counts });
+            }
+        }
+    }
+
+    /// Sends every pile. A stream that is gone is forgotten.
+    pub(crate) fn flush(&mut self) {
+        self.streams.retain(|_, stream| stream.waiting.is_empty() || stream.tx.send(std::mem::take(&mut stream.waiting)).is_ok());
+    }
+}

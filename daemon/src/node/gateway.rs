@@ -1,0 +1,176 @@
+//! What clients of this node ask, answered here where that is possible and by the leader where it is not.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use swarm_api::{Backend, CallFuture};
+use swarm_proto::{
+    ClusterId, Code, Cursor, LogIndex, Problem, TaskId, Term,
+    api::{Call, NodeEvent, Phase, Reply, Status},
+    peer::{Answer, EventPage, Numbered, Open, OutputChunk, Target, Which},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{Node, Settings, calls, desk::no_leader, events, output, relay, status};
+
+/// How long a call looks for a leader.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(50);
+/// How long the leader may take to answer one call.
+const CALL_TIME: Duration = Duration::from_secs(10);
+
+/// The node as its API sees it. It answers from the first moment; until the node is a member, with what it waits for.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    node: OnceLock<Arc<Node>>,
+    early: Status,
+}
+
+impl Gateway {
+    /// A gateway of a node that is not up yet.
+    pub fn new(settings: &Settings, cluster: ClusterId) -> Self {
+        let early = Status {
+            node: None,
+            name: settings.meta.name.clone(),
+            software: settings.meta.software.clone(),
+            cluster,
+            phase: Phase::Joining,
+            trouble: "no member has let this node in yet; it goes on knocking at its seeds".into(),
+            addrs: settings.meta.addrs,
+            leader: None,
+            term: Term(0),
+            is_voter: false,
+            log_index: LogIndex(0),
+            peers: Vec::new(),
+            up_ms: 0,
+        };
+        Self(Arc::new(Inner { node: OnceLock::new(), early }))
+    }
+
+    pub(crate) fn open(&self, node: Arc<Node>) {
+        let _ = self.0.node.set(node);
+    }
+
+    fn node(&self) -> Result<&Arc<Node>, Problem> {
+        self.0.node.get().ok_or_else(|| {
+            Problem::new(Code::NotReady, "this node cannot answer yet", self.0.early.trouble.clone())
+                .hint("`swarmctl status` shows how far it is")
+        })
+    }
+}
+
+impl Backend for Gateway {
+    fn call(&self, submitter: String, call: Call) -> CallFuture {
+        let node = match self.node() {
+            Ok(node) => node.clone(),
+            Err(problem) => return Box::pin(std::future::ready(Err(problem))),
+        };
+        let (reply, answer) = oneshot::channel();
+        let runtime = node.runtime.clone();
+        runtime.spawn(async move {
+            let _ = reply.send(forward(&node, submitter, call).await);
+        });
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(stopping())) })
+    }
+
+    fn submit(&self, submitter: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
+        match self.node() {
+            Ok(node) => relay::spawn(node, submitter, Vec::new()),
+            Err(problem) => relay::refuse(problem),
+        }
+    }
+
+    fn follow(&self, target: Target) -> mpsc::Receiver<Vec<Answer>> {
+        match self.node() {
+            Ok(node) => relay::spawn(node, String::new(), vec![target]).1,
+            Err(problem) => relay::refuse(problem).1,
+        }
+    }
+
+    fn events(&self, after: Cursor) -> mpsc::Receiver<Result<EventPage, Problem>> {
+        match self.node() {
+            Ok(node) => events::spawn(node, after),
+            Err(problem) => events::refuse(problem),
+        }
+    }
+
+    fn output(&self, task: TaskId, which: Which, follow: bool) -> mpsc::Receiver<OutputChunk> {
+        match self.node() {
+            Ok(node) => output::spawn(node, task, which, follow),
+            Err(problem) => output::refuse(problem),
+        }
+    }
+
+    fn node_events(&self, after: u64) -> Vec<NodeEvent> {
+        self.node().map(|node| node.journal.after(after)).unwrap_or_default()
+    }
+
+    fn status(&self) -> Status {
+        self.node().map_or_else(|_| self.0.early.clone(), |node| status::of(node))
+    }
+}
+
+fn stopping() -> Problem {
+    Problem::new(Code::NotReady, "the call was not answered", "this daemon is stopping")
+}
+
+/// Asks the leader until one answers. Only what certainly did not happen is asked again.
+pub(crate) async fn forward(node: &Arc<Node>, submitter: String, call: Call) -> Result<Reply, Problem> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask_once(node, &submitter, &call).await;
+        match answer {
+            Err(problem) if problem.code == Code::NoLeader && Instant::now() < give_up => tokio::time::sleep(AGAIN).await,
+            Err(problem) if problem.code == Code::UnknownOutcome && is_harmless_twice(&call) && Instant::now() < give_up => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn ask_once(node: &Arc<Node>, submitter: &str, call: &Call) -> Result<Reply, Problem> {
+    if let Some(desk) = node.desk.current() {
+        return calls::answer(node, &desk, submitter, call.clone()).await;
+    }
+    let none = || no_leader("the call was not answered");
+    let leader = node.peers.leader().1.filter(|leader| *leader != node.me).ok_or_else(none)?;
+    let dial = node.roster.dial_control(leader).ok_or_else(none)?;
+    let connection = node.control.get(swarm_transport::Plane::Control, &dial).await.map_err(|_| none())?;
+    let open = Open::Call { submitter: submitter.to_owned(), call: call.clone() };
+    let unknown = |why: String| Problem::new(Code::UnknownOutcome, "it is not known whether the call was carried out", why);
+    match tokio::time::timeout(CALL_TIME, connection.call::<Result<Reply, Problem>>(&open)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Err(unknown(format!("the leader {leader} went before it answered: {error}"))),
+        Err(_) => Err(unknown(format!("the leader {leader} did not answer within {} s", CALL_TIME.as_secs()))),
+    }
+}
+
+/// Whether doing it twice is the same as doing it once.
+fn is_harmless_twice(call: &Call) -> bool {
+    match call {
+        Call::RetryJob { key, .. } | Call::RetryTask { key, .. } => key.is_some(),
+        Call::Resign => false,
+        Call::Jobs { .. }
+        | Call::Job { .. }
+        | Call::CancelJob { .. }
+        | Call::Tasks { .. }
+        | Call::Task { .. }
+        | Call::Explain { .. }
+        | Call::CancelTask { .. }
+        | Call::Nodes
+        | Call::Node { .. }
+        | Call::Schedule { .. }
+        | Call::Leader
+        | Call::Stats
+        | Call::Events { .. } => true,
+    }
+}

@@ -1,0 +1,376 @@
+//! The leader's desk: one task that owns [`Dispatch`] for one term and carries out what it says.
+//!
+//! ```text
+//!  clients, workers, probes -> inbox -> Dispatch -> one entry in flight -> consensus -> applied -> answers, grants, followers
+//! ```
+//! While an entry is on its way everything else gathers; there is no timer that makes a lone command wait. A turn of the loop
+//! drains the inbox completely before it proposes, so an entry carries all that came while the one before it was committed.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use swarm_consensus::ProposeError;
+use swarm_core::dispatch::{Dispatch, DispatchSettings, Output};
+use swarm_proto::{
+    Code, Cursor, LogIndex, NodeId, Problem, Term,
+    api::Health,
+    ledger::{Applied, Command, What},
+    peer::{Answer, FromWorker, Open, Target, ToWorker},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    Node,
+    desk::{Desk, INBOX, Sight, ToDesk},
+    env::BoxFuture,
+    followers::Followers,
+    throughput::Throughput,
+};
+use std::collections::BTreeMap;
+
+/// How often followers of an array hear how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// How long the leader's own probe of a node may take.
+const PROBE_TIME: Duration = Duration::from_millis(400);
+/// Things taken from the inbox before the loop looks at anything else.
+const TURN: usize = 4 * INBOX;
+
+/// Opens a desk for every term in which this node leads, until the consensus ends.
+pub(crate) async fn run(node: Arc<Node>, desk: watch::Sender<Option<Desk>>) {
+    let Some(consensus) = node.consensus.clone() else { return };
+    let mut role = consensus.role();
+    loop {
+        let seen = role.borrow_and_update().clone();
+        if seen.is_leader {
+            serve_term(&node, &desk, seen.term).await;
+        } else if role.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One desk. It closes when the term ends, and when an entry's fate is unknown: then the next one begins from the ledger again.
+async fn serve_term(node: &Arc<Node>, desk: &watch::Sender<Option<Desk>>, term: Term) {
+    let (tx, rx) = mpsc::channel(INBOX);
+    node.journal.info(format!("leads from now on, term {}", term.0));
+    node.peers.hint_leader(term, node.me);
+    let mut open = DeskTerm::new(node, term, rx, tx.clone());
+    let voters = tokio::spawn(super::voters::run(node.clone(), tx.clone()));
+    desk.send_replace(Some(tx));
+    open.serve().await;
+    desk.send_replace(None);
+    voters.abort();
+    node.journal.info(format!("the desk of term {} is closed", term.0));
+}
+
+/// Who waits for a command.
+enum Waiter {
+    Caller(oneshot::Sender<Result<(LogIndex, Applied), Problem>>),
+    Stream { stream: u64, seq: u64, follow: bool },
+}
+
+struct Worker {
+    session: u64,
+    tx: mpsc::UnboundedSender<ToWorker>,
+}
+
+type InFlight = BoxFuture<Result<(LogIndex, Vec<Applied>), ProposeError>>;
+
+struct DeskTerm {
+    node: Arc<Node>,
+    consensus: swarm_consensus::Consensus,
+    dispatch: Dispatch,
+    inbox: mpsc::Receiver<ToDesk>,
+    /// For the probes and confirmations that this desk starts itself.
+    own: Desk,
+    waiters: BTreeMap<u64, Waiter>,
+    next_ticket: u64,
+    workers: BTreeMap<NodeId, Worker>,
+    followers: Followers,
+    seen: Cursor,
+    health: BTreeMap<NodeId, Health>,
+    in_flight: Option<InFlight>,
+    confirming: FuturesUnordered<BoxFuture<Option<std::time::Instant>>>,
+    progress_due: Option<Instant>,
+    throughput: Throughput,
+    term: Term,
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+impl DeskTerm {
+    fn new(node: &Arc<Node>, term: Term, inbox: mpsc::Receiver<ToDesk>, own: Desk) -> Self {
+        let consensus = node.consensus.clone().expect("only a node with a ledger leads");
+        let timing = &node.settings.timing;
+        let settings = DispatchSettings { lease: timing.lease, margin: timing.margin, patience: timing.patience };
+        let (dispatch, seen) = consensus.with_ledger(|ledger| (Dispatch::new(node.me, term, settings, ledger, now()), last_event(ledger)));
+        Self {
+            node: node.clone(),
+            consensus,
+            dispatch,
+            inbox,
+            own,
+            waiters: BTreeMap::new(),
+            next_ticket: 0,
+            workers: BTreeMap::new(),
+            followers: Followers::default(),
+            seen,
+            health: BTreeMap::new(),
+            in_flight: None,
+            confirming: FuturesUnordered::new(),
+            progress_due: None,
+            throughput: Throughput::default(),
+            term,
+        }
+    }
+
+    /// Serves until leadership of this term ends.
+    async fn serve(&mut self) {
+        let mut role = self.consensus.role();
+        let mut peers = self.node.peers.changes();
+        self.take_health();
+        loop {
+            self.turn();
+            if self.dispatch.is_closed() {
+                break;
+            }
+            let timer = self.dispatch.poll_timeout().map(|(due, _)| Instant::from_std(due));
+            let due = [timer, self.progress_due].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                done = async { self.in_flight.as_mut().expect("guarded").await }, if self.in_flight.is_some() => self.handle_committed(done),
+                Some(Some(asked)) = self.confirming.next(), if !self.confirming.is_empty() => self.dispatch.handle_leadership_confirmed(asked, now()),
+                _ = peers.changed() => self.take_health(),
+                changed = role.changed() => {
+                    let lost = { let role = role.borrow_and_update(); !role.is_leader || role.term != self.term };
+                    if changed.is_err() || lost { break }
+                    self.consensus.with_ledger(|ledger| self.dispatch.handle_view_changed(ledger));
+                }
+                Some(message) = self.inbox.recv() => self.drain(message),
+                () = async { tokio::time::sleep_until(due.expect("guarded")).await }, if due.is_some() => self.handle_timeout(),
+            }
+        }
+        self.close();
+    }
+
+    /// Proposes what has gathered and carries out what dispatch says, until there is nothing left to do.
+    fn turn(&mut self) {
+        loop {
+            self.carry_out();
+            if self.in_flight.is_some() {
+                break;
+            }
+            let at = (self.node.clocks.wall)();
+            let Some(batch) = self.consensus.with_ledger(|ledger| self.dispatch.poll_batch(ledger, at, now())) else { break };
+            let consensus = self.consensus.clone();
+            let mut proposal: InFlight = async move { consensus.propose(batch).await }.boxed();
+            // polled once here, so that the entry is on its way before anything else is looked at
+            match (&mut proposal).now_or_never() {
+                Some(done) => self.handle_committed(done),
+                None => self.in_flight = Some(proposal),
+            }
+        }
+        self.followers.flush();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.dispatch.poll_output() {
+            match output {
+                Output::Answer { ticket, index, applied } => self.answer(ticket, index, applied),
+                Output::ToWorker { node, message } => {
+                    if let Some(worker) = self.workers.get(&node) {
+                        // a stream that is gone is told to dispatch by its own end
+                        let _ = worker.tx.send(message);
+                    }
+                }
+                Output::Probe { node } => self.probe(node),
+                Output::ConfirmLeadership { asked } => {
+                    let consensus = self.consensus.clone();
+                    self.confirming.push(async move { consensus.read_barrier().await.is_ok().then_some(asked) }.boxed());
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: u64, index: LogIndex, applied: Result<Applied, Problem>) {
+        match self.waiters.remove(&ticket) {
+            Some(Waiter::Caller(reply)) => drop(reply.send(applied.map(|applied| (index, applied)))),
+            Some(Waiter::Stream { stream, seq, follow }) => {
+                let answer = match applied {
+                    Ok(Applied::Accepted { job, is_new }) => {
+                        self.followers.answer(stream, Answer::Accepted { seq, job, is_new });
+                        if follow {
+                            self.consensus.with_ledger(|ledger| self.followers.follow(stream, Target::Job(job), ledger));
+                        }
+                        return;
+                    }
+                    Ok(Applied::Refused(problem)) | Err(problem) => Answer::Refused { seq, problem },
+                    Ok(other) => Answer::Refused {
+                        seq,
+                        problem: Problem::new(Code::Internal, "the submission was not accepted", format!("{other:?}")),
+                    },
+                };
+                self.followers.answer(stream, answer);
+            }
+            None => {}
+        }
+    }
+
+    fn handle_committed(&mut self, done: Result<(LogIndex, Vec<Applied>), ProposeError>) {
+        self.in_flight = None;
+        match done {
+            Ok((index, applied)) => {
+                let consensus = self.consensus.clone();
+                consensus.with_ledger(|ledger| {
+                    self.dispatch.handle_applied(index, applied, ledger, now());
+                });
+                // answers first: a job's end follows its acceptance on the same stream
+                self.carry_out();
+                let mut ended = 0;
+                consensus.with_ledger(|ledger| {
+                    for event in ledger.events_after(self.seen, usize::MAX) {
+                        self.seen = event.cursor;
+                        ended += u64::from(matches!(event.what, What::TaskEnded { .. }));
+                        self.followers.handle_event(event, ledger);
+                    }
+                });
+                self.throughput.add(ended, Instant::now());
+                if self.followers.has_progress() && self.progress_due.is_none() {
+                    self.progress_due = Some(Instant::now() + PROGRESS_EVERY);
+                }
+            }
+            Err(error) => self.dispatch.handle_failed(lost_batch(&error)),
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        if self.progress_due.is_some_and(|due| due <= Instant::now()) {
+            self.progress_due = None;
+            self.consensus.with_ledger(|ledger| self.followers.tell_progress(ledger));
+        }
+        if self.dispatch.poll_timeout().is_some_and(|(due, _)| due <= now()) {
+            self.consensus.with_ledger(|ledger| self.dispatch.handle_timeout(ledger, now()));
+        }
+    }
+
+    fn drain(&mut self, first: ToDesk) {
+        self.handle(first);
+        for _ in 0..TURN {
+            match self.inbox.try_recv() {
+                Ok(message) => self.handle(message),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn handle(&mut self, message: ToDesk) {
+        match message {
+            ToDesk::Command { command, reply } => self.command(command, Waiter::Caller(reply)),
+            ToDesk::Submit { stream, list } => {
+                for item in list {
+                    self.command(Command::Submit(item.submit), Waiter::Stream { stream, seq: item.seq, follow: item.follow });
+                }
+            }
+            ToDesk::Worker { session, report, tx } => self.handle_worker(session, report, tx),
+            ToDesk::FromWorker { node, session, message } => {
+                if self.workers.get(&node).is_some_and(|worker| worker.session == session) {
+                    self.from_worker(node, message);
+                }
+            }
+            ToDesk::WorkerGone { node, session } => {
+                if self.workers.get(&node).is_some_and(|worker| worker.session == session) {
+                    self.workers.remove(&node);
+                    self.dispatch.handle_worker_gone(node, now());
+                }
+            }
+            ToDesk::Stream { stream, tx } => self.followers.open(stream, tx),
+            ToDesk::Follow { stream, targets } => {
+                self.consensus.with_ledger(|ledger| targets.into_iter().for_each(|target| self.followers.follow(stream, target, ledger)));
+            }
+            ToDesk::StreamGone { stream } => self.followers.close(stream),
+            ToDesk::Probed { node, reached } => self.dispatch.handle_probe(node, reached, now()),
+            ToDesk::Look(look) => {
+                let throughput = self.throughput.rate(Instant::now());
+                self.consensus.with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, throughput }));
+            }
+        }
+    }
+
+    fn handle_worker(&mut self, session: u64, report: swarm_proto::peer::Report, tx: mpsc::UnboundedSender<ToWorker>) {
+        let node = report.node;
+        if self.workers.get(&node).is_some_and(|worker| worker.session > session) {
+            return;
+        }
+        self.workers.insert(node, Worker { session, tx });
+        let health = self.health.get(&node).copied().unwrap_or_default();
+        self.dispatch.handle_health(node, health, now());
+        self.consensus.with_ledger(|ledger| self.dispatch.handle_worker(report, ledger, now()));
+    }
+
+    fn from_worker(&mut self, node: NodeId, message: FromWorker) {
+        self.consensus.with_ledger(|ledger| match message {
+            FromWorker::Report(report) => self.dispatch.handle_worker(report, ledger, now()),
+            other @ (FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_)) => {
+                self.dispatch.handle_from_worker(node, other, ledger, now());
+            }
+        });
+    }
+
+    fn command(&mut self, command: Command, waiter: Waiter) {
+        self.next_ticket += 1;
+        self.waiters.insert(self.next_ticket, waiter);
+        self.dispatch.handle_command(self.next_ticket, command);
+    }
+
+    /// Asks a node directly, on a connection made for it where there is none.
+    fn probe(&mut self, target: NodeId) {
+        let (node, own) = (self.node.clone(), self.own.clone());
+        tokio::spawn(async move {
+            let ask = async {
+                let dial = node.roster.dial_control(target)?;
+                let connection = node.control.get(swarm_transport::Plane::Control, &dial).await.ok()?;
+                connection.call::<swarm_proto::peer::NodeMeta>(&Open::Meta).await.ok()
+            };
+            let reached = matches!(tokio::time::timeout(PROBE_TIME, ask).await, Ok(Some(_)));
+            let _ = own.send(ToDesk::Probed { node: target, reached }).await;
+        });
+    }
+
+    fn take_health(&mut self) {
+        for (node, peer) in self.node.peers.current().iter() {
+            if self.health.insert(*node, peer.health) != Some(peer.health) {
+                self.dispatch.handle_health(*node, peer.health, now());
+            }
+        }
+    }
+
+    /// Leadership is over: what waits is told so, what hangs on streams is told to ask elsewhere by their end.
+    fn close(&mut self) {
+        self.inbox.close();
+        let hint = self.consensus.role().borrow().leader;
+        for worker in self.workers.values() {
+            let _ = worker.tx.send(ToWorker::NotLeader { hint });
+        }
+        self.dispatch.handle_failed(lost_batch(&ProposeError::Unknown));
+        self.carry_out();
+        self.followers.flush();
+    }
+}
+
+fn last_event(ledger: &swarm_core::ledger::Ledger) -> Cursor {
+    Cursor { index: ledger.applied(), sub: u32::MAX }
+}
+
+fn lost_batch(error: &ProposeError) -> Problem {
+    Problem::new(
+        Code::UnknownOutcome,
+        "it is not known whether this was accepted",
+        format!("the leader changed while it was being written: {error}"),
+    )
+    .hint("submit again with the same --key: it is accepted once")
+}

@@ -1,0 +1,36 @@
+//! How consensus reaches the other voters: connections of the pools, by member.
+
+use std::io;
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use swarm_proto::NodeId;
+use swarm_transport::{Connection, Plane, Pool};
+
+use super::roster::Roster;
+
+/// The pools, and who is where.
+pub(crate) struct Links {
+    roster: Roster,
+    control: Pool,
+    bulk: Pool,
+}
+
+impl Links {
+    pub(crate) const fn new(roster: Roster, control: Pool, bulk: Pool) -> Self {
+        Self { roster, control, bulk }
+    }
+}
+
+impl swarm_consensus::Peers for Links {
+    fn connection(&self, node: NodeId, plane: Plane) -> BoxFuture<'static, io::Result<Connection>> {
+        let (pool, dial) = match plane {
+            Plane::Bulk => (self.bulk.clone(), self.roster.dial_bulk(node)),
+            Plane::Control | Plane::Raft => (self.control.clone(), self.roster.dial_control(node)),
+        };
+        async move {
+            let dial = dial.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{node} is no member")))?;
+            pool.get(plane, &dial).await.map_err(io::Error::other)
+        }
+        .boxed()
+    }
+}

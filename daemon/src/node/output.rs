@@ -1,0 +1,139 @@
+//! What tasks wrote: found through the ledger, fetched straight from the node that ran them, over the bulk endpoint.
+
+use std::{sync::Arc, time::Duration};
+
+use swarm_proto::{
+    Code, Fence, NodeId, Problem, TaskId,
+    api::{Call, Reply, TaskView},
+    ledger::TaskState,
+    peer::{Open, OutputChunk, OutputRequest, Stream, Which},
+};
+use swarm_transport::{FrameTx, Plane};
+use tokio::sync::mpsc;
+
+use super::{Node, gateway::forward};
+
+/// Chunks under way to one reader. The ring behind them drops its oldest for a reader that is slower.
+const DEPTH: usize = 16;
+/// How often a task that has not started is looked at again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Serves output of this node's attempts to another node.
+pub(crate) async fn serve(node: Arc<Node>, request: OutputRequest, mut tx: FrameTx) {
+    let mut chunks = node.outputs.read(request);
+    while let Some(chunk) = chunks.recv().await {
+        if tx.send(&chunk).await.is_err() {
+            return;
+        }
+    }
+    let _ = tx.finish();
+}
+
+/// Reads a task's output for a client of this node.
+pub(crate) fn spawn(node: &Arc<Node>, task: TaskId, which: Which, follow: bool) -> mpsc::Receiver<OutputChunk> {
+    let (tx, rx) = mpsc::channel(DEPTH);
+    let node = node.clone();
+    node.runtime.clone().spawn(async move {
+        let last = match read(&node, task, which, follow, &tx).await {
+            Ok(()) => OutputChunk::End,
+            Err(problem) => OutputChunk::Failed(problem),
+        };
+        let _ = tx.send(last).await;
+    });
+    rx
+}
+
+/// The answer of a node that is not up.
+pub(crate) fn refuse(problem: Problem) -> mpsc::Receiver<OutputChunk> {
+    let (tx, rx) = mpsc::channel(1);
+    tx.try_send(OutputChunk::Failed(problem)).expect("a fresh channel has room for one");
+    rx
+}
+
+/// Follows the attempts of a task: when one is lost and another is granted, its output follows.
+async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &mpsc::Sender<OutputChunk>) -> Result<(), Problem> {
+    let mut seen: Option<Fence> = None;
+    loop {
+        let view = show(node, task).await?;
+        let is_over = view.state.is_terminal();
+        let told = match (view.node, view.fence) {
+            (Some(at), Some(fence)) if seen != Some(fence) => {
+                seen = Some(fence);
+                Some(fetch(node, at, OutputRequest { task, fence, which, follow: follow && !is_over }, tx).await)
+            }
+            _ => None,
+        };
+        if is_over || !follow {
+            return match told {
+                Some(Err(problem)) => from_ledger(&view, which, tx, problem).await,
+                Some(Ok(())) | None => Ok(()),
+            };
+        }
+        if tx.is_closed() {
+            return Ok(());
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn show(node: &Arc<Node>, task: TaskId) -> Result<TaskView, Problem> {
+    match forward(node, "local".to_owned(), Call::Task { task }).await? {
+        Reply::Task(view) => Ok(*view),
+        other => Err(Problem::new(Code::Internal, "the task was not shown", format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// The node that ran it cannot be asked: the heads in the ledger are what is left, and enough where they are everything.
+async fn from_ledger(view: &TaskView, which: Which, tx: &mpsc::Sender<OutputChunk>, problem: Problem) -> Result<(), Problem> {
+    let Some(output) = &view.output else {
+        return if view.state == TaskState::Lost { Err(problem) } else { Ok(()) };
+    };
+    for (stream, head, len) in [(Stream::Stdout, &output.stdout, output.stdout_len), (Stream::Stderr, &output.stderr, output.stderr_len)] {
+        if !which.takes(stream) {
+            continue;
+        }
+        let data = head.clone().into_bytes()?;
+        let missing = len.saturating_sub(data.len() as u64);
+        if !data.is_empty() {
+            let _ = tx.send(OutputChunk::Bytes { stream, data: data.into() }).await;
+        }
+        if missing > 0 {
+            return Err(problem);
+        }
+    }
+    Ok(())
+}
+
+async fn fetch(node: &Arc<Node>, at: NodeId, request: OutputRequest, tx: &mpsc::Sender<OutputChunk>) -> Result<(), Problem> {
+    if at == node.me {
+        let mut chunks = node.outputs.read(request);
+        while let Some(chunk) = chunks.recv().await {
+            match chunk {
+                OutputChunk::End => return Ok(()),
+                OutputChunk::Failed(problem) => return Err(problem),
+                chunk @ (OutputChunk::Bytes { .. } | OutputChunk::Skipped { .. }) => {
+                    if tx.send(chunk).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        return Ok(());
+    }
+    let gone = |why: String| Problem::new(Code::NotReady, format!("the output of {} cannot be fetched", request.task), why);
+    let dial = node.roster.dial_bulk(at).ok_or_else(|| gone(format!("{at} is no member any more")))?;
+    let connection = node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| gone(format!("{at} cannot be reached: {e}")))?;
+    let (mut ask, mut chunks) = connection.open(&Open::Output(request)).await.map_err(|e| gone(format!("{at}: {e}")))?;
+    let _ = ask.finish();
+    loop {
+        match chunks.recv::<OutputChunk>().await.map_err(|e| gone(format!("{at}: {e}")))? {
+            Some(OutputChunk::End) | None => return Ok(()),
+            Some(OutputChunk::Failed(problem)) => return Err(problem),
+            Some(chunk) => {
+                if tx.send(chunk).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Who belongs to the swarm, as this node knows it: the view the leader sends, remembered on disk.
+
+use std::sync::Arc;
+
+use swarm_consensus::Disk;
+use swarm_proto::{
+    LogIndex, NodeId, PeerKey, frame,
+    ledger::{NodeRecord, View},
+};
+use swarm_transport::Dial;
+use tokio::sync::watch;
+
+const FILE: &str = "view";
+/// A view of [`swarm_proto::limits::MEMBERS`] nodes is about 2 MiB.
+const FILE_LIMIT: usize = 16 << 20;
+
+/// The current view; every change is published.
+#[derive(Clone)]
+pub(crate) struct Roster {
+    view: Arc<watch::Sender<Arc<View>>>,
+    disk: Arc<dyn Disk>,
+}
+
+impl Roster {
+    /// The view remembered from the last run, or an empty one.
+    pub(crate) fn load(disk: Arc<dyn Disk>) -> Self {
+        let remembered = disk.read_small(FILE).ok().flatten().and_then(|bytes| frame::decode::<View>(&bytes).ok()).unwrap_or_default();
+        Self { view: Arc::new(watch::Sender::new(Arc::new(remembered))), disk }
+    }
+
+    pub(crate) fn current(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// Takes a whole view or a delta; an older one changes nothing.
+    pub(crate) fn merge(&self, new: &View) {
+        let changed = self.view.send_if_modified(|view| merge_into(view, new));
+        if changed {
+            self.remember();
+        }
+    }
+
+    /// The view is a convenience across restarts: the leader sends it again, so a failure to store it is only logged.
+    fn remember(&self) {
+        let bytes = match frame::encode(&*self.current(), FILE_LIMIT) {
+            Ok(framed) => framed[frame::HEADER..].to_vec(),
+            Err(error) => return tracing::warn!(%error, "the view is not remembered"),
+        };
+        if let Err(error) = self.disk.write_small(FILE, &bytes) {
+            tracing::warn!(%error, "the view is not remembered");
+        }
+    }
+
+    pub(crate) fn version(&self) -> LogIndex {
+        self.view.borrow().version
+    }
+
+    /// A member that may connect.
+    pub(crate) fn member(&self, node: NodeId) -> Option<NodeRecord> {
+        self.view.borrow().nodes.get(&node).filter(|record| !record.is_gone).cloned()
+    }
+
+    pub(crate) fn by_key(&self, key: &PeerKey) -> Option<NodeRecord> {
+        self.view.borrow().nodes.values().find(|record| record.key == *key && !record.is_gone).cloned()
+    }
+
+    pub(crate) fn name(&self, node: NodeId) -> String {
+        self.view.borrow().nodes.get(&node).map_or_else(|| node.to_string(), |record| record.name.clone())
+    }
+
+    /// How to reach a member's control endpoint.
+    pub(crate) fn dial_control(&self, node: NodeId) -> Option<Dial> {
+        self.member(node).map(|record| Dial { node: Some(node), key: Some(record.key), addr: record.addrs.control })
+    }
+
+    /// How to reach a member's bulk endpoint.
+    pub(crate) fn dial_bulk(&self, node: NodeId) -> Option<Dial> {
+        self.member(node).map(|record| Dial { node: Some(node), key: Some(record.key), addr: record.addrs.bulk })
+    }
+}
+
+fn merge_into(view: &mut Arc<View>, new: &View) -> bool {
+    if new.version <= view.version {
+        return false;
+    }
+    let mut merged = View::clone(view);
+    merged.version = new.version;
+    merged.leader = new.leader;
+    merged.term = new.term;
+    merged.voters.clone_from(&new.voters);
+    merged.nodes.extend(new.nodes.iter().map(|(id, record)| (*id, record.clone())));
+    *view = Arc::new(merged);
+    true
+}

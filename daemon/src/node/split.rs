@@ -1,0 +1,63 @@
+//! Messages that hold lists, cut so that every frame stays within its bound whatever the items weigh.
+
+use swarm_proto::{limits, peer::ToWorker};
+
+/// Leaves room for what surrounds a list.
+const ROOM: usize = limits::CONTROL_FRAME - 4_096;
+
+/// Cuts a list where its encoded parts would pass the bound of one frame.
+pub(crate) fn by_size<T>(list: Vec<T>, weigh: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut parts = Vec::new();
+    let (mut part, mut weight) = (Vec::new(), 0);
+    for item in list {
+        let more = weigh(&item);
+        if weight + more > ROOM && !part.is_empty() {
+            parts.push(std::mem::take(&mut part));
+            weight = 0;
+        }
+        weight += more;
+        part.push(item);
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
+/// An upper bound of a value's encoded bytes; what does not encode weighs a whole frame.
+pub(crate) fn weight<T: serde::Serialize>(value: &T) -> usize {
+    postcard::experimental::serialized_size(value).unwrap_or(limits::CONTROL_FRAME)
+}
+
+/// Grants with large specs become several messages: the jobs first, each before its grants.
+pub(crate) fn to_worker(message: ToWorker) -> Vec<ToWorker> {
+    match message {
+        ToWorker::Grants { jobs, grants } if jobs.len() > 1 && jobs.iter().map(weight).sum::<usize>() > ROOM => {
+            let mut parts: Vec<ToWorker> =
+                by_size(jobs, weight).into_iter().map(|jobs| ToWorker::Grants { jobs, grants: Vec::new() }).collect();
+            parts.push(ToWorker::Grants { jobs: Vec::new(), grants });
+            parts
+        }
+        ToWorker::View(view) if view.nodes.len() > 1 && weight(&view) > ROOM => {
+            let rest = view.clone();
+            by_size(view.nodes.into_iter().collect(), weight)
+                .into_iter()
+                .map(|nodes| ToWorker::View(swarm_proto::ledger::View { nodes: nodes.into_iter().collect(), ..rest.clone() }))
+                .collect()
+        }
+        other => vec![other],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_fits_and_nothing_is_lost() {
+        let list: Vec<Vec<u8>> = (0..40).map(|n| vec![n; 100 << 10]).collect();
+        let parts = by_size(list.clone(), weight);
+        assert!(parts.iter().all(|part| weight(part) <= limits::CONTROL_FRAME));
+        assert_eq!(parts.concat(), list);
+    }
+}

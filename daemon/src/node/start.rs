@@ -1,0 +1,346 @@
+//! From nothing to a member that serves, and back: read top to bottom, this is what a daemon does.
+
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha12Rng;
+use swarm_consensus::{Consensus, RaftTiming, Spec, StartError};
+use swarm_core::members;
+use swarm_proto::{
+    ClusterId, LogIndex, NodeId, PROTOCOL, PeerKey, RaftDir,
+    api::{Health, Phase},
+    ledger::{Admit, Command},
+    peer::Hello,
+};
+use swarm_transport::{BindSpec, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, WallClock};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
+
+use super::{
+    Domains, Env, Gateway, Node, Settings,
+    desk::{self, DeskWatch},
+    door::Door,
+    env::{OpenSocket, Workshop},
+    gossip,
+    join::{self, Member},
+    lead,
+    links::Links,
+    peers::Peers,
+    roster::Roster,
+    work,
+};
+
+/// How long a planned stop waits for another voter to take over.
+const HANDOVER: Duration = Duration::from_secs(2);
+/// How long the endpoints may take to say goodbye.
+const FAREWELL: Duration = Duration::from_millis(300);
+/// How often a part that waits for a state looks again.
+const LOOK: Duration = Duration::from_millis(20);
+/// The id that the first entry of a fresh ledger gives.
+const FOUNDER: NodeId = NodeId(1);
+
+/// A daemon that is a member.
+pub struct Running {
+    node: Arc<Node>,
+    stop: watch::Sender<bool>,
+    fatal: watch::Receiver<Option<String>>,
+    control: Endpoint,
+}
+
+/// Starts every part and opens the gateway. Returns when this node is a member, however long nobody lets it in.
+///
+/// # Errors
+/// A state directory that is damaged or belongs to another node, or an endpoint that cannot be bound.
+pub async fn start(env: Env, gateway: &Gateway) -> anyhow::Result<Running> {
+    let mut rng = ChaCha12Rng::seed_from_u64(env.seed);
+    let roster = Roster::load(env.disk.clone());
+    let door = Arc::new(Door { cluster: env.cluster, roster: roster.clone(), node: OnceLock::new() });
+    let me = watch::Sender::new(None);
+    let (stop, stopping) = watch::channel(false);
+    let (fatal_tx, fatal) = watch::channel(None);
+
+    let wiring = Wiring {
+        identity: env.identity.clone(),
+        cluster: env.cluster,
+        wall: env.clocks.wall.clone(),
+        hello: hello_source(&env.settings, env.cluster, me.subscribe()),
+        door: door.clone(),
+    };
+    let control = wiring.bind(env.control_socket, vec![Plane::Control, Plane::Raft], seed_of(&mut rng))?;
+    let bulk = bind_bulk(env.domains, wiring, env.bulk_socket, seed_of(&mut rng), stopping.clone(), fatal_tx.clone()).await?;
+
+    let key = env.identity.peer_key();
+    let member = match Member::load(&env.disk)? {
+        Some(member) => member,
+        None => become_member(&env, key, &control.pool(), &roster, &mut rng).await?,
+    };
+    me.send_replace(Some(member.node));
+
+    let links = Arc::new(Links::new(roster.clone(), control.pool(), bulk.clone()));
+    let (consensus, damage) = open_ledger(&env, member, links, rng.next_u64()).await?;
+    let (desk_tx, desk_rx) = watch::channel(None);
+    let (inbox, gossip_rx) = gossip::Inbox::new();
+    let node = Arc::new(Node {
+        me: member.node,
+        cluster: env.cluster,
+        seed: rng.next_u64(),
+        settings: env.settings,
+        clocks: env.clocks,
+        roster,
+        peers: Peers::new(),
+        desk: DeskWatch(desk_rx),
+        consensus,
+        damage,
+        control: control.pool(),
+        bulk,
+        gossip: inbox,
+        outputs: env.workshop.outputs.clone(),
+        journal: env.journal,
+        phase: watch::Sender::new(Phase::Joining),
+        runtime: tokio::runtime::Handle::current(),
+        started: Instant::now(),
+        streams: AtomicU64::new(0),
+    });
+    let _ = door.node.set(Arc::downgrade(&node));
+    spawn_parts(&node, desk_tx, gossip_rx, env.workshop, rng.next_u64(), &stopping);
+    watch_health(&node, &control, fatal_tx);
+    gateway.open(node.clone());
+
+    let admit = join::request(&node.settings, key, member.raft);
+    if env.is_founder {
+        found(&node, &admit).await?
+    } else {
+        announce(&node, admit)
+    }
+    let phase = if node.damage.is_empty() { Phase::Ready } else { Phase::Damaged };
+    node.phase.send_replace(phase);
+    node.journal.info(format!("{} is {}, {phase:?} at {}", node.settings.meta.name, node.me, node.settings.meta.addrs.control));
+    Ok(Running { node, stop, fatal, control })
+}
+
+fn seed_of(rng: &mut ChaCha12Rng) -> [u8; 32] {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    seed
+}
+
+/// What this node says of itself at each new connection; its id once it has one.
+fn hello_source(settings: &Settings, cluster: ClusterId, me: watch::Receiver<Option<NodeId>>) -> HelloSource {
+    let (name, addrs) = (settings.meta.name.clone(), settings.meta.addrs);
+    Arc::new(move || Hello { protocol: PROTOCOL, cluster, node: *me.borrow(), name: name.clone(), addrs })
+}
+
+/// What both endpoints are made of.
+struct Wiring {
+    identity: Arc<Identity>,
+    cluster: ClusterId,
+    wall: WallClock,
+    hello: HelloSource,
+    door: Arc<Door>,
+}
+
+impl Wiring {
+    fn bind(&self, open: OpenSocket, planes: Vec<Plane>, seed: [u8; 32]) -> anyhow::Result<Endpoint> {
+        let spec = BindSpec {
+            socket: open()?,
+            runtime: Arc::new(quinn::TokioRuntime),
+            identity: self.identity.clone(),
+            cluster: self.cluster,
+            seed,
+            planes,
+            wall: self.wall.clone(),
+        };
+        Ok(Endpoint::bind(spec, self.hello.clone(), self.door.clone())?)
+    }
+}
+
+/// The bulk endpoint lives in a domain of its own, so that nothing large delays a probe or a heartbeat.
+async fn bind_bulk(
+    domains: Domains,
+    wiring: Wiring,
+    open: OpenSocket,
+    seed: [u8; 32],
+    mut stopping: watch::Receiver<bool>,
+    fatal: watch::Sender<Option<String>>,
+) -> anyhow::Result<Pool> {
+    let (tx, rx) = oneshot::channel();
+    domains.spawn("bulk", move || async move {
+        let endpoint = match wiring.bind(open, vec![Plane::Bulk], seed) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return drop(tx.send(Err(error))),
+        };
+        let _ = tx.send(Ok(endpoint.pool()));
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => endpoint.close().await,
+            end = endpoint.closed() => if end == EndpointEnd::Failed { fatal.send_replace(Some("the bulk endpoint failed".into())); }
+        }
+    });
+    rx.await.context("the bulk endpoint ended before it was there")?
+}
+
+/// Takes an id: the founder is the first there is, everybody else is admitted.
+async fn become_member(env: &Env, key: PeerKey, pool: &Pool, roster: &Roster, rng: &mut ChaCha12Rng) -> anyhow::Result<Member> {
+    let mut raft = RaftDir::default();
+    rng.fill_bytes(&mut raft.0);
+    let node = if env.is_founder {
+        FOUNDER
+    } else {
+        let joined = join::knock(pool, &env.settings, roster, &join::request(&env.settings, key, raft), &env.journal).await;
+        roster.merge(&joined.view);
+        joined.node
+    };
+    let member = Member { node, raft };
+    member.save(&env.disk)?;
+    Ok(member)
+}
+
+/// Opens the log. A damaged one is not a reason to end: the node works on without a vote, and says so.
+async fn open_ledger(env: &Env, member: Member, peers: Arc<Links>, seed: u64) -> anyhow::Result<(Option<Consensus>, String)> {
+    let timing = &env.settings.timing;
+    let spec = Spec {
+        me: member.node,
+        raft_dir: member.raft,
+        cluster: env.cluster,
+        disk: env.disk.clone(),
+        timing: RaftTiming { heartbeat: timing.heartbeat, election_min: timing.election_min, election_max: timing.election_max },
+        seed,
+        peers,
+        lanes: env.lanes.clone(),
+    };
+    match Consensus::start(spec).await {
+        Ok(consensus) => Ok((Some(consensus), String::new())),
+        Err(error @ StartError::Damaged { .. }) => {
+            env.journal.warn(format!("this node does not vote: {error}"));
+            Ok((None, error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn spawn_parts(
+    node: &Arc<Node>,
+    desk: watch::Sender<Option<desk::Desk>>,
+    inbox: tokio::sync::mpsc::Receiver<gossip::Input>,
+    workshop: Workshop,
+    life: u64,
+    stopping: &watch::Receiver<bool>,
+) {
+    let timing = &node.settings.timing;
+    let settings = members::Settings::of(timing.probe_interval, timing.probe_timeout, timing.suspicion);
+    tokio::spawn(gossip::run(node.clone(), inbox, settings, stopping.clone()));
+    tokio::spawn(lead::run(node.clone(), desk));
+    tokio::spawn(work::run(node.clone(), workshop, life, stopping.clone()));
+    tokio::spawn(hint_from_role(node.clone()));
+}
+
+/// A voter knows who leads before gossip does.
+async fn hint_from_role(node: Arc<Node>) {
+    let Some(consensus) = node.consensus.clone() else { return };
+    let mut role = consensus.role();
+    loop {
+        let seen = role.borrow_and_update().clone();
+        if let Some(leader) = seen.leader {
+            node.peers.hint_leader(seen.term, leader);
+        }
+        if role.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What no node can live with ends the process: a deaf endpoint, a disk that cannot be trusted.
+fn watch_health(node: &Arc<Node>, control: &Endpoint, fatal: watch::Sender<Option<String>>) {
+    let control = control.clone();
+    let endpoint_fatal = fatal.clone();
+    tokio::spawn(async move {
+        if control.closed().await == EndpointEnd::Failed {
+            endpoint_fatal.send_replace(Some("the control endpoint failed".into()));
+        }
+    });
+    let Some(consensus) = node.consensus.clone() else { return };
+    tokio::spawn(async move {
+        let why = consensus.fatal().await;
+        fatal.send_replace(Some(why.to_string()));
+    });
+}
+
+/// The founder initialises an empty ledger, leads it, and enters itself as the first member.
+async fn found(node: &Arc<Node>, admit: &Admit) -> anyhow::Result<()> {
+    let Some(consensus) = &node.consensus else { return Ok(()) };
+    consensus.initialize().await?;
+    let is_entered = || node.roster.member(node.me).is_some_and(|record| record.addrs == admit.addrs);
+    while !is_entered() {
+        if let Some(desk) = node.desk.current() {
+            let _ = desk::commit(&desk, Command::Admit(admit.clone())).await;
+            node.roster.merge(&consensus.with_ledger(|ledger| ledger.view(LogIndex(0))));
+        } else if node.peers.leader().1.is_some_and(|leader| leader != node.me) {
+            // somebody else leads by now: this is a restart, and the founder is a node like any other
+            announce(node, admit.clone());
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Tells the swarm when this node's addresses have changed; it goes on trying in the background.
+fn announce(node: &Arc<Node>, admit: Admit) {
+    if node.roster.member(node.me).is_some_and(|record| record.addrs == admit.addrs && record.name == admit.name) {
+        return;
+    }
+    let node = node.clone();
+    tokio::spawn(async move {
+        let joined = join::knock(&node.control, &node.settings, &node.roster, &admit, &node.journal).await;
+        node.roster.merge(&joined.view);
+    });
+}
+
+impl Running {
+    /// Waits for something that this node cannot live with; says what.
+    pub async fn failed(&mut self) -> String {
+        match self.fatal.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// A planned stop: hands leadership over, says goodbye, and leaves nothing half done.
+    pub async fn stop(self) {
+        let node = self.node;
+        node.phase.send_replace(Phase::Stopping);
+        if let Some(consensus) = &node.consensus {
+            let _ = tokio::time::timeout(HANDOVER, hand_over(&node, consensus)).await;
+        }
+        self.stop.send_replace(true);
+        if let Some(consensus) = &node.consensus {
+            consensus.shutdown().await;
+        }
+        let _ = tokio::time::timeout(FAREWELL, self.control.close()).await;
+    }
+}
+
+/// Gives leadership to another voter, if this node leads and there is one.
+async fn hand_over(node: &Arc<Node>, consensus: &Consensus) {
+    let mut role = consensus.role();
+    loop {
+        let seen = role.borrow_and_update().clone();
+        if !seen.is_leader {
+            return;
+        }
+        let heir = seen.voters.iter().find(|id| **id != node.me && node.peers.health(**id) == Health::Alive);
+        let Some(heir) = heir else { return };
+        if consensus.transfer_leader(*heir).await.is_err() {
+            tokio::time::sleep(LOOK).await;
+        }
+        if role.changed().await.is_err() {
+            return;
+        }
+    }
+}

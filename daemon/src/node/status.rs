@@ -1,0 +1,64 @@
+//! This node and what it sees, without asking anybody.
+
+use swarm_proto::{
+    NodeId,
+    api::{Health, PeerStatus, Phase, Status},
+};
+use swarm_transport::Plane;
+
+use super::Node;
+
+/// The status of a node that is up.
+pub(crate) fn of(node: &Node) -> Status {
+    let (term, leader) = node.peers.leader();
+    let (is_voter, log_index) = node.consensus.as_ref().map_or((false, swarm_proto::LogIndex(0)), |consensus| {
+        let role = consensus.role();
+        let role = role.borrow();
+        (role.voters.contains(&node.me), role.applied)
+    });
+    let phase = *node.phase.borrow();
+    Status {
+        node: Some(node.me),
+        name: node.settings.meta.name.clone(),
+        software: node.settings.meta.software.clone(),
+        cluster: node.cluster,
+        phase,
+        trouble: trouble(node, phase, leader),
+        addrs: node.settings.meta.addrs,
+        leader,
+        term,
+        is_voter,
+        log_index,
+        peers: peers(node),
+        up_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn trouble(node: &Node, phase: Phase, leader: Option<NodeId>) -> String {
+    if phase == Phase::Damaged {
+        return node.damage.clone();
+    }
+    let log = node.consensus.as_ref().map(|consensus| consensus.health().trouble()).unwrap_or_default();
+    if !log.is_empty() {
+        return log;
+    }
+    if leader.is_none() { "no leader is known".into() } else { String::new() }
+}
+
+fn peers(node: &Node) -> Vec<PeerStatus> {
+    let view = node.roster.current();
+    let others = view.nodes.values().filter(|record| record.id != node.me && !record.is_gone);
+    others
+        .map(|record| {
+            let connection = node.control.existing(Plane::Control, record.id);
+            PeerStatus {
+                node: record.id,
+                name: record.name.clone(),
+                health: node.peers.current().get(&record.id).map_or(Health::Unknown, |peer| peer.health),
+                addr: record.addrs.control,
+                connected: connection.is_some(),
+                rtt_us: connection.and_then(|connection| u64::try_from(connection.rtt().as_micros()).ok()),
+            }
+        })
+        .collect()
+}

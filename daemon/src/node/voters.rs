@@ -1,0 +1,102 @@
+//! While leading: who votes. Asks [`swarm_core::voters`] for the one safe change and makes it, one at a time.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use swarm_core::voters::{Candidate, Standing, VoterChange, VoterInput, choose_change, warning};
+use swarm_proto::{NodeId, api::Health};
+
+use super::{Node, desk::Desk, peers::Peer};
+
+/// How often the question is asked when nothing happens.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Looks after the voters until leadership ends (the caller ends the task).
+pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
+    let Some(consensus) = node.consensus.clone() else { return };
+    let mut peers = node.peers.changes();
+    let mut view = node.roster.changes();
+    loop {
+        let input = input(&node, &consensus);
+        if let Some(change) = choose_change(&input) {
+            if let Err(error) = make(&consensus, change.clone()).await {
+                tracing::debug!(%error, ?change, "the voters did not change");
+            } else {
+                node.journal.info(words(&change));
+                continue;
+            }
+        }
+        tokio::select! {
+            biased;
+            () = desk.closed() => return,
+            _ = peers.changed() => {}
+            _ = view.changed() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn make(consensus: &swarm_consensus::Consensus, change: VoterChange) -> Result<(), swarm_consensus::ProposeError> {
+    match change {
+        VoterChange::AddLearner(node) => consensus.add_learner(node).await,
+        VoterChange::RemoveLearner(node) => consensus.remove_learner(node).await,
+        VoterChange::SetVoters { voters, .. } => consensus.change_voters(voters).await,
+    }
+}
+
+fn words(change: &VoterChange) -> String {
+    let list = |nodes: &BTreeSet<NodeId>| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match change {
+        VoterChange::AddLearner(node) => format!("{node} begins to hold the ledger"),
+        VoterChange::RemoveLearner(node) => format!("{node} holds the ledger no more"),
+        VoterChange::SetVoters { voters, why } => format!("the voters are {} ({why})", list(voters)),
+    }
+}
+
+/// What an operator should know about the voters.
+pub(crate) fn warning_of(node: &Arc<Node>) -> Option<String> {
+    warning(&input(node, node.consensus.as_ref()?))
+}
+
+fn input(node: &Node, consensus: &swarm_consensus::Consensus) -> VoterInput {
+    let role = consensus.role().borrow().clone();
+    let peers = node.peers.current();
+    let view = node.roster.current();
+    let wanted = |id: &NodeId| role.voters.contains(id) || role.learners.contains(id);
+    let nodes = view.nodes.values().filter(|record| !record.is_gone || wanted(&record.id));
+    let nodes = nodes
+        .map(|record| {
+            let peer = peers.get(&record.id);
+            Candidate {
+                node: record.id,
+                standing: if record.is_gone {
+                    Standing::Left
+                } else if record.id == node.me {
+                    Standing::Alive
+                } else {
+                    standing(peer)
+                },
+                may_vote: record.may_vote,
+                zone: zone(node, record.id, peer),
+                fsync: None,
+                uptime: peer.map_or(Duration::ZERO, |peer| peer.since.elapsed()),
+                is_caught_up: role.caught_up.contains(&record.id),
+            }
+        })
+        .collect();
+    VoterInput { me: node.me, voters: role.voters, learners: role.learners, is_changing: role.is_changing, nodes }
+}
+
+fn zone(node: &Node, id: NodeId, peer: Option<&Peer>) -> Option<String> {
+    let meta = if id == node.me { Some(&node.settings.meta) } else { peer.and_then(|peer| peer.meta.as_ref()) };
+    meta.and_then(|meta| meta.labels.get("zone").cloned())
+}
+
+fn standing(peer: Option<&Peer>) -> Standing {
+    let Some(peer) = peer else { return Standing::Suspect };
+    match peer.health {
+        Health::Alive => Standing::Alive,
+        Health::Suspect | Health::Unknown => Standing::Suspect,
+        Health::Down => Standing::Down(peer.since.elapsed()),
+        Health::Left => Standing::Left,
+    }
+}

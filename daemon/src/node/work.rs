@@ -1,0 +1,270 @@
+//! The worker of this node: one task that owns [`Attempts`] and speaks with whoever leads.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use swarm_core::attempts::{Attempts, Output, Settings as AttemptSettings};
+use swarm_executors::{ExecEvent, Executor, Start};
+use swarm_proto::{
+    NodeId,
+    ledger::{End, Outcome},
+    peer::{FromWorker, Open, Report, ToWorker},
+    spec::Work,
+};
+use swarm_transport::{FrameRx, FrameTx, Plane};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    Node,
+    desk::{Desk, ToDesk},
+    env::Workshop,
+};
+
+/// Messages under way to the leader.
+const DEPTH: usize = 256;
+/// Between two tries to find a leader.
+const AGAIN: Duration = Duration::from_millis(50);
+/// How often free space and load are told.
+const LOAD_EVERY: Duration = Duration::from_secs(5);
+/// Events of executors taken in one turn.
+const TURN: usize = 1_024;
+
+/// A stream to the leader's desk, here or elsewhere.
+struct Link {
+    leader: NodeId,
+    to: mpsc::Sender<FromWorker>,
+    from: mpsc::UnboundedReceiver<ToWorker>,
+}
+
+struct Worker {
+    node: Arc<Node>,
+    attempts: Attempts,
+    executors: BTreeMap<&'static str, Arc<dyn Executor>>,
+    events: mpsc::UnboundedReceiver<ExecEvent>,
+    link: Option<Link>,
+    retry_at: Instant,
+    load_at: Instant,
+    stop: watch::Receiver<bool>,
+}
+
+/// Runs attempts until the node stops.
+pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: watch::Receiver<bool>) {
+    let boot = (node.clocks.boot)();
+    let mut attempts =
+        Attempts::new(node.me, life, node.settings.meta.clone(), AttemptSettings { lease: node.settings.timing.lease }, boot);
+    attempts.handle_recovered(workshop.recovered);
+    let executors = workshop.executors.into_iter().map(|executor| (executor.name(), executor)).collect();
+    let now = Instant::now();
+    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now, stop }.run().await;
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            self.carry_out().await;
+            let boot = (self.node.clocks.boot)();
+            let timer = self.attempts.poll_timeout().map(|(due, _)| Instant::now() + due.saturating_sub(boot));
+            let wake = [timer, Some(self.load_at), self.link.is_none().then_some(self.retry_at)].into_iter().flatten().min();
+            let wake = wake.unwrap_or(self.load_at);
+            tokio::select! {
+                biased;
+                _ = self.stop.wait_for(|stop| *stop) => return,
+                Some(event) = self.events.recv() => self.drain_events(event),
+                message = async { self.link.as_mut().expect("guarded").from.recv().await }, if self.link.is_some() => self.handle_message(message),
+                () = tokio::time::sleep_until(wake) => self.handle_wake().await,
+            }
+        }
+    }
+
+    fn drain_events(&mut self, first: ExecEvent) {
+        let boot = (self.node.clocks.boot)();
+        self.attempts.handle_event(first, boot);
+        for _ in 0..TURN {
+            match self.events.try_recv() {
+                Ok(event) => self.attempts.handle_event(event, boot),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn handle_message(&mut self, message: Option<ToWorker>) {
+        let boot = (self.node.clocks.boot)();
+        match message {
+            None | Some(ToWorker::NotLeader { .. }) => self.drop_link(),
+            Some(ToWorker::View(view)) => self.node.roster.merge(&view),
+            Some(message @ ToWorker::Welcome { .. }) => {
+                if let ToWorker::Welcome { view, term, .. } = &message {
+                    self.node.roster.merge(view);
+                    if let Some(link) = &self.link {
+                        self.node.peers.hint_leader(*term, link.leader);
+                    }
+                }
+                self.attempts.handle_to_worker(message, boot);
+            }
+            Some(message) => self.attempts.handle_to_worker(message, boot),
+        }
+    }
+
+    fn drop_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            tracing::debug!(leader = %link.leader, "the stream to the leader ended");
+            self.retry_at = Instant::now() + AGAIN;
+            self.attempts.handle_leader_gone((self.node.clocks.boot)());
+        }
+    }
+
+    async fn handle_wake(&mut self) {
+        let boot = (self.node.clocks.boot)();
+        self.attempts.handle_timeout(boot);
+        let now = Instant::now();
+        if self.load_at <= now {
+            self.load_at = now + LOAD_EVERY;
+            self.attempts.handle_load((self.node.settings.load)());
+        }
+        if self.link.is_none() && self.retry_at <= now {
+            self.retry_at = now + AGAIN;
+            self.link = connect(&self.node).await;
+            if self.link.is_some() {
+                self.attempts.handle_leader(boot);
+            }
+        }
+    }
+
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.attempts.poll_output() {
+            match output {
+                Output::Send(message) => {
+                    if let Some(link) = &self.link
+                        && link.to.send(message).await.is_err()
+                    {
+                        self.drop_link();
+                    }
+                }
+                Output::Start(start) => self.start(start),
+                Output::Kill { task, fence, end } => self.executors.values().for_each(|executor| executor.kill(task, fence, end.clone())),
+                Output::Forget { task, fence } => self.executors.values().for_each(|executor| executor.forget(task, fence)),
+                Output::LeaseUntil(until) => self.executors.values().for_each(|executor| executor.lease_until(until)),
+            }
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        let name = executor_of(&start.spec.work);
+        if let Some(executor) = self.executors.get(name) {
+            executor.start(start);
+            return;
+        }
+        let at = (self.node.clocks.wall)();
+        let why = format!("the executor '{name}' is not enabled on {}", self.node.settings.meta.name);
+        let outcome = Outcome { end: End::Refused(why), started: at, ended: at, output: None };
+        self.attempts.handle_event(ExecEvent::Ended { task: start.task, fence: start.fence, outcome }, (self.node.clocks.boot)());
+    }
+}
+
+fn executor_of(work: &Work) -> &'static str {
+    match work {
+        Work::Noop => "noop",
+        Work::Exec(_) => "exec",
+    }
+}
+
+/// A stream to the desk of whoever leads, if that can be had now.
+async fn connect(node: &Arc<Node>) -> Option<Link> {
+    if let Some(desk) = node.desk.current() {
+        let (to, requests) = mpsc::channel(DEPTH);
+        let (answers, from) = mpsc::unbounded_channel();
+        tokio::spawn(serve_desk(node.clone(), desk, node.me, requests, answers));
+        return Some(Link { leader: node.me, to, from });
+    }
+    let leader = node.peers.leader().1.filter(|leader| *leader != node.me)?;
+    let connection = node.control.get(Plane::Control, &node.roster.dial_control(leader)?).await.ok()?;
+    let (tx, rx) = connection.open(&Open::Work).await.ok()?;
+    let (to, requests) = mpsc::channel(DEPTH);
+    let (answers, from) = mpsc::unbounded_channel();
+    tokio::spawn(send_all(tx, requests));
+    tokio::spawn(receive_all(rx, answers));
+    Some(Link { leader, to, from })
+}
+
+async fn send_all(mut tx: FrameTx, mut messages: mpsc::Receiver<FromWorker>) {
+    while let Some(message) = messages.recv().await {
+        if tx.send(&message).await.is_err() {
+            return;
+        }
+    }
+    let _ = tx.finish();
+}
+
+async fn receive_all(mut rx: FrameRx, messages: mpsc::UnboundedSender<ToWorker>) {
+    while let Ok(Some(message)) = rx.recv::<ToWorker>().await {
+        if messages.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+/// Carries a worker's messages to the desk of this node. The first one must be its report.
+async fn serve_desk(
+    node: Arc<Node>,
+    desk: Desk,
+    worker: NodeId,
+    mut messages: mpsc::Receiver<FromWorker>,
+    answers: mpsc::UnboundedSender<ToWorker>,
+) {
+    let session = node.next_stream();
+    let Some(FromWorker::Report(report)) = messages.recv().await else { return };
+    if !is_own(&report, worker) || desk.send(ToDesk::Worker { session, report, tx: answers }).await.is_err() {
+        return;
+    }
+    while let Some(message) = messages.recv().await {
+        let own = match &message {
+            FromWorker::Report(report) => is_own(report, worker),
+            FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_) => true,
+        };
+        if !own || desk.send(ToDesk::FromWorker { node: worker, session, message }).await.is_err() {
+            break;
+        }
+    }
+    let _ = desk.send(ToDesk::WorkerGone { node: worker, session }).await;
+}
+
+/// A worker speaks for its own node only.
+fn is_own(report: &Report, worker: NodeId) -> bool {
+    report.node == worker
+}
+
+/// Serves another node's worker at the desk of this node.
+pub(crate) async fn serve(node: Arc<Node>, worker: NodeId, mut tx: FrameTx, mut rx: FrameRx) {
+    let Some(desk) = node.desk.current() else {
+        let hint = node.peers.leader().1.filter(|leader| *leader != node.me);
+        if tx.send(&ToWorker::NotLeader { hint }).await.is_ok() {
+            let _ = tx.finish();
+        }
+        return;
+    };
+    let (to, requests) = mpsc::channel(DEPTH);
+    let (answers, mut from) = mpsc::unbounded_channel::<ToWorker>();
+    let desk_side = tokio::spawn(serve_desk(node, desk, worker, requests, answers));
+    let send = async move {
+        while let Some(message) = from.recv().await {
+            for part in super::split::to_worker(message) {
+                if tx.send(&part).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let _ = tx.finish();
+    };
+    let receive = async move {
+        while let Ok(Some(message)) = rx.recv::<FromWorker>().await {
+            if to.send(message).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::pin!(send, receive);
+    tokio::select! { biased; () = &mut send => {}, () = &mut receive => {} }
+    drop(desk_side);
+}
