@@ -94,6 +94,24 @@ pub fn main(dir: &Path) -> Result<(), KeeperError> {
     served
 }
 
+/// Ends the keeper of `dir` and every task it has, at once. For whoever throws a state directory away.
+pub fn end(dir: &Path) {
+    let is_held = || {
+        let file = File::options().write(true).open(dir.join(LOCK));
+        file.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
+    };
+    // the pid is the keeper's for as long as it holds the lock
+    let pid = fs::read_to_string(dir.join(LOCK)).ok().and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid.filter(|_| is_held()) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    if dir.join(LOCK).exists()
+        && let Ok(id) = keeper_id(dir)
+    {
+        tree::kill_orphans(&id);
+    }
+}
+
 fn lock(dir: &Path) -> Result<File, KeeperError> {
     let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(system("opening the lock"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
