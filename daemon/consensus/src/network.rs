@@ -1,0 +1,288 @@
+//! What the engine says to other voters.
+//!
+//! ```text
+//! replication   one stream a follower, appends pipelined, answers in order        Open::RaftAppend, plane Raft
+//! heartbeats    a stream of their own, so they never wait behind large appends    Open::Raft(Heartbeats), plane Raft
+//! votes         one stream a question                                             Open::Raft(..), plane Raft
+//! snapshots     in frames                                                         Open::Snapshot, plane Bulk
+//! ```
+
+use std::{future::Future, io, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    Stream, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use openraft::{
+    EmptyNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use serde::Serialize;
+use swarm_proto::{NodeId, peer::Open};
+use swarm_transport::Plane;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::{
+    engine::{Snapshot, Types, Vote},
+    link::{Links, Rx, Tx},
+    wire::{Answer, Append, Appended, Call, Format, Installed, Meta, Question, SnapshotHead},
+};
+
+/// Makes a client for each follower.
+pub(crate) struct Network {
+    pub(crate) links: Links,
+    /// How long a follower may owe an answer to an append before the stream is given up.
+    pub(crate) patience: Duration,
+}
+
+/// One follower.
+pub(crate) struct Client {
+    links: Links,
+    target: NodeId,
+    patience: Duration,
+    /// Of a client that sends heartbeats: its stream, kept from one to the next.
+    heartbeats: Option<Option<(Tx, Rx)>>,
+}
+
+impl Network {
+    fn client(&self, target: u64, heartbeats: Option<Option<(Tx, Rx)>>) -> Client {
+        Client { links: self.links.clone(), target: NodeId(target), patience: self.patience, heartbeats }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Client {
+        self.client(target, None)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &EmptyNode) -> Client {
+        self.client(target, Some(None))
+    }
+}
+
+/// Makes the engine wait a little before it tries again.
+fn unreachable(error: &io::Error) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn network(error: &io::Error) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(error))
+}
+
+pub(crate) fn question(call: Call) -> Open {
+    Open::Raft(encode(&Question { format: Format, call }))
+}
+
+fn encode<T: Serialize>(message: &T) -> Bytes {
+    postcard::to_stdvec(message).expect("our messages have nothing that postcard cannot write").into()
+}
+
+type Appends<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
+impl Client {
+    /// Asks a question on a stream of its own.
+    async fn ask(&self, call: Call, limit: Duration) -> Result<Answer, RPCError<Types>> {
+        let asked = async {
+            let (mut tx, mut rx) = self.links.open(self.target, Plane::Raft, &question(call)).await?;
+            tx.finish()?;
+            rx.answer().await
+        };
+        match timeout(limit, asked).await {
+            Ok(Ok(Answer::Stopped(why))) => Err(unreachable(&io::Error::other(why))),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(unreachable(&error)),
+            Err(_) => Err(network(&io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    async fn ask_vote(&self, call: Call, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.ask(call, option.hard_ttl()).await? {
+            Answer::Voted(voted) => Ok(voted.into()),
+            other @ (Answer::Handover(_) | Answer::Stopped(_)) => Err(odd(&other)),
+        }
+    }
+
+    /// One heartbeat on the kept stream. When this is dropped by a time-out the stream goes with it.
+    async fn beat(&mut self, request: &AppendEntriesRequest<Types>) -> io::Result<StreamAppendResult<Types>> {
+        let kept = self.heartbeats.as_mut().and_then(Option::take);
+        let (mut tx, mut rx) = match kept {
+            Some(stream) => stream,
+            None => self.links.open(self.target, Plane::Raft, &question(Call::Heartbeats)).await?,
+        };
+        tx.send(&Append::from(request)).await?;
+        let answer: Appended = rx.answer().await?;
+        self.heartbeats = Some(Some((tx, rx)));
+        Ok(answer.into())
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> io::Result<Vote> {
+        let head = SnapshotHead { format: Format, vote: (&vote).into(), meta: Meta::new(&snapshot.meta, &snapshot.snapshot) };
+        let (mut tx, mut rx) = self.links.open(self.target, Plane::Bulk, &Open::Snapshot(encode(&head))).await?;
+        for part in snapshot.snapshot.chunks(PART) {
+            tx.send(&snapshot.snapshot.slice_ref(part)).await?;
+        }
+        tx.finish()?;
+        match rx.answer().await? {
+            Installed::Vote(vote) => Ok(vote.into()),
+            Installed::Refused(why) => Err(io::Error::other(why)),
+        }
+    }
+}
+
+/// Bytes of a snapshot in one frame.
+const PART: usize = 256 << 10;
+
+fn odd(answer: &Answer) -> RPCError<Types> {
+    unreachable(&io::Error::new(io::ErrorKind::InvalidData, format!("an answer to another question: {answer:?}")))
+}
+
+impl RaftNetworkV2<Types> for Client {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let mut answers = RaftNetworkV2::stream_append(self, Box::pin(stream::iter([request])), option).await?;
+        match answers.next().await {
+            Some(Ok(Ok(_))) => Ok(AppendEntriesResponse::Success),
+            Some(Ok(Err(StreamAppendError::Conflict(_)))) => Ok(AppendEntriesResponse::Conflict),
+            Some(Ok(Err(StreamAppendError::HigherVote(vote)))) => Ok(AppendEntriesResponse::HigherVote(vote)),
+            Some(Err(error)) => Err(error),
+            None => Err(network(&io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn stream_append<'s, S>(&'s mut self, mut input: S, option: RPCOption) -> BoxFuture<'s, Result<Appends<'s>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.heartbeats.is_some() {
+                let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
+                let answer = self.beat(&request).await.map_err(|e| unreachable(&e))?;
+                return Ok(stream::iter([Ok(answer)]).boxed());
+            }
+            let opened = timeout(option.hard_ttl().max(self.patience), self.links.open(self.target, Plane::Raft, &Open::RaftAppend));
+            let (tx, rx) = match opened.await {
+                Ok(opened) => opened.map_err(|e| unreachable(&e))?,
+                Err(_) => return Err(unreachable(&io::ErrorKind::TimedOut.into())),
+            };
+            let pipe = Pipe { input: Some(input), tx, rx, owed: 0, patience: self.patience, deadline: Instant::now() };
+            Ok(stream::unfold(Some(pipe), |pipe| async move { pipe?.next().await }).boxed())
+        })
+    }
+
+    async fn vote(&mut self, request: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(Call::Vote((&request).into()), option).await
+    }
+
+    async fn pre_vote(&mut self, request: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(Call::PreVote((&request).into()), option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => Err(StreamingError::Unreachable(Unreachable::new(&error))),
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.ask(Call::Handover((&request).into()), option.hard_ttl()).await? {
+            Answer::Handover(Ok(())) => Ok(Ok(())),
+            Answer::Handover(Err(why)) => Err(network(&io::Error::other(why))),
+            other @ (Answer::Voted(_) | Answer::Stopped(_)) => Err(odd(&other)),
+        }
+    }
+}
+
+/// A replication stream: requests go out as they come, answers come back in their order.
+struct Pipe<S> {
+    input: Option<S>,
+    tx: Tx,
+    rx: Rx,
+    /// Answers that have not come.
+    owed: usize,
+    patience: Duration,
+    /// When the next of them is overdue.
+    deadline: Instant,
+}
+
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
+    /// The next answer, and the pipe while it is of use.
+    async fn next(mut self) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
+        loop {
+            let (is_owing, deadline) = (self.owed > 0, self.deadline);
+            let Self { input, tx, rx, .. } = &mut self;
+            tokio::select! {
+                biased;
+                answer = rx.recv::<Appended>() => match answer {
+                    Ok(Some(answer)) => {
+                        self.owed = self.owed.saturating_sub(1);
+                        self.deadline = Instant::now() + self.patience;
+                        let is_over = !matches!(answer, Appended::Matches(_));
+                        return Some((Ok(answer.into()), (!is_over).then_some(self)));
+                    }
+                    Ok(None) if !is_owing => return None,
+                    Ok(None) => return Some((Err(network(&io::ErrorKind::UnexpectedEof.into())), None)),
+                    Err(error) => return Some((Err(unreachable(&error)), None)),
+                },
+                () = sleep_until(deadline), if is_owing => {
+                    return Some((Err(network(&io::ErrorKind::TimedOut.into())), None));
+                }
+                sent = tx.flush(), if tx.is_full() => if let Err(error) = sent {
+                    return Some((Err(unreachable(&error)), None));
+                },
+                request = next_of(input), if input.is_some() && !tx.is_full() => {
+                    if let Err(error) = self.put(request) {
+                        return Some((Err(unreachable(&error)), None));
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, request: Option<AppendEntriesRequest<Types>>) -> io::Result<()> {
+        let Some(request) = request else {
+            self.input = None;
+            return self.tx.finish();
+        };
+        if self.owed == 0 {
+            self.deadline = Instant::now() + self.patience;
+        }
+        self.owed += 1;
+        self.tx.feed(&Append::from(&request))
+    }
+}
+
+async fn next_of<S: Stream + Unpin>(input: &mut Option<S>) -> Option<S::Item> {
+    match input {
+        Some(input) => input.next().await,
+        None => None,
+    }
+}

@@ -1,0 +1,216 @@
+//! What this voter is now, for everybody in the process; and the watch over it: a stalled disk gives leadership up, a log that
+//! has grown asks for a snapshot, hashes are compared with the followers'.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use openraft::{ServerState, async_runtime::watch::WatchReceiver as _, metrics::RaftMetrics};
+use swarm_proto::{LogIndex, NodeId, Term};
+use swarm_transport::Plane;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    consensus::Inner,
+    engine::{Types, ledger_index},
+    health::{Fatal, GIVE_UP, TOLERATED},
+    network,
+    wire::Call,
+};
+
+/// What a voter knows of the leader and the voters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    pub term: Term,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// Whether it is this node, and its disk answers.
+    pub is_leader: bool,
+    /// Both sets while they change.
+    pub voters: BTreeSet<NodeId>,
+    /// Those who hold the log and do not vote.
+    pub learners: BTreeSet<NodeId>,
+    /// The last entry applied here.
+    pub applied: LogIndex,
+}
+
+/// How often the watch looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// Looks between two comparisons of hashes.
+const COMPARE_EVERY: u32 = 4;
+/// How long after the first try to hand over a stalled leader just falls silent.
+const HANDOVER: Duration = Duration::from_secs(1);
+/// How long a hash may take to be told.
+const TELL: Duration = Duration::from_secs(1);
+/// Bytes of log after which a snapshot is due, however few entries they are; twice the last snapshot when that is more, so that
+/// a large ledger is not written again and again.
+const SNAPSHOT_BYTES: usize = 64 << 20;
+/// Bytes of log kept behind a snapshot for followers that lag.
+const KEEP_BYTES: usize = 16 << 20;
+
+pub(crate) fn role_of(metrics: &RaftMetrics<Types>, is_stalled: bool) -> Role {
+    let is_running = metrics.running_state.is_ok();
+    let is_leader = is_running && !is_stalled && metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
+    let leader = metrics.current_leader.filter(|id| is_running && (is_leader || *id != metrics.id));
+    Role {
+        term: Term(metrics.current_term),
+        leader: leader.map(NodeId),
+        is_leader,
+        voters: metrics.membership_config.voter_ids().map(NodeId).collect(),
+        learners: metrics.membership_config.membership().learner_ids().map(NodeId).collect(),
+        applied: metrics.last_applied.as_ref().map_or(LogIndex(0), ledger_index),
+    }
+}
+
+/// The voter that has most of the log, other than this node: who can lead next without waiting.
+pub(crate) fn choose_successor(metrics: &RaftMetrics<Types>) -> Option<u64> {
+    let replication = metrics.replication.as_ref()?;
+    let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().filter(|id| *id != metrics.id).collect();
+    let reached = |id: &u64| replication.get(id).and_then(|r| r.as_ref()).map(|id| id.index);
+    voters.into_iter().filter(|id| reached(id).is_some()).max_by_key(|id| (reached(id), std::cmp::Reverse(*id)))
+}
+
+/// State of the watch.
+struct Watch {
+    inner: Arc<Inner>,
+    role: watch::Sender<Role>,
+    looks: u32,
+    /// The last hash that was told.
+    told: Option<LogIndex>,
+    /// When a stall of the disk was first seen while leading.
+    handing_over: Option<Instant>,
+    was_stalled: bool,
+    snapshot_asked: Option<Instant>,
+}
+
+/// Runs until the engine stops.
+pub(crate) async fn run(inner: Arc<Inner>, role: watch::Sender<Role>) {
+    let mut metrics = inner.raft.metrics();
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut fatal = inner.vitals.fatal();
+    let mut watch = Watch { inner, role, looks: 0, told: None, handing_over: None, was_stalled: false, snapshot_asked: None };
+    loop {
+        let now = metrics.borrow_watched().clone();
+        watch.publish(&now);
+        if let Err(error) = &now.running_state {
+            if !watch.inner.is_stopping() {
+                watch.inner.vitals.fail(Fatal::Engine(error.to_string()));
+            }
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = metrics.changed() => if changed.is_err() {
+                return;
+            },
+            () = diverged(&mut fatal) => {
+                // neither votes nor acknowledges any more
+                watch.inner.stop_engine().await;
+                watch.publish(&metrics.borrow_watched().clone());
+                return;
+            }
+            _ = look.tick() => watch.look(&now).await,
+        }
+    }
+}
+
+async fn diverged(fatal: &mut watch::Receiver<Option<Fatal>>) {
+    // the sender lives as long as the watch
+    let _ = fatal.wait_for(|f| matches!(f, Some(Fatal::Diverged { .. }))).await;
+}
+
+impl Watch {
+    fn publish(&self, metrics: &RaftMetrics<Types>) {
+        let new = role_of(metrics, self.inner.vitals.stall().is_some());
+        self.role.send_if_modified(|role| {
+            let has_changed = *role != new;
+            if has_changed {
+                *role = new;
+            }
+            has_changed
+        });
+    }
+
+    async fn look(&mut self, metrics: &RaftMetrics<Types>) {
+        self.looks += 1;
+        self.judge_stall(metrics).await;
+        if self.role.borrow().is_leader && self.looks.is_multiple_of(COMPARE_EVERY) {
+            self.tell_hash();
+        }
+        self.bound_log().await;
+    }
+
+    /// A log that does not answer must not lead: heartbeats go on without the disk, so nobody else would notice.
+    async fn judge_stall(&mut self, metrics: &RaftMetrics<Types>) {
+        let stall = self.inner.vitals.stall();
+        if let Some(long) = stall.filter(|d| *d > GIVE_UP) {
+            self.inner.vitals.fail(Fatal::Stalled(long));
+        }
+        let settings = self.inner.raft.runtime_config();
+        if stall.is_none() {
+            if std::mem::take(&mut self.was_stalled) {
+                settings.elect(true);
+                settings.heartbeat(true);
+                self.handing_over = None;
+            }
+            return;
+        }
+        if !std::mem::replace(&mut self.was_stalled, true) {
+            tracing::warn!("the log's disk has not answered for {} s; this node does not lead until it does", TOLERATED.as_secs());
+            settings.elect(false);
+        }
+        if metrics.state != ServerState::Leader {
+            return;
+        }
+        match self.handing_over {
+            None => {
+                self.handing_over = Some(Instant::now());
+                if let Some(to) = choose_successor(metrics) {
+                    // an engine that is gone needs no handover
+                    let _ = self.inner.raft.trigger().transfer_leader(to).await;
+                }
+            }
+            Some(since) if since.elapsed() > HANDOVER => settings.heartbeat(false),
+            Some(_) => {}
+        }
+    }
+
+    /// Tells each other voter what our ledger's hash was at the last mark.
+    fn tell_hash(&mut self) {
+        let Some((index, hash)) = self.inner.machine.mark().filter(|(index, _)| Some(*index) != self.told) else { return };
+        self.told = Some(index);
+        let me = self.inner.me;
+        for voter in self.role.borrow().voters.iter().copied().filter(|v| *v != me) {
+            let links = self.inner.links.clone();
+            tokio::spawn(async move {
+                let open = network::question(Call::Hash { node: me, index, hash });
+                // told again at the next mark
+                if let Ok(Ok((mut tx, _rx))) = timeout(TELL, links.open(voter, Plane::Raft, &open)).await {
+                    let _ = tx.finish();
+                }
+            });
+        }
+    }
+
+    async fn bound_log(&mut self) {
+        let saved = self.inner.machine.saved();
+        let covered = saved.and_then(|s| s.last).map_or(0, |id| id.index + 1);
+        let limit = SNAPSHOT_BYTES.max(saved.map_or(0, |s| s.bytes.saturating_mul(2)));
+        let bytes = self.inner.store.with(|log| log.bytes());
+        if bytes <= limit.min(KEEP_BYTES) {
+            return;
+        }
+        let fresh = self.inner.store.with(|log| log.bytes_from(covered));
+        if fresh > limit && self.snapshot_asked.is_none_or(|t| t.elapsed() > TOLERATED) {
+            self.snapshot_asked = Some(Instant::now());
+            let _ = self.inner.raft.trigger().snapshot().await;
+        }
+        if bytes - fresh > KEEP_BYTES
+            && let Some(upto) = self.inner.store.with(|log| log.index_to_keep(covered, KEEP_BYTES))
+        {
+            let _ = self.inner.raft.trigger().purge_log(upto).await;
+        }
+    }
+}
