@@ -1,0 +1,193 @@
+//! What can be typed. Each verb's own words stand with the verb; what they mean is said there too.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{output::Format, verb};
+
+/// The whole command line.
+#[derive(Parser, Debug)]
+#[command(
+    name = "swarmctl",
+    version,
+    about = "Run work on a swarm of your own machines, and see how it goes",
+    after_help = "Exit codes: 0 came true, 1 the asked thing failed, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,\n\
+                  7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 125 for failures of its own.",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every verb takes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The daemon's socket
+    #[arg(long, global = true, env = "SWARM_SOCKET", value_name = "PATH", hide_env_values = true)]
+    pub socket: Option<PathBuf>,
+    /// How data is shown
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(help = "How data is shown: table, wide, json, jsonl")]
+    pub output: Format,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run one command on the swarm as if it ran here
+    Run(verb::run::Args),
+    /// Submit jobs: a command, an array of them, or a job file
+    Submit(verb::submit::Args),
+    /// The swarm and this node's peers at a glance
+    Status,
+    /// Look at tasks, one by one
+    #[command(subcommand)]
+    Task(verb::task::Verb),
+    /// Look at jobs as a whole
+    #[command(subcommand)]
+    Job(verb::job::Verb),
+    /// Look at nodes, and decide which get work
+    #[command(subcommand)]
+    Node(verb::node::Verb),
+    /// Who decides
+    #[command(subcommand)]
+    Leader(verb::leader::Verb),
+    /// What happened
+    #[command(subcommand)]
+    Event(verb::event::Verb),
+    /// Look at the daemon's configuration; needs no daemon
+    #[command(subcommand)]
+    Config(verb::config::Verb),
+    /// Print completions for a shell
+    Completion(verb::completion::Args),
+    /// Versions of swarmctl and of the daemon
+    Version,
+}
+
+/// Flags of waiting.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WaitArgs {
+    /// Give up after this time, such as 30s, with exit code 124
+    #[arg(long, value_name = "TIME", value_parser = crate::words::span::parse)]
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// Flags of lists.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ListArgs {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+/// `--watch`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct WatchArgs {
+    /// Stay, and print each one again when it changes; always as JSON lines
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_every_verb() {
+        insta::assert_snapshot!(Cli::command().term_width(120).render_help().to_string(), @"");
+    }
+
+    #[test]
+    fn help_of_submit_describes_the_job_file() {
+        let mut cli = Cli::command().term_width(120);
+        let submit = cli.find_subcommand_mut("submit").unwrap().clone().term_width(120);
+        insta::assert_snapshot!(submit.clone().render_long_help().to_string(), @"");
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn all_that_is_promised_can_be_typed() {
+        for line in [
+            "swarmctl run true",
+            "swarmctl run -- ls -l",
+            "swarmctl run --cores 2 ls -l --cores",
+            "swarmctl submit job.toml",
+            "swarmctl submit -",
+            "swarmctl submit -- echo {}",
+            "swarmctl submit --array 0-999 --wait --progress --key k --name n --timeout 30s --retries 3:exit --on-partition stop -- echo {}",
+            "swarmctl submit --array @items --at-most-once --cores 0.5 --memory 512MiB --disk 1GiB --gpus 1 --resource l=1 -- cat {}",
+            "swarmctl submit --label k=v --env K=V --stdin - --cwd /tmp job.json -o json",
+            "swarmctl status",
+            "swarmctl task list j17 --state failed --limit 5 --after j17.3 --watch",
+            "swarmctl task show j17.3 -o wide",
+            "swarmctl task explain j17",
+            "swarmctl task logs j17.3 -f --stderr",
+            "swarmctl task result j17.3",
+            "swarmctl task wait j17.3 --timeout 5s",
+            "swarmctl task cancel j17.3 j17.4",
+            "swarmctl task retry j17.3",
+            "swarmctl job list --open --before j9",
+            "swarmctl job show j17",
+            "swarmctl job wait j17 --timeout 5s --progress",
+            "swarmctl job cancel j17",
+            "swarmctl job retry j17",
+            "swarmctl node list --watch",
+            "swarmctl node show pi4",
+            "swarmctl node cordon n3",
+            "swarmctl node uncordon n3",
+            "swarmctl node drain n3 --no-wait",
+            "swarmctl node drain n3 --timeout 5m",
+            "swarmctl leader show",
+            "swarmctl leader resign",
+            "swarmctl event list --from 120",
+            "swarmctl event follow --from 120.3 -o jsonl",
+            "swarmctl config check",
+            "swarmctl config explain swarmd.toml -o json",
+            "swarmctl completion bash",
+            "swarmctl version --socket /tmp/s",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            "swarmctl",
+            "swarmctl run",
+            "swarmctl submit",
+            "swarmctl submit job.toml -- echo",
+            "swarmctl submit --array 9-5 -- echo",
+            "swarmctl task show 17",
+            "swarmctl task logs j1 --stdout --stderr",
+            "swarmctl task list --limit 0",
+            "swarmctl task list --state odd",
+            "swarmctl job show j17.3",
+            "swarmctl node drain n3 --no-wait --timeout 5s",
+            "swarmctl event list --from x",
+            "swarmctl status -o yaml",
+            "swarmctl completion cobol",
+        ] {
+            assert_eq!(parse(line).err().map(|e| e.exit_code()), Some(2), "{line}");
+        }
+    }
+}

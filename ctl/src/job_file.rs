@@ -1,0 +1,294 @@
+//! Job files: the same keys in TOML, in JSON and as JSON lines. Described to people in `swarmctl submit --help` ([`HELP`]).
+//!
+//! Keys are those of the API's submit line, so that what one takes the other takes too; beside them stand the forms that a person
+//! would rather write: `timeout = "30s"`, `memory = "512MiB"`, `array = "0-999"`, `retries = "3:exit"`.
+
+use std::{collections::BTreeMap, io::Read as _, path::Path};
+
+use serde::Deserialize;
+use swarm_proto::{
+    api::{ArrayRequest, SubmitRequest, Text},
+    spec::{Cause, OnPartition},
+};
+
+use crate::{
+    failure::{Failure, Outcome},
+    spec::millis,
+    words::{array, retries, span},
+};
+
+/// The format, for `--help`.
+pub const HELP: &str = r#"JOB FILE
+  TOML (one job, or several as [[job]]), JSON (one job or a list), or JSON lines; - reads standard input.
+
+    argv = ["sha256sum", "{}"]      # program and arguments; {} is the item, {{}} a literal {}
+    array = "0-999"                 # or "@items.txt", or ["a.txt", "b.txt"]
+    name = "checksums"
+    key = "2024-06-01"              # idempotency: the same key is the same job for 24 h
+    env = { LANG = "C" }
+    stdin = "text"                  # at most 64 KiB
+    cwd = "/srv/data"
+    cores = 0.5
+    memory = "512MiB"
+    disk = "1GiB"
+    gpus = 0
+    resources = { licence = 1 }
+    labels = { zone = "attic" }
+    timeout = "30s"
+    retries = "3:exit,timeout"      # or 3, or { exit = 3 }
+    on_partition = "replace"        # or "stop", "wait"
+    patience = "10s"
+    at_most_once = false
+
+  Flags win over the file. Only argv is required."#;
+
+/// One job as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Written {
+    id: String,
+    key: Option<String>,
+    name: Option<String>,
+    noop: bool,
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    stdin: Option<Input>,
+    cwd: Option<String>,
+    array: Option<ArrayForm>,
+    cores: Option<f64>,
+    memory: Option<Size>,
+    disk: Option<Size>,
+    gpus: Option<u32>,
+    resources: BTreeMap<String, u64>,
+    labels: BTreeMap<String, String>,
+    timeout: Option<String>,
+    timeout_ms: Option<u64>,
+    retries: Option<RetriesForm>,
+    on_partition: Option<OnPartition>,
+    at_most_once: bool,
+    patience: Option<String>,
+    patience_ms: Option<u64>,
+    follow: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a string, {utf8 = ..} or {base64 = ..} is wanted")]
+enum Input {
+    Plain(String),
+    Text(Text),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "\"0-999\", \"@file\", a list of items, or {first = .., count = ..} is wanted")]
+enum ArrayForm {
+    Word(String),
+    Items(Vec<String>),
+    Request(ArrayRequest),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a number of bytes or a size such as \"512MiB\" is wanted")]
+enum Size {
+    Bytes(u64),
+    Word(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a number, \"N:CAUSES\", or {cause = N} is wanted")]
+enum RetriesForm {
+    Times(u16),
+    Word(String),
+    ByCause(BTreeMap<Cause, u16>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Several {
+    job: Vec<Written>,
+}
+
+/// The jobs of a file, in its order; `-` is standard input.
+pub fn read(path: &Path) -> Outcome<Vec<SubmitRequest>> {
+    let name = path.display().to_string();
+    let refuse = |why: String| Failure::usage("the job file cannot be used", format!("{name}: {why}"));
+    let mut text = String::new();
+    if name == "-" {
+        std::io::stdin().read_to_string(&mut text).map_err(|e| refuse(e.to_string()))?;
+    } else {
+        text = std::fs::read_to_string(path).map_err(|e| refuse(e.to_string()))?;
+    }
+    let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
+    parse(&text, kind).map_err(refuse)
+}
+
+/// By the file's ending; without a telling one, JSON is what begins with a brace.
+fn parse(text: &str, kind: &str) -> Result<Vec<SubmitRequest>, String> {
+    let is_json = match kind {
+        "json" | "jsonl" | "ndjson" => true,
+        "toml" => false,
+        _ => text.trim_start().starts_with('{'),
+    };
+    let written = if is_json { json(text)? } else { toml(text)? };
+    if written.is_empty() {
+        return Err("there is no job in it".into());
+    }
+    let count = written.len();
+    let name = |i: usize, why: String| if count == 1 { why } else { format!("job {}: {why}", i + 1) };
+    written.into_iter().enumerate().map(|(i, job)| job.into_request().map_err(|why| name(i, why))).collect()
+}
+
+fn toml(text: &str) -> Result<Vec<Written>, String> {
+    let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+    let said = |e: toml::de::Error| e.to_string().trim_end().to_owned();
+    if table.contains_key("job") {
+        toml::from_str::<Several>(text).map(|several| several.job).map_err(said)
+    } else {
+        toml::from_str::<Written>(text).map(|job| vec![job]).map_err(said)
+    }
+}
+
+fn json(text: &str) -> Result<Vec<Written>, String> {
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map_err(|e| e.to_string());
+    }
+    serde_json::Deserializer::from_str(text).into_iter().collect::<Result<_, _>>().map_err(|e| e.to_string())
+}
+
+impl Written {
+    fn into_request(self) -> Result<SubmitRequest, String> {
+        let span_ms = |key: &str, word: Option<String>, ms: Option<u64>| match word {
+            Some(_) if ms.is_some() => Err(format!("{key} and {key}_ms are both given")),
+            Some(word) => span::parse(&word).map(|span| Some(millis(span))).map_err(|why| format!("{key}: {why}")),
+            None => Ok(ms),
+        };
+        Ok(SubmitRequest {
+            id: self.id,
+            key: self.key,
+            name: self.name,
+            noop: self.noop,
+            argv: self.argv,
+            env: self.env,
+            stdin: self.stdin.map(Input::into_text),
+            cwd: self.cwd,
+            array: self.array.map(ArrayForm::into_request).transpose().map_err(|why| format!("array: {why}"))?,
+            cores: self.cores,
+            memory: size("memory", self.memory)?,
+            disk: size("disk", self.disk)?,
+            gpus: self.gpus,
+            resources: self.resources,
+            labels: self.labels,
+            timeout_ms: span_ms("timeout", self.timeout, self.timeout_ms)?,
+            retries: self.retries.map(RetriesForm::into_map).transpose().map_err(|why| format!("retries: {why}"))?.unwrap_or_default(),
+            on_partition: self.on_partition,
+            at_most_once: self.at_most_once,
+            patience_ms: span_ms("patience", self.patience, self.patience_ms)?,
+            follow: self.follow,
+        })
+    }
+}
+
+fn size(key: &str, form: Option<Size>) -> Result<Option<u64>, String> {
+    match form {
+        None => Ok(None),
+        Some(Size::Bytes(bytes)) => Ok(Some(bytes)),
+        Some(Size::Word(word)) => mesh_config::parse_bytes(&word).map(Some).map_err(|why| format!("{key}: {why}")),
+    }
+}
+
+impl Input {
+    fn into_text(self) -> Text {
+        match self {
+            Self::Plain(text) => Text::Utf8(text),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl ArrayForm {
+    fn into_request(self) -> Result<ArrayRequest, String> {
+        match self {
+            Self::Word(word) => array::parse(&word)?.into_request(),
+            Self::Items(items) => Ok(ArrayRequest { first: 0, count: None, items }),
+            Self::Request(request) => Ok(request),
+        }
+    }
+}
+
+impl RetriesForm {
+    fn into_map(self) -> Result<BTreeMap<Cause, u16>, String> {
+        match self {
+            Self::Times(times) => Ok(Cause::ALL.into_iter().map(|cause| (cause, times)).collect()),
+            Self::Word(word) => retries::parse(&word),
+            Self::ByCause(map) => Ok(map),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOML: &str = r#"
+argv = ["sha256sum", "{}"]
+array = "5-9"
+env = { LANG = "C" }
+stdin = "text"
+cores = 2
+memory = "512MiB"
+disk = 1024
+timeout = "30s"
+retries = { exit = 3 }
+on_partition = "stop"
+"#;
+
+    #[test]
+    fn toml_and_json_say_the_same() {
+        let from_toml = parse(TOML, "toml").unwrap();
+        let json = r#"{"argv": ["sha256sum", "{}"], "array": {"first": 5, "count": 5}, "env": {"LANG": "C"}, "stdin": {"utf8": "text"},
+            "cores": 2, "memory": 536870912, "disk": "1KiB", "timeout_ms": 30000, "retries": "3:exit", "on_partition": "stop"}"#;
+        assert_eq!(from_toml, parse(json, "json").unwrap());
+        assert_eq!(from_toml, parse(json, "").unwrap());
+    }
+
+    #[test]
+    fn a_line_of_the_api_is_a_job() {
+        let mut request = parse(TOML, "toml").unwrap().remove(0);
+        request.id = "7".into();
+        let lines = format!("{0}\n{0}\n", serde_json::to_string(&request).unwrap());
+        assert_eq!(parse(&lines, "jsonl").unwrap(), [request.clone(), request]);
+    }
+
+    #[test]
+    fn several_jobs_stand_in_one_file() {
+        let toml = "[[job]]\nargv = ['a']\n[[job]]\nargv = ['b']\nretries = 2";
+        assert_eq!(parse(toml, "").unwrap()[1].retries.len(), Cause::ALL.len());
+        assert_eq!(parse(r#"[{"argv": ["a"]}, {"argv": ["b"]}]"#, "json").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn faults_are_named() {
+        assert_snapshot!(parse("argv = ['a']\ntimout = '3s'", "toml").unwrap_err(), @"");
+        assert_snapshot!(parse("[[job]]\nargv = ['a']\n[[job]]\nmemory = '8XiB'", "toml").unwrap_err(), @"");
+        assert_snapshot!(parse("{\"argv\": [\"a\"]}\n{\"argv\": \"b\"}", "jsonl").unwrap_err(), @"");
+        assert_snapshot!(parse("timeout = '30s'\ntimeout_ms = 5", "toml").unwrap_err(), @"");
+        assert_snapshot!(parse("array = 5", "toml").unwrap_err(), @"");
+        assert_snapshot!(parse("", "json").unwrap_err(), @"");
+    }
+
+    #[test]
+    fn what_help_shows_can_be_read() {
+        let example: String = HELP.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+        let job = parse(&example, "toml").unwrap().remove(0);
+        crate::spec::check(&job).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_jobs_or_a_reason(text in ".{0,60}|[{\\[]?(argv|array|memory) ?[=:] ?.{0,20}", kind in "(toml|json|)") {
+            let _ = parse(&text, &kind);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What every verb works with: the daemon and the place for data. And the patience that waiting needs.
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+use swarm_client::Client;
+use swarm_proto::{Code, Problem};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    failure::{Failure, Outcome},
+    output::Out,
+};
+
+/// How long a wait goes on without a leader or a daemon: a leader exists within 10 s, a daemon restarts within a lease.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two tries, when the daemon does not say.
+pub const AGAIN: Duration = Duration::from_millis(200);
+
+/// One call of swarmctl.
+pub struct Session {
+    pub client: Client,
+    pub out: Out,
+}
+
+impl Session {
+    /// Connects to the socket that was named, or to the usual one.
+    pub async fn open(socket: Option<PathBuf>, out: Out) -> Outcome<Self> {
+        let client = Client::connect(socket.unwrap_or_else(swarm_client::default_socket)).await?;
+        Ok(Self { client, out })
+    }
+}
+
+/// Whether trying again may help, and cannot do a thing twice if what is tried only reads or carries a key.
+pub const fn is_passing(problem: &Problem) -> bool {
+    matches!(problem.code, Code::NoLeader | Code::NoDaemon | Code::Busy | Code::UnknownOutcome | Code::NotReady)
+}
+
+/// When to come back.
+pub fn pause(problem: &Problem) -> Duration {
+    problem.retry_after_ms.map_or(AGAIN, |ms| Duration::from_millis(ms).clamp(Duration::from_millis(1), PATIENCE))
+}
+
+/// Asks again while the answer is a passing problem, for [`PATIENCE`] at most. Only for what may be asked twice.
+pub async fn patiently<T>(ask: impl AsyncFn() -> Result<T, Problem>) -> Result<T, Problem> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(problem) if is_passing(&problem) && Instant::now() < until => sleep(pause(&problem)).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// `wait`, for `limit` at most; `what` says what did not happen by then.
+pub async fn within<T>(limit: Option<Duration>, what: &str, wait: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let Some(limit) = limit else { return wait.await };
+    match timeout(limit, wait).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let why = format!("that took longer than {}", humantime::format_duration(limit));
+            Err(Problem::new(Code::Timeout, what, why).into())
+        }
+    }
+}
+
+/// `wait`, unless Ctrl-C comes first; `note` says what goes on without us.
+pub async fn unless_interrupted<T>(note: impl FnOnce() -> String, wait: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::select! {
+        biased;
+        answer = wait => answer,
+        () = interrupt() => Err(Failure::Interrupted(note())),
+    }
+}
+
+/// Returns at the next Ctrl-C; never where there is none to hear.
+pub async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// An idempotency key that nobody else will think of.
+pub fn random_key() -> Outcome<String> {
+    use rand::TryRngCore as _;
+    let mut bytes = [0_u8; 16];
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|e| Problem::new(Code::Internal, "the host gives no randomness", e.to_string()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_passing_problem_is_waited_out() {
+        let asked = Cell::new(0);
+        let answer = block_on(patiently(async || {
+            asked.set(asked.get() + 1);
+            if asked.get() < 4 { Err(Problem::new(Code::NoLeader, "", "")) } else { Ok(asked.get()) }
+        }));
+        assert_eq!(answer, Ok(4));
+    }
+
+    #[test]
+    fn patience_ends_and_other_problems_need_none() {
+        let asked = Cell::new(0);
+        let ask = async |code| {
+            asked.set(asked.get() + 1);
+            Err::<(), _>(Problem::new(code, "", ""))
+        };
+        assert_eq!(block_on(patiently(async || ask(Code::NotFound).await)).unwrap_err().code, Code::NotFound);
+        assert_eq!(asked.get(), 1);
+        assert_eq!(block_on(patiently(async || ask(Code::NoLeader).await)).unwrap_err().code, Code::NoLeader);
+        assert!((50..100).contains(&asked.get()), "{}", asked.get());
+    }
+
+    #[test]
+    fn a_wait_that_is_too_long_says_so() {
+        let failure = block_on(within(Some(Duration::from_secs(5)), "j1 has not ended", std::future::pending::<Outcome>())).unwrap_err();
+        assert_eq!(failure.exit_code(), 124);
+        let Failure::Problem(problem) = failure else { panic!("{failure:?}") };
+        insta::assert_snapshot!(problem, @"");
+    }
+
+    #[test]
+    fn keys_differ() {
+        let (a, b) = (random_key().unwrap(), random_key().unwrap());
+        assert!(a.len() == 32 && a != b, "{a} {b}");
+    }
+}

@@ -1,0 +1,46 @@
+//! What each verb means, one file per verb.
+
+pub mod completion;
+pub mod config;
+pub mod event;
+pub mod job;
+pub mod leader;
+pub mod node;
+pub mod run;
+pub mod status;
+pub mod submit;
+pub mod task;
+pub mod version;
+
+mod desk;
+mod watch;
+
+use crate::{
+    args::{Cli, Command},
+    failure::Outcome,
+    output::Out,
+    session::{Session, unless_interrupted},
+};
+
+/// Does what was typed.
+pub async fn call(cli: Cli) -> Outcome {
+    unless_interrupted(String::new, dispatch(cli)).await
+}
+
+async fn dispatch(cli: Cli) -> Outcome {
+    let out = Out::of_process(cli.global.output);
+    let session = || Session::open(cli.global.socket.clone(), out);
+    match cli.command {
+        Command::Run(args) => run::call(&args, session).await,
+        Command::Submit(args) => submit::call(args, session).await,
+        Command::Status => status::call(&session().await?).await,
+        Command::Task(verb) => task::call(&session().await?, verb).await,
+        Command::Job(verb) => job::call(&session().await?, verb).await,
+        Command::Node(verb) => node::call(&session().await?, verb).await,
+        Command::Leader(verb) => leader::call(&session().await?, verb).await,
+        Command::Event(verb) => event::call(&session().await?, verb).await,
+        Command::Config(verb) => config::call(&out, verb),
+        Command::Completion(args) => completion::call(&args),
+        Command::Version => version::call(&out, session().await.ok()).await,
+    }
+}

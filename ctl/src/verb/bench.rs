@@ -1,0 +1,199 @@
+//! `bench tasks`: how many tasks a second, how long one takes, and what it costs, beside the disk's own pace in the same run.
+//!
+//! ```text
+//!  1. fdatasync alone and with three writers          what a durable answer can cost at best
+//!  2. N submissions on one stream, K in flight        tasks a second, CPU and bytes a task
+//!  3. 500 submissions one at a time                   acknowledged after, ended after
+//!  4. (exec) bare posix_spawn-and-wait, every core    what a process costs at best
+//! ```
+//! Without a running swarm it starts a throw-away one of three nodes on a real disk with the `swarmd` beside this program.
+
+mod disk;
+mod load;
+mod throwaway;
+mod usage;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use serde::Serialize;
+use swarm_client::Client;
+use swarm_proto::{Code, Problem, api::SubmitRequest};
+
+use self::{load::Figures, throwaway::Throwaway, usage::Usage};
+use crate::{failure::Outcome, output::Out};
+
+/// Most tasks of one run.
+const MOST: u32 = 10_000_000;
+/// Submissions of the round-trip phase.
+const ROUND_TRIPS: usize = 500;
+/// How long spawning alone is measured.
+const SPAWN_TIME: Duration = Duration::from_secs(2);
+
+/// Options of `bench tasks`.
+#[derive(Args, Clone, Debug)]
+pub struct Tasks {
+    /// How many tasks.
+    #[arg(short, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)))]
+    n: u32,
+    /// What each task does: nothing, or run `true`.
+    #[arg(long, value_enum, default_value_t)]
+    kind: Kind,
+    /// One array job instead of N submissions.
+    #[arg(long)]
+    array: bool,
+    /// Submissions that may be unanswered at once.
+    #[arg(long, value_name = "K", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    in_flight: u32,
+    /// The node of the throw-away swarm to speak to, such as dev2; the leader if absent.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Where a throw-away swarm keeps its state: a real disk, because every acknowledgement waits for it.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Start a throw-away swarm even where a daemon answers.
+    #[arg(long)]
+    throw_away: bool,
+}
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// The whole way there and back, and nothing in between.
+    #[default]
+    Noop,
+    /// A process that ends at once.
+    Exec,
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    tasks: u32,
+    kind: &'static str,
+    mode: &'static str,
+    in_flight: u32,
+    tasks_per_s: f64,
+    ack_p50_ms: f64,
+    rtt_p50_ms: f64,
+    rtt_p99_ms: f64,
+    /// `None` where the daemons' disk is not ours to measure.
+    fdatasync_p50_ms: Option<f64>,
+    fdatasync_p50_ms_3_writers: Option<f64>,
+    /// Of all daemons and this client; `None` where the daemons are not ours.
+    cpu_us_per_task: Option<f64>,
+    log_bytes_per_task: Option<f64>,
+    rss_mb: Vec<f64>,
+    fs: Option<String>,
+    tasks_by_node: std::collections::BTreeMap<String, u64>,
+    durability: &'static str,
+    nodes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spawn_per_s: Option<f64>,
+}
+
+/// Runs the benchmark.
+///
+/// # Errors
+/// No swarm to measure, or a task that did not succeed: a figure of failures is no figure.
+pub async fn tasks(args: &Tasks, socket: &std::path::Path, out: Out) -> Outcome {
+    let running = Client::new(socket);
+    if !args.throw_away && args.dir.is_none() && running.healthy().await.is_ok() {
+        let report = measure(args, &running, None).await?;
+        return show(&report, out);
+    }
+    let swarm = Throwaway::start(args.dir.as_deref()).await?;
+    let measured = async {
+        let client = swarm.client(args.node.as_deref()).await?;
+        measure(args, &client, Some(&swarm)).await
+    };
+    let report = measured.await;
+    swarm.stop().await;
+    show(&report?, out)
+}
+
+async fn measure(args: &Tasks, client: &Client, swarm: Option<&Throwaway>) -> Result<Report, Problem> {
+    if let (None, Some(node)) = (swarm, &args.node) {
+        let name = client.status().await?.name;
+        if *node != name {
+            let what = format!("{node} cannot be spoken to");
+            return Err(Problem::new(Code::BadRequest, what, format!("the daemon at this socket is {name}")).hint("give that node's socket with --socket"));
+        }
+    }
+    let pace = match swarm {
+        Some(swarm) => Some(disk::pace(swarm.dir().to_owned()).await?),
+        None => None,
+    };
+    let usage = Usage::begin(swarm, client).await?;
+    let request = request(args.kind);
+    let figures = if args.array { load::array(client, &request, args.n).await? } else { load::singles(client, &request, args.n, args.in_flight).await? };
+    let spent = usage.end(swarm, client).await?;
+    let trips = load::one_at_a_time(client, &request, ROUND_TRIPS).await?;
+    let spawn_per_s = match args.kind {
+        Kind::Noop => None,
+        Kind::Exec => Some(load::bare_spawns(SPAWN_TIME).await?),
+    };
+    let count = f64::from(args.n);
+    Ok(Report {
+        tasks: args.n,
+        kind: if args.kind == Kind::Noop { "noop" } else { "exec" },
+        mode: if args.array { "array" } else { "single" },
+        in_flight: if args.array { 1 } else { args.in_flight },
+        tasks_per_s: count / figures.took.as_secs_f64(),
+        ack_p50_ms: trips.ack_p50,
+        rtt_p50_ms: trips.rtt_p50,
+        rtt_p99_ms: trips.rtt_p99,
+        fdatasync_p50_ms: pace.as_ref().map(|pace| pace.alone),
+        fdatasync_p50_ms_3_writers: pace.as_ref().map(|pace| pace.three),
+        cpu_us_per_task: spent.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / count),
+        log_bytes_per_task: spent.log_bytes.map(|bytes| bytes / count),
+        rss_mb: spent.rss_mb,
+        fs: pace.map(|pace| pace.fs),
+        tasks_by_node: names(client, &figures).await?,
+        durability: "majority",
+        nodes: client.stats().await?.nodes_online,
+        spawn_per_s,
+    })
+}
+
+fn request(kind: Kind) -> SubmitRequest {
+    match kind {
+        Kind::Noop => SubmitRequest { noop: true, ..SubmitRequest::default() },
+        Kind::Exec => SubmitRequest { argv: vec!["true".into()], ..SubmitRequest::default() },
+    }
+}
+
+async fn names(client: &Client, figures: &Figures) -> Result<std::collections::BTreeMap<String, u64>, Problem> {
+    let nodes = client.nodes().await?;
+    let name = |id| nodes.iter().find(|node| node.node == id).map_or_else(|| id.to_string(), |node| node.name.clone());
+    Ok(figures.by_node.iter().map(|(id, count)| (name(*id), *count)).collect())
+}
+
+fn show(report: &Report, out: Out) -> Outcome {
+    out.either(report, |_| table(report))?;
+    Ok(())
+}
+
+fn table(report: &Report) -> String {
+    let ms = |value: Option<f64>| value.map_or_else(|| "not known".into(), |value| format!("{value:.3} ms"));
+    let mut lines = vec![
+        format!("{:<28}{} {} ({} mode, {} in flight)", "tasks", report.tasks, report.kind, report.mode, report.in_flight),
+        format!("{:<28}{:.0}", "tasks a second", report.tasks_per_s),
+        format!("{:<28}{:.3} ms", "acknowledged, p50", report.ack_p50_ms),
+        format!("{:<28}{:.3} ms, p99 {:.3} ms", "round trip, p50", report.rtt_p50_ms, report.rtt_p99_ms),
+        format!("{:<28}{}, three writers {}", "fdatasync, p50", ms(report.fdatasync_p50_ms), ms(report.fdatasync_p50_ms_3_writers)),
+    ];
+    if let Some(cpu) = report.cpu_us_per_task {
+        lines.push(format!("{:<28}{cpu:.1} us, all daemons and the client", "CPU a task"));
+    }
+    if let Some(bytes) = report.log_bytes_per_task {
+        lines.push(format!("{:<28}{bytes:.0} B a voter", "log a task"));
+    }
+    if let Some(spawns) = report.spawn_per_s {
+        lines.push(format!("{:<28}{spawns:.0}", "bare spawns a second"));
+    }
+    let nodes: Vec<String> = report.tasks_by_node.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    lines.push(format!("{:<28}{}", "by node", nodes.join(", ")));
+    lines.push(format!("{:<28}{}", "durability", "fsynced on a majority of voters before each acknowledgement"));
+    lines.join("\n") + "\n"
+}

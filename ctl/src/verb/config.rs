@@ -1,0 +1,114 @@
+//! `config check|explain`: what the operator wrote, as the daemon would read it. Works while the daemon is down.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use mesh_config::{CONFIG_FILE, Config, Env, Explained, Fault};
+use serde::Serialize;
+
+use crate::{
+    failure::Outcome,
+    output::{Card, Look, Out, Row, View, table::text},
+};
+
+/// `config ..`
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Every fault of a configuration, environment included
+    Check(Args),
+    /// Each value, and what set it
+    Explain(Args),
+}
+
+/// Which file.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The file
+    #[arg(env = "SWARM_CONFIG", default_value = CONFIG_FILE)]
+    pub file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    file: String,
+    faults: Vec<Told>,
+}
+
+#[derive(Serialize)]
+struct Told {
+    place: String,
+    key: String,
+    what: String,
+    hint: String,
+}
+
+impl From<&Fault> for Told {
+    fn from(fault: &Fault) -> Self {
+        Self { place: fault.place.to_string(), key: fault.key.clone(), what: fault.what.clone(), hint: fault.hint.clone() }
+    }
+}
+
+/// A line of `config explain`.
+#[derive(Serialize)]
+struct Line {
+    key: &'static str,
+    value: String,
+    source: String,
+}
+
+impl From<Explained> for Line {
+    fn from(explained: Explained) -> Self {
+        Self { key: explained.key, value: explained.value, source: explained.source.to_string() }
+    }
+}
+
+impl View for Line {
+    fn columns(_: bool) -> Vec<&'static str> {
+        vec!["KEY", "VALUE", "SET BY"]
+    }
+
+    fn row(&self, _: Look) -> Row {
+        vec![text(self.key), text(&self.value), text(&self.source)]
+    }
+
+    fn card(&self, _: Look) -> Card {
+        Card::default().line(self.key, text(&self.value)).line("set by", text(&self.source))
+    }
+}
+
+pub(super) fn call(out: &Out, verb: Verb) -> Outcome {
+    match verb {
+        Verb::Check(args) => check(out, &args, &Env::of_process()),
+        Verb::Explain(args) => {
+            let config = Config::load(&args.file, &Env::of_process()).map_err(|faults| mesh_config::problem(&faults))?;
+            let lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
+            Ok(out.list(&lines)?)
+        }
+    }
+}
+
+fn check(out: &Out, args: &Args, env: &Env) -> Outcome {
+    let file = args.file.display().to_string();
+    let faults = Config::load(&args.file, env).err().unwrap_or_default();
+    let checked = Checked { file, faults: faults.iter().map(Told::from).collect() };
+    if faults.is_empty() || out.is_json() {
+        out.either(&checked, |_| format!("{}: ok\n", checked.file))?;
+    }
+    if faults.is_empty() { Ok(()) } else { Err(mesh_config::problem(&faults).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::{output::Format, view::samples::shown_list};
+
+    #[test]
+    fn values_with_their_sources_as_a_table() {
+        let env = Env { vars: [("SWARM_STATE_DIR".into(), "/srv/swarm".into())].into(), host_name: Some("pi4".into()) };
+        let config = Config::parse("swarmd.toml".as_ref(), "[mesh]\naddress = '100.64.0.1'", &env).unwrap();
+        let lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
+        assert_snapshot!(shown_list(&lines, Format::Table), @"");
+    }
+}

@@ -1,0 +1,120 @@
+//! The answer to "why is this not running?".
+
+use swarm_proto::{
+    api::{Explain, Health, Reason, Verdict},
+    spec::OnPartition,
+};
+
+use super::{bytes, cores, nodes::health_word, state_word};
+use crate::{
+    output::{
+        Table,
+        table::{plain, text},
+    },
+    words::span,
+};
+
+/// The verdict in one sentence, then what each node would say.
+pub fn explain(explain: &Explain, is_coloured: bool) -> String {
+    let mut shown = format!("{}: {}\n", explain.task, verdict(explain));
+    if explain.ahead > 0 {
+        shown.push_str(&format!("{} tasks are before it\n", explain.ahead));
+    }
+    if !explain.nodes.is_empty() {
+        let mut table = Table::new(&["NODE", "NAME", "WOULD SAY"]);
+        for node in &explain.nodes {
+            table.add(vec![text(node.node.to_string()), text(&node.name), text(reason(&node.reason))]);
+        }
+        shown.push('\n');
+        shown.push_str(&table.render(is_coloured));
+    }
+    shown
+}
+
+fn verdict(explain: &Explain) -> String {
+    match &explain.verdict {
+        Verdict::Ended(state) => format!("it has ended: {}", state_word(*state)),
+        Verdict::Running { node } => format!("it runs on {node}"),
+        Verdict::WaitsAtNode { node } => format!("it is at {node}, waiting for its turn"),
+        Verdict::NodeUnreachable { node, on_partition, in_ms } => unreachable(&node.to_string(), *on_partition, *in_ms),
+        Verdict::Next => "it is granted next".into(),
+        Verdict::NoRoomNow => "nodes could run it, but none has room now".into(),
+        Verdict::NobodyCan => "no node that is here can ever run it".into(),
+        Verdict::NoNodes => "there is no node".into(),
+    }
+}
+
+fn unreachable(node: &str, on_partition: OnPartition, in_ms: Option<u64>) -> String {
+    let then = match on_partition {
+        OnPartition::Replace => "a new attempt is granted",
+        OnPartition::Stop => "the old attempt is dead for sure and a new one is granted",
+        OnPartition::Wait => return format!("its node {node} cannot be reached, and it waits for that node"),
+    };
+    match in_ms {
+        None => format!("its node {node} cannot be reached; once that node is down, {then}"),
+        Some(ms) => {
+            format!("its node {node} cannot be reached; in {} at the earliest {then}", span::short(std::time::Duration::from_millis(ms)))
+        }
+    }
+}
+
+fn reason(reason: &Reason) -> String {
+    match reason {
+        Reason::Fits => "it fits here now".into(),
+        Reason::NotAlive(Health::Unknown) => "nothing has been heard of me yet".into(),
+        Reason::NotAlive(health) => format!("I am {}", health_word(*health).0),
+        Reason::NotConnected => "I am alive, but not connected to the leader".into(),
+        Reason::Cordoned => "I am cordoned".into(),
+        Reason::Draining => "I am draining".into(),
+        Reason::ExecutorOff { executor } => format!("my config does not enable {executor}"),
+        Reason::Label { key, want, has: None } => format!("it wants label {key}={want}, I have no {key}"),
+        Reason::Label { key, want, has: Some(has) } => format!("it wants label {key}={want}, mine is {key}={has}"),
+        Reason::TooSmall { resource, need, has } => {
+            format!("it needs {}, I have {} in all", amount(resource, *need), amount(resource, *has))
+        }
+        Reason::Full { resource, need, free } => format!("it needs {}, {} is free", amount(resource, *need), amount(resource, *free)),
+        Reason::WindowFull { window } => format!("I hold {window} attempts, as many as I take"),
+    }
+}
+
+fn amount(resource: &str, n: u64) -> String {
+    match resource {
+        "milli_cores" => format!("{} cores", cores(n)),
+        "memory" | "disk" => format!("{} of {resource}", bytes(n)),
+        other => format!("{n} {}", plain(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use swarm_proto::{NodeId, ledger::TaskState};
+
+    use super::*;
+    use crate::view::samples;
+
+    #[test]
+    fn nobody_can_run_it() {
+        assert_snapshot!(super::explain(&samples::explain(), false), @"");
+    }
+
+    #[test]
+    fn every_verdict_is_a_sentence() {
+        let node = NodeId(3);
+        let unreachable = |on_partition, in_ms| Verdict::NodeUnreachable { node, on_partition, in_ms };
+        let verdicts = [
+            Verdict::Ended(TaskState::Succeeded),
+            Verdict::Running { node },
+            Verdict::WaitsAtNode { node },
+            unreachable(OnPartition::Replace, None),
+            unreachable(OnPartition::Stop, Some(2_500)),
+            unreachable(OnPartition::Wait, None),
+            Verdict::Next,
+            Verdict::NoRoomNow,
+            Verdict::NobodyCan,
+            Verdict::NoNodes,
+        ];
+        let lines = verdicts.map(|verdict| super::explain(&Explain { verdict, nodes: vec![], ahead: 0, ..samples::explain() }, false));
+        assert_snapshot!(lines.concat(), @"");
+    }
+}

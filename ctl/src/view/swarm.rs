@@ -1,0 +1,143 @@
+//! The swarm at a glance, and what happened in it.
+
+use swarm_proto::{
+    api::{Phase, Stats, Status},
+    ledger::{Event, What},
+};
+
+use super::{instant, jobs::counts, nodes, state_word};
+use crate::{
+    output::{
+        Card, Table,
+        table::{Tone, number, plain, text, toned},
+    },
+    words::span,
+};
+
+const PEERS: [&str; 6] = ["PEER", "NAME", "HEALTH", "CONNECTED", "RTT", "ADDRESS"];
+
+/// This node, the figures of the swarm where a leader gave them, and the peers.
+pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> String {
+    let node = status.node.map_or_else(|| status.name.clone(), |node| format!("{node} ({})", status.name));
+    let (phase, tone) = phase_word(status.phase);
+    let leader = status.leader.map_or_else(|| "none known".into(), |leader| format!("{leader}, term {}", status.term.0));
+    let card = Card::default()
+        .line("node", text(node))
+        .line("phase", toned(phase, tone))
+        .some("trouble", (!status.trouble.is_empty()).then_some(&status.trouble), |trouble| toned(trouble, Tone::Bad))
+        .line("leader", text(leader))
+        .line("votes", text(if status.is_voter { "yes" } else { "no" }))
+        .line("log index", number(status.log_index.0))
+        .line("up", text(span::short(std::time::Duration::from_millis(status.up_ms))));
+    let card = match stats {
+        None => card,
+        Some(stats) => figures(card, stats),
+    };
+    if status.peers.is_empty() { card.render(is_coloured) } else { card.block(peers(status, is_coloured)).render(is_coloured) }
+}
+
+fn figures(card: Card, stats: &Stats) -> Card {
+    let ended = swarm_proto::ledger::Counts {
+        succeeded: stats.tasks_succeeded,
+        failed: stats.tasks_failed,
+        cancelled: stats.tasks_cancelled,
+        lost: stats.tasks_lost,
+        ..swarm_proto::ledger::Counts::default()
+    };
+    let open = format!("{} pending, {} assigned ({} running)", stats.tasks_pending, stats.tasks_assigned, stats.tasks_running);
+    card.line("nodes", text(format!("{} of {} online, {} busy", stats.nodes_online, stats.nodes, stats.nodes_busy)))
+        .some("labels", (!stats.nodes_by_label.is_empty()).then(|| by_label(stats)), text)
+        .line("jobs", text(format!("{} open, {} ended", stats.jobs_open, stats.jobs_ended)))
+        .line("tasks", text(open))
+        .line("ended", text(counts(&ended)))
+        .some("success", stats.success_rate.map(|rate| format!("{:.1} %", rate * 100.0)), text)
+        .line("throughput", text(format!("{:.1} tasks/s", stats.throughput)))
+        .some("refused", (stats.results_refused > 0).then(|| format!("{} late results", stats.results_refused)), text)
+}
+
+fn by_label(stats: &Stats) -> String {
+    stats.nodes_by_label.iter().map(|(label, n)| format!("{label} ({n})")).collect::<Vec<_>>().join(", ")
+}
+
+fn peers(status: &Status, is_coloured: bool) -> String {
+    let mut table = Table::new(&PEERS);
+    for peer in &status.peers {
+        let rtt = peer.rtt_us.map(|us| format!("{}.{} ms", us / 1000, us % 1000 / 100)).unwrap_or_default();
+        table.add(vec![
+            text(peer.node.to_string()),
+            text(&peer.name),
+            nodes::health(peer.health),
+            text(if peer.connected { "yes" } else { "no" }),
+            text(rtt),
+            text(peer.addr.to_string()),
+        ]);
+    }
+    table.render(is_coloured)
+}
+
+const fn phase_word(phase: Phase) -> (&'static str, Tone) {
+    match phase {
+        Phase::Starting => ("starting", Tone::Busy),
+        Phase::Joining => ("joining", Tone::Busy),
+        Phase::Ready => ("ready", Tone::Good),
+        Phase::Damaged => ("damaged", Tone::Bad),
+        Phase::Stopping => ("stopping", Tone::Busy),
+    }
+}
+
+/// `120.3  2024-06-01T12:00:00.000Z  j17 accepted, 1000 tasks`.
+pub fn event(event: &Event) -> String {
+    format!("{:<10}  {}  {}", event.cursor.to_string(), instant(event.at), what(&event.what))
+}
+
+fn what(what: &What) -> String {
+    match what {
+        What::LeaderElected { node, term } => format!("{node} leads, term {}", term.0),
+        What::JobSubmitted { job, tasks: 1 } => format!("{job} accepted, 1 task"),
+        What::JobSubmitted { job, tasks } => format!("{job} accepted, {tasks} tasks"),
+        What::TasksAssigned { job, first, count: 1, attempt, node } => format!("{job}.{first} assigned to {node}, attempt {}", attempt.0),
+        What::TasksAssigned { job, first, count, attempt, node } => {
+            let last = first.saturating_add(count.saturating_sub(1));
+            format!("{job}.{first} to {job}.{last} assigned to {node}, attempt {}", attempt.0)
+        }
+        What::TaskEnded { task, state, attempt, node } => {
+            let place = node.map(|node| format!(" on {node}")).unwrap_or_default();
+            format!("{task} {}{place}, attempt {}", state_word(*state), attempt.0)
+        }
+        What::TaskRetried { task, attempt, cause } => {
+            format!("{task} goes back to pending: attempt {} ended by {}", attempt.0, cause.word())
+        }
+        What::ResultRefused { task, attempt } => format!("{task} late result of attempt {} refused", attempt.0),
+        What::JobEnded { job, counts: ended } => format!("{job} ended: {}", counts(ended)),
+        What::NodeAdmitted { node, name } => format!("{node} admitted: {}", plain(name)),
+        What::NodeScheduled { node, to } => format!("{node} is now {}", nodes::schedule_word(*to)),
+        What::NodeLeft { node } => format!("{node} left"),
+        What::VotersChanged { voters } => format!("voters are now {}", nodes::ids(voters)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use crate::view::samples;
+
+    #[test]
+    fn the_swarm_at_a_glance() {
+        assert_snapshot!(super::status(&samples::status(), Some(&samples::stats()), false), @"");
+    }
+
+    #[test]
+    fn a_node_without_a_leader_says_so() {
+        let mut status = samples::status();
+        (status.leader, status.node, status.trouble) = (None, None, "no member answers".into());
+        status.peers.clear();
+        assert_snapshot!(super::status(&status, None, false), @"");
+    }
+
+    #[test]
+    fn events_in_one_line_each() {
+        let lines: Vec<_> = samples::events().iter().map(super::event).collect();
+        assert_snapshot!(lines.join("\n"), @"");
+    }
+}
