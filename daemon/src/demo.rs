@@ -8,11 +8,11 @@ mod report;
 
 use std::{path::PathBuf, time::Duration};
 
-use swarm_client::Client;
+use swarm_client::{Client, TasksQuery, Told};
 use swarm_proto::{
     Code, Cursor, JobId, Problem,
     api::{ArrayRequest, JobOutcome, SubmitLine, SubmitRequest, TaskView},
-    ledger::{TaskState, What},
+    ledger::{Event, TaskState, What},
 };
 use tokio::time::Instant;
 
@@ -99,7 +99,7 @@ async fn work(swarm: &mut Swarm, files: &Files, form: Form) -> Result<(), Proble
 
     let (mut sender, mut receiver) = survivor.submit_stream().await?;
     sender.send(&request(files)).await?;
-    sender.finish().await?;
+    sender.finish();
     let job = accepted(&mut receiver).await?;
     report::say(form, &format!("accepted as {job}: {} tasks, on a majority of disks", files.len()));
 
@@ -149,7 +149,7 @@ async fn accepted(lines: &mut swarm_client::SubmitReceiver) -> Result<JobId, Pro
 async fn ended(lines: &mut swarm_client::SubmitReceiver) -> Result<JobOutcome, Problem> {
     while let Some(line) = lines.next().await? {
         match line {
-            SubmitLine::Ended { outcome, .. } => return Ok(outcome),
+            SubmitLine::Ended { outcome, .. } => return Ok(*outcome),
             SubmitLine::Refused { problem, .. } => return Err(problem),
             SubmitLine::Accepted { .. } | SubmitLine::Progress { .. } => {}
         }
@@ -174,9 +174,9 @@ async fn newest(client: &Client) -> Result<Cursor, Problem> {
 
 /// Time from the kill to the first entry of a new term, as a survivor's event stream shows it.
 async fn first_commit_after(client: &Client, seen: Cursor, killed: Instant) -> Result<Duration, Problem> {
-    let mut events = client.events(seen).await?;
-    while let Some(event) = events.next().await? {
-        if matches!(event.what, What::LeaderElected { .. }) {
+    let mut events = client.events(Some(seen)).await?;
+    while let Some(told) = events.next().await? {
+        if let Told::Event(Event { what: What::LeaderElected { .. }, .. }) = told {
             return Ok(killed.elapsed());
         }
     }
@@ -186,7 +186,7 @@ async fn first_commit_after(client: &Client, seen: Cursor, killed: Instant) -> R
 async fn all_tasks(client: &Client, job: JobId) -> Result<Vec<TaskView>, Problem> {
     let mut all: Vec<TaskView> = Vec::new();
     loop {
-        let page = client.tasks(Some(job), None, all.last().map(|task| task.task), swarm_proto::limits::PAGE as u32).await?;
+        let page = client.tasks(TasksQuery { job: Some(job), after: all.last().map(|task| task.task), ..TasksQuery::default() }).await?;
         if page.is_empty() {
             return Ok(all);
         }

@@ -38,7 +38,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{desk::DeskWatch, peers::Peers, roster::Roster};
 pub use self::{
-    env::{Clocks, Domains, Env, OpenSocket, Outputs, Settings, Workshop},
+    env::{Clocks, Domains, Env, Holdings, OpenSocket, Outputs, Settings, Workshop},
     gateway::Gateway,
     journal::Journal,
     start::{Running, start},

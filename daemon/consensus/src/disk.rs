@@ -75,7 +75,10 @@ pub fn is_full(error: &io::Error) -> bool {
 }
 
 /// Puts a whole file in place of another in one step: after a power cut there is the old one or the new one.
-pub(crate) fn replace(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+///
+/// # Errors
+/// The disk's; the old file is then still there, or the new one.
+pub fn replace(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let draft = format!("{name}.tmp");
     disk.remove(&draft)?;
     let mut file = disk.open(&draft)?;

@@ -9,7 +9,7 @@ use mesh_config::{Config, Exec, Sandbox};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use swarm_proto::{ClusterId, Code, Problem};
-use swarm_transport::{Ca, Identity};
+use swarm_transport::{Ca, SecretKey};
 
 use super::Options;
 use crate::host::{ClusterFile, make_private};
@@ -36,7 +36,8 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
     let mut cluster = [0; 16];
     rng.fill_bytes(&mut cluster);
     let cluster = ClusterId(cluster);
-    let ca = Ca::create().map_err(|e| failed("the throw-away CA is not made", &e))?;
+    let key = SecretKey::generate().map_err(|e| failed("the throw-away CA is not made", &e))?;
+    let ca = Ca::create(cluster, key).map_err(|e| failed("the throw-away CA is not made", &e))?;
     let port = free_ports(options.nodes, &mut rng)?;
     let seeds: Vec<SocketAddr> = (0..options.nodes.min(3)).map(|n| SocketAddr::new(address(n), port)).collect();
     (0..options.nodes)
@@ -50,7 +51,7 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
             };
             make_private(&node.dir).map_err(|e| failed("a state directory is not made", &e))?;
             ClusterFile { cluster, founder: n == 0 }.save(&node.dir).map_err(|e| failed("a state directory is not made", &e))?;
-            let identity = Identity::issue(&ca).map_err(|e| failed("a certificate is not made", &e))?;
+            let identity = SecretKey::generate().and_then(|key| ca.identity(key)).map_err(|e| failed("a certificate is not made", &e))?;
             identity.save(&node.dir).map_err(|e| failed("a certificate is not written", &e))?;
             let config = config_of(&node, n, &seeds, options);
             std::fs::write(&node.config, config.to_toml()).map_err(|e| failed("a config is not written", &e))?;

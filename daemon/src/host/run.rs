@@ -5,13 +5,13 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use mesh_config::{Config, LogFormat, Voter};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
-use swarm_consensus::{DirDisk, Lanes};
+use swarm_consensus::{DirDisk, Disk, Lanes};
 use swarm_proto::{Code, Problem};
 use swarm_transport::{BindError, Identity};
 use tokio::sync::{oneshot, watch};
 
 use super::{StateDir, clocks, offer, signals, workshop};
-use crate::node::{self, Domains, Env, Gateway, Journal, OpenSocket, Settings};
+use crate::node::{self, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Settings};
 
 /// Only the daemon's own user and root may ask.
 const SOCKET_MODE: u32 = 0o600;
@@ -56,8 +56,6 @@ async fn serve(config: Config, state: StateDir) -> Result<(), Problem> {
         Problem::new(Code::NotReady, "this node has no identity that can be used", e.to_string())
             .hint("`swarmd dev` makes one for each node of a throw-away swarm")
     })?;
-    let disk =
-        DirDisk::open(state.path.join("log")).map_err(|e| internal(&format!("{} cannot be used", state.path.join("log").display()), &e))?;
     let workshop = workshop::open(&config, &state.path).await?;
     let names = workshop.executors.iter().map(|executor| executor.name().to_owned()).collect();
     let meta = offer::of(&config, names, (clocks.wall)().0);
@@ -78,17 +76,17 @@ async fn serve(config: Config, state: StateDir) -> Result<(), Problem> {
         is_founder: state.cluster.founder,
         clocks,
         seed: ChaCha12Rng::from_os_rng().next_u64(),
-        control_socket: opener(config.control_addr()),
-        bulk_socket: opener(config.bulk_addr()),
-        disk: Arc::new(disk),
-        workshop,
+        disk: open_disk(&state, "log")?,
+        records: open_disk(&state, "records")?,
+        log: swarm_consensus::Settings::default(),
         domains: Domains::Threads,
         lanes: Lanes::threads(),
         journal: journal.clone(),
     };
+    let holdings = Holdings { control_socket: opener(config.control_addr()), bulk_socket: opener(config.bulk_addr()), workshop };
     let asked = signals::stop_asked();
     tokio::pin!(asked);
-    let starting = async { node::start(env, &gateway).await.map_err(|e| start_problem(&e)) };
+    let starting = async { node::start(env, holdings, &gateway).await.map_err(|e| start_problem(&e)) };
     let mut running = tokio::select! {
         biased;
         _ = &mut asked => return Ok(()),
@@ -107,6 +105,12 @@ async fn serve(config: Config, state: StateDir) -> Result<(), Problem> {
         running.stop().await;
     }
     outcome
+}
+
+fn open_disk(state: &StateDir, name: &str) -> Result<Arc<dyn Disk>, Problem> {
+    let path = state.path.join(name);
+    let disk = DirDisk::open(&path).map_err(|e| internal(&format!("{} cannot be used", path.display()), &e))?;
+    Ok(Arc::new(disk))
 }
 
 fn opener(addr: SocketAddr) -> OpenSocket {

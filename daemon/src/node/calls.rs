@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use swarm_core::{dispatch::Dispatch, ledger::Ledger};
+use swarm_core::{
+    dispatch::Dispatch,
+    ledger::{Job, Ledger},
+};
 use swarm_proto::{
     Code, JobId, NodeId, Problem, TaskId,
     api::{Call, LeaderView, NodeView, Reply, Stats, TaskView},
@@ -71,7 +74,7 @@ fn retry_of(ledger: &Ledger, submitter: String, job: JobId, index: Option<u32>, 
     let original = ledger.job(job).ok_or_else(|| no_job(job))?;
     let indices: Vec<u32> = match index {
         Some(index) => vec![index],
-        None => (original.array.first..=original.array.last()).filter(|index| failed(ledger, job, *index)).collect(),
+        None => unsuccessful(ledger, job),
     };
     if let Some(index) = index.filter(|index| !failed(ledger, job, *index)) {
         let task = TaskId { job, index };
@@ -89,8 +92,15 @@ fn retry_of(ledger: &Ledger, submitter: String, job: JobId, index: Option<u32>, 
             "none of its tasks failed, was lost or was cancelled",
         ));
     }
-    let array = if original.array.is_array { subset(&original.array, &indices)? } else { Array::single() };
-    Ok(Submit { submitter, key, spec: original.spec.clone(), array, retry_of: Some(job) })
+    let array = if original.array().is_array { subset(original.array(), &indices)? } else { Array::single() };
+    Ok(Submit { submitter, key, spec: original.spec().clone(), array, retry_of: Some(job) })
+}
+
+fn unsuccessful(ledger: &Ledger, job: JobId) -> Vec<u32> {
+    let states = [TaskState::Failed, TaskState::Lost, TaskState::Cancelled];
+    let mut indices: Vec<u32> = states.into_iter().flat_map(|state| ledger.task_indices(job, Some(state), None, usize::MAX)).collect();
+    indices.sort_unstable();
+    indices
 }
 
 fn failed(ledger: &Ledger, job: JobId, index: u32) -> bool {
@@ -170,9 +180,8 @@ impl Context {
         let Sight { dispatch, ledger, .. } = *sight;
         Ok(match call {
             Call::Jobs { before, limit, open_only } => {
-                let mine =
-                    ledger.jobs().rev().filter(|job| before.is_none_or(|before| job.id < before) && (!open_only || job.ended.is_none()));
-                Reply::Jobs(mine.take(page(limit)).filter_map(|job| ledger.job_view(job.id)).collect())
+                let mine = ledger.jobs().rev().filter(|job| before.is_none_or(|before| job.id() < before) && (!open_only || job.is_open()));
+                Reply::Jobs(mine.take(page(limit)).filter_map(|job| ledger.job_view(job.id())).collect())
             }
             Call::Job { job } => Reply::Job(Box::new(ledger.job_view(job).ok_or_else(|| no_job(job))?)),
             Call::Tasks { job, state, after, limit } => Reply::Tasks(self.tasks(dispatch, ledger, job, state, after, page(limit))?),
@@ -212,11 +221,17 @@ impl Context {
             return Err(no_job(job));
         }
         let from = after.map_or(JobId(0), |after| after.job);
-        let jobs = ledger.jobs().filter(|known| job.is_none_or(|job| job == known.id) && known.id >= from);
-        let ids = jobs.flat_map(|job| (job.array.first..=job.array.last()).map(|index| TaskId { job: job.id, index }));
-        let wanted =
-            ids.filter(|task| after.is_none_or(|after| *task > after) && state.is_none_or(|state| ledger.task_state(*task) == Some(state)));
-        Ok(wanted.take(limit).filter_map(|task| show(dispatch, ledger, task)).collect())
+        let jobs = ledger.jobs().map(Job::id).filter(|known| *known >= from && job.is_none_or(|job| job == *known));
+        let mut found = Vec::new();
+        for job in jobs {
+            let after = after.filter(|after| after.job == job).map(|after| after.index);
+            let indices = ledger.task_indices(job, state, after, limit - found.len());
+            found.extend(indices.into_iter().filter_map(|index| show(dispatch, ledger, TaskId { job, index })));
+            if found.len() >= limit {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     fn node(&self, dispatch: &Dispatch, record: &NodeRecord) -> NodeView {
@@ -284,7 +299,7 @@ impl Context {
             tasks_lost: counts.lost,
             success_rate,
             throughput,
-            jobs_open: ledger.open_jobs().count() as u64,
+            jobs_open: ledger.open_job_count(),
             jobs_ended: ledger.jobs_ended(),
             results_refused: ledger.results_refused(),
             leader: Some(self.me),

@@ -107,7 +107,7 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
         Open::Output(request) => return output::serve(node, request, tx).await,
         raft @ (Open::Raft(_) | Open::RaftAppend | Open::Snapshot(_)) => {
             if let Some(consensus) = &node.consensus {
-                consensus.handle_stream(raft, tx, rx);
+                consensus.handle_stream(raft, tx, rx).await;
             }
             return;
         }

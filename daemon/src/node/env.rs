@@ -11,7 +11,7 @@ use swarm_proto::{
     peer::{Load, NodeMeta, OutputChunk, OutputRequest},
 };
 use swarm_transport::{BindError, Identity};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Journal;
 
@@ -25,16 +25,23 @@ pub struct Env {
     pub clocks: Clocks,
     /// The node's only source of randomness.
     pub seed: u64,
-    /// The control endpoint's socket, and the bulk endpoint's; each is opened in the domain that serves it.
-    pub control_socket: OpenSocket,
-    pub bulk_socket: OpenSocket,
-    /// The state directory of membership record, view and log.
+    /// Where the log lives.
     pub disk: Arc<dyn Disk>,
-    pub workshop: Workshop,
+    /// Where the node remembers its id and the members.
+    pub records: Arc<dyn Disk>,
+    pub log: swarm_consensus::Settings,
     pub domains: Domains,
     /// How the log's syncs run.
     pub lanes: Lanes,
     pub journal: Journal,
+}
+
+/// What of the machine a node takes for itself.
+pub struct Holdings {
+    /// Each is opened in the domain that serves it.
+    pub control_socket: OpenSocket,
+    pub bulk_socket: OpenSocket,
+    pub workshop: Workshop,
 }
 
 /// Binds a socket, within the runtime that shall drive it.
@@ -107,6 +114,11 @@ impl Domains {
             }
         }
     }
+}
+
+/// Resolves when the node is told to stop, or nobody is left who could tell it.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// A future that can be stored.

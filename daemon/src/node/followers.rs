@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_core::ledger::Ledger;
+use swarm_core::ledger::{Job, Ledger};
 use swarm_proto::{
     JobId, TaskId,
     ledger::{Event, What},
@@ -105,7 +105,7 @@ impl Followers {
     }
 
     fn note_progress(&mut self, job: JobId, ledger: &Ledger) {
-        if self.jobs.contains_key(&job) && ledger.job(job).is_some_and(|job| job.array.count > 1) {
+        if self.jobs.contains_key(&job) && ledger.job(job).is_some_and(|job| job.array().count > 1) {
             self.moved.insert(job);
         }
     }
@@ -118,7 +118,7 @@ impl Followers {
     /// Tells how far the followed arrays are.
     pub(crate) fn tell_progress(&mut self, ledger: &Ledger) {
         for job in std::mem::take(&mut self.moved) {
-            let Some(counts) = ledger.job(job).map(|job| job.counts) else { continue };
+            let Some(counts) = ledger.job(job).map(Job::counts) else { continue };
             for stream in self.jobs.get(&job).cloned().unwrap_or_default() {
                 self.answer(stream, Answer::Progress { job, counts });
             }

@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Node;
+use super::{Node, env::stopped, join};
 
 /// Datagrams that may wait; what comes beyond is lost, as on any network.
 const INBOX: usize = 4_096;
@@ -108,7 +108,7 @@ impl Gossip {
                         self.members.set_leader_hint(leader, term);
                     }
                 }
-                _ = stop.wait_for(|stop| *stop) => return self.carry_out(),
+                () = stopped(&mut stop) => return self.carry_out(),
                 () = async { tokio::time::sleep_until(due.expect("guarded")).await }, if due.is_some() => self.members.handle_timeout(now()),
             }
         }
@@ -145,7 +145,8 @@ impl Gossip {
     fn carry_out(&mut self) {
         while let Some((to, packet)) = self.members.poll_transmit() {
             match self.node.control.existing(Plane::Control, to) {
-                Some(connection) => connection.send_datagram(packet),
+                // one that is lost on the way or for want of room is a probe that gets no answer
+                Some(connection) => drop(connection.send_datagram(packet)),
                 None => {
                     self.members.handle_unsent(to, now());
                     self.dial(to);
@@ -168,6 +169,14 @@ impl Gossip {
             }
             Event::LeaderHint { node, term } => self.node.peers.hint_leader(term, node),
             Event::MetaStale { node, .. } => self.pull_meta(node),
+            Event::ViewStale { from, .. } => {
+                let node = self.node.clone();
+                tokio::spawn(async move { join::pull_view(&node, from).await });
+            }
+            Event::Refuted { incarnation } => {
+                self.node.journal.info(format!("others doubted this node; it answered with incarnation {incarnation}"))
+            }
+            Event::HasLeft => {}
             Event::HeldDeaf(is_deaf) => {
                 if is_deaf {
                     self.node.journal.warn("this node hears too few of its peers: it holds itself deaf and judges nobody");

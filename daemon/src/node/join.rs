@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use swarm_consensus::Disk;
+use swarm_consensus::{Disk, disk::replace};
 use swarm_proto::{
     Code, NodeId, PeerKey, Problem, RaftDir,
     ledger::{Admit, Applied, Command, View},
@@ -30,7 +30,7 @@ impl Member {
     /// # Errors
     /// A record that cannot be read: the node must not take another id instead.
     pub(crate) fn load(disk: &Arc<dyn Disk>) -> anyhow::Result<Option<Self>> {
-        let Some(bytes) = disk.read_small(FILE)? else { return Ok(None) };
+        let Some(bytes) = disk.read(FILE)? else { return Ok(None) };
         let member =
             swarm_proto::frame::decode(&bytes).map_err(|e| anyhow::anyhow!("the file '{FILE}' in the state directory is damaged: {e}"))?;
         Ok(Some(member))
@@ -41,7 +41,7 @@ impl Member {
     /// # Errors
     /// The disk's.
     pub(crate) fn save(self, disk: &Arc<dyn Disk>) -> anyhow::Result<()> {
-        disk.write_small(FILE, &postcard::to_stdvec(&self)?)?;
+        replace(&**disk, FILE, &[&postcard::to_stdvec(&self)?])?;
         Ok(())
     }
 }
@@ -108,8 +108,14 @@ async fn relay(node: &Arc<Node>, admit: Admit) -> Result<Joined, Problem> {
 
 /// Asks the leader what has changed among the members.
 pub(crate) async fn refresh_view(node: &Arc<Node>) {
-    let Some(leader) = node.peers.leader().1.filter(|leader| *leader != node.me) else { return };
-    let Some(dial) = node.roster.dial_control(leader) else { return };
+    if let Some(leader) = node.peers.leader().1.filter(|leader| *leader != node.me) {
+        pull_view(node, leader).await;
+    }
+}
+
+/// Asks a node that is known to know more.
+pub(crate) async fn pull_view(node: &Arc<Node>, from: NodeId) {
+    let Some(dial) = node.roster.dial_control(from) else { return };
     let Ok(connection) = node.control.get(Plane::Control, &dial).await else { return };
     if let Ok(view) = connection.call::<View>(&Open::View { after: node.roster.version() }).await {
         node.roster.merge(&view);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_consensus::Disk;
+use swarm_consensus::{Disk, disk::replace};
 use swarm_proto::{
     LogIndex, NodeId, PeerKey, frame,
     ledger::{NodeRecord, View},
@@ -24,7 +24,7 @@ pub(crate) struct Roster {
 impl Roster {
     /// The view remembered from the last run, or an empty one.
     pub(crate) fn load(disk: Arc<dyn Disk>) -> Self {
-        let remembered = disk.read_small(FILE).ok().flatten().and_then(|bytes| frame::decode::<View>(&bytes).ok()).unwrap_or_default();
+        let remembered = disk.read(FILE).ok().flatten().and_then(|bytes| frame::decode::<View>(&bytes).ok()).unwrap_or_default();
         Self { view: Arc::new(watch::Sender::new(Arc::new(remembered))), disk }
     }
 
@@ -50,7 +50,7 @@ impl Roster {
             Ok(framed) => framed[frame::HEADER..].to_vec(),
             Err(error) => return tracing::warn!(%error, "the view is not remembered"),
         };
-        if let Err(error) = self.disk.write_small(FILE, &bytes) {
+        if let Err(error) = replace(&*self.disk, FILE, &[&bytes]) {
             tracing::warn!(%error, "the view is not remembered");
         }
     }

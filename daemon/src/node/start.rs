@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
-use swarm_consensus::{Consensus, RaftTiming, Spec, StartError};
+use swarm_consensus::{Consensus, Fatal, RaftTiming, Spec, StartError};
 use swarm_core::members;
 use swarm_proto::{
     ClusterId, LogIndex, NodeId, PROTOCOL, PeerKey, RaftDir,
@@ -23,10 +23,10 @@ use tokio::{
 };
 
 use super::{
-    Domains, Env, Gateway, Node, Settings,
+    Domains, Env, Gateway, Holdings, Node, Settings,
     desk::{self, DeskWatch},
     door::Door,
-    env::{OpenSocket, Workshop},
+    env::{OpenSocket, Workshop, stopped},
     gossip,
     join::{self, Member},
     lead,
@@ -57,11 +57,12 @@ pub struct Running {
 ///
 /// # Errors
 /// A state directory that is damaged or belongs to another node, or an endpoint that cannot be bound.
-pub async fn start(env: Env, gateway: &Gateway) -> anyhow::Result<Running> {
+pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::Result<Running> {
     let mut rng = ChaCha12Rng::seed_from_u64(env.seed);
-    let roster = Roster::load(env.disk.clone());
+    let roster = Roster::load(env.records.clone());
     let door = Arc::new(Door { cluster: env.cluster, roster: roster.clone(), node: OnceLock::new() });
     let me = watch::Sender::new(None);
+    let Holdings { control_socket, bulk_socket, workshop } = holdings;
     let (stop, stopping) = watch::channel(false);
     let (fatal_tx, fatal) = watch::channel(None);
 
@@ -72,11 +73,11 @@ pub async fn start(env: Env, gateway: &Gateway) -> anyhow::Result<Running> {
         hello: hello_source(&env.settings, env.cluster, me.subscribe()),
         door: door.clone(),
     };
-    let control = wiring.bind(env.control_socket, vec![Plane::Control, Plane::Raft], seed_of(&mut rng))?;
-    let bulk = bind_bulk(env.domains, wiring, env.bulk_socket, seed_of(&mut rng), stopping.clone(), fatal_tx.clone()).await?;
+    let control = wiring.bind(control_socket, vec![Plane::Control, Plane::Raft], seed_of(&mut rng))?;
+    let bulk = bind_bulk(env.domains, wiring, bulk_socket, seed_of(&mut rng), stopping.clone(), fatal_tx.clone()).await?;
 
     let key = env.identity.peer_key();
-    let member = match Member::load(&env.disk)? {
+    let member = match Member::load(&env.records)? {
         Some(member) => member,
         None => become_member(&env, key, &control.pool(), &roster, &mut rng).await?,
     };
@@ -100,7 +101,7 @@ pub async fn start(env: Env, gateway: &Gateway) -> anyhow::Result<Running> {
         control: control.pool(),
         bulk,
         gossip: inbox,
-        outputs: env.workshop.outputs.clone(),
+        outputs: workshop.outputs.clone(),
         journal: env.journal,
         phase: watch::Sender::new(Phase::Joining),
         runtime: tokio::runtime::Handle::current(),
@@ -108,7 +109,7 @@ pub async fn start(env: Env, gateway: &Gateway) -> anyhow::Result<Running> {
         streams: AtomicU64::new(0),
     });
     let _ = door.node.set(Arc::downgrade(&node));
-    spawn_parts(&node, desk_tx, gossip_rx, env.workshop, rng.next_u64(), &stopping);
+    spawn_parts(&node, desk_tx, gossip_rx, workshop, rng.next_u64(), &stopping);
     watch_health(&node, &control, fatal_tx);
     gateway.open(node.clone());
 
@@ -178,7 +179,7 @@ async fn bind_bulk(
         let _ = tx.send(Ok(endpoint.pool()));
         tokio::select! {
             biased;
-            _ = stopping.wait_for(|stop| *stop) => endpoint.close().await,
+            () = stopped(&mut stopping) => endpoint.close().await,
             end = endpoint.closed() => if end == EndpointEnd::Failed { fatal.send_replace(Some("the bulk endpoint failed".into())); }
         }
     });
@@ -187,8 +188,9 @@ async fn bind_bulk(
 
 /// Takes an id: the founder is the first there is, everybody else is admitted.
 async fn become_member(env: &Env, key: PeerKey, pool: &Pool, roster: &Roster, rng: &mut ChaCha12Rng) -> anyhow::Result<Member> {
-    let mut raft = RaftDir::default();
-    rng.fill_bytes(&mut raft.0);
+    let mut fresh = RaftDir::default();
+    rng.fill_bytes(&mut fresh.0);
+    let raft = swarm_consensus::raft_dir(&*env.disk, fresh)?;
     let node = if env.is_founder {
         FOUNDER
     } else {
@@ -197,7 +199,7 @@ async fn become_member(env: &Env, key: PeerKey, pool: &Pool, roster: &Roster, rn
         joined.node
     };
     let member = Member { node, raft };
-    member.save(&env.disk)?;
+    member.save(&env.records)?;
     Ok(member)
 }
 
@@ -212,7 +214,8 @@ async fn open_ledger(env: &Env, member: Member, peers: Arc<Links>, seed: u64) ->
         timing: RaftTiming { heartbeat: timing.heartbeat, election_min: timing.election_min, election_max: timing.election_max },
         seed,
         peers,
-        lanes: env.lanes.clone(),
+        sync: env.lanes.clone(),
+        settings: env.log,
     };
     match Consensus::start(spec).await {
         Ok(consensus) => Ok((Some(consensus), String::new())),
@@ -266,8 +269,11 @@ fn watch_health(node: &Arc<Node>, control: &Endpoint, fatal: watch::Sender<Optio
     });
     let Some(consensus) = node.consensus.clone() else { return };
     tokio::spawn(async move {
-        let why = consensus.fatal().await;
-        fatal.send_replace(Some(why.to_string()));
+        match consensus.failed().await {
+            // it works on, without a vote that could be wrong
+            Fatal::Diverged { .. } => {}
+            why => drop(fatal.send_replace(Some(why.to_string()))),
+        }
     });
 }
 

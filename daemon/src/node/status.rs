@@ -38,11 +38,24 @@ fn trouble(node: &Node, phase: Phase, leader: Option<NodeId>) -> String {
     if phase == Phase::Damaged {
         return node.damage.clone();
     }
-    let log = node.consensus.as_ref().map(|consensus| consensus.health().trouble()).unwrap_or_default();
+    let log = node.consensus.as_ref().map(|consensus| log_trouble(&consensus.health())).unwrap_or_default();
     if !log.is_empty() {
         return log;
     }
     if leader.is_none() { "no leader is known".into() } else { String::new() }
+}
+
+fn log_trouble(health: &swarm_consensus::Health) -> String {
+    match health {
+        swarm_consensus::Health { fatal: Some(fatal), .. } => fatal.to_string(),
+        swarm_consensus::Health { disk_full: true, .. } => {
+            "there is no room on the log's disk: nothing is acknowledged here until there is".into()
+        }
+        swarm_consensus::Health { stalled: Some(span), .. } => {
+            format!("the log's disk has been busy with one write for {} s", span.as_secs())
+        }
+        swarm_consensus::Health { .. } => String::new(),
+    }
 }
 
 fn peers(node: &Node) -> Vec<PeerStatus> {

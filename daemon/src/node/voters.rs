@@ -9,6 +9,8 @@ use super::{Node, desk::Desk, peers::Peer};
 
 /// How often the question is asked when nothing happens.
 const EVERY: Duration = Duration::from_millis(250);
+/// A follower that is fewer entries behind takes part in the next commit.
+const CAUGHT_UP: u64 = 1_000;
 
 /// Looks after the voters until leadership ends (the caller ends the task).
 pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
@@ -35,10 +37,10 @@ pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
     }
 }
 
-async fn make(consensus: &swarm_consensus::Consensus, change: VoterChange) -> Result<(), swarm_consensus::ProposeError> {
+async fn make(consensus: &swarm_consensus::Consensus, change: VoterChange) -> Result<(), swarm_consensus::ChangeError> {
     match change {
         VoterChange::AddLearner(node) => consensus.add_learner(node).await,
-        VoterChange::RemoveLearner(node) => consensus.remove_learner(node).await,
+        VoterChange::RemoveLearner(node) => consensus.remove_learners(BTreeSet::from([node])).await,
         VoterChange::SetVoters { voters, .. } => consensus.change_voters(voters).await,
     }
 }
@@ -59,6 +61,7 @@ pub(crate) fn warning_of(node: &Arc<Node>) -> Option<String> {
 
 fn input(node: &Node, consensus: &swarm_consensus::Consensus) -> VoterInput {
     let role = consensus.role().borrow().clone();
+    let lags = consensus.lags();
     let peers = node.peers.current();
     let view = node.roster.current();
     let wanted = |id: &NodeId| role.voters.contains(id) || role.learners.contains(id);
@@ -79,11 +82,11 @@ fn input(node: &Node, consensus: &swarm_consensus::Consensus) -> VoterInput {
                 zone: zone(node, record.id, peer),
                 fsync: None,
                 uptime: peer.map_or(Duration::ZERO, |peer| peer.since.elapsed()),
-                is_caught_up: role.caught_up.contains(&record.id),
+                is_caught_up: record.id == node.me || matches!(lags.get(&record.id), Some(Some(behind)) if *behind < CAUGHT_UP),
             }
         })
         .collect();
-    VoterInput { me: node.me, voters: role.voters, learners: role.learners, is_changing: role.is_changing, nodes }
+    VoterInput { me: node.me, voters: role.voters, learners: role.learners, is_changing: false, nodes }
 }
 
 fn zone(node: &Node, id: NodeId, peer: Option<&Peer>) -> Option<String> {

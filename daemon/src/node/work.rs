@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Node,
     desk::{Desk, ToDesk},
-    env::Workshop,
+    env::{Workshop, stopped},
 };
 
 /// Messages under way to the leader.
@@ -46,7 +46,6 @@ struct Worker {
     link: Option<Link>,
     retry_at: Instant,
     load_at: Instant,
-    stop: watch::Receiver<bool>,
 }
 
 /// Runs attempts until the node stops.
@@ -57,11 +56,11 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
     attempts.handle_recovered(workshop.recovered);
     let executors = workshop.executors.into_iter().map(|executor| (executor.name(), executor)).collect();
     let now = Instant::now();
-    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now, stop }.run().await;
+    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now }.run(stop).await;
 }
 
 impl Worker {
-    async fn run(mut self) {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
         loop {
             self.carry_out().await;
             let boot = (self.node.clocks.boot)();
@@ -70,7 +69,7 @@ impl Worker {
             let wake = wake.unwrap_or(self.load_at);
             tokio::select! {
                 biased;
-                _ = self.stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
                 Some(event) = self.events.recv() => self.drain_events(event),
                 message = async { self.link.as_mut().expect("guarded").from.recv().await }, if self.link.is_some() => self.handle_message(message),
                 () = tokio::time::sleep_until(wake) => self.handle_wake().await,
