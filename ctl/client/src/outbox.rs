@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use swarm_proto::{Code, Problem};
 
@@ -20,7 +20,7 @@ const HIGH_WATER: usize = 256 << 10;
 
 #[derive(Default)]
 struct State {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     is_finished: bool,
     /// The connection is gone, or the server has answered in full.
     is_closed: bool,
@@ -57,7 +57,7 @@ impl Outbox {
     }
 
     /// Lets `write` append to the buffer; waits only while more than enough is there already.
-    pub(crate) async fn write(&mut self, write: impl FnOnce(&mut BytesMut)) -> Result<(), Problem> {
+    pub(crate) async fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Problem> {
         poll_fn(|cx| self.poll_room(cx)).await?;
         let mut state = lock(&self.shared);
         write(&mut state.buffer);
@@ -97,7 +97,8 @@ impl Written {
     fn poll(&self, cx: &Context<'_>) -> Poll<Option<Bytes>> {
         let mut state = lock(&self.shared);
         if !state.buffer.is_empty() {
-            let frame = state.buffer.split().freeze();
+            let next = Vec::with_capacity(state.buffer.len());
+            let frame = std::mem::replace(&mut state.buffer, next).into();
             if let Some(writer) = state.writer.take() {
                 drop(state);
                 writer.wake();

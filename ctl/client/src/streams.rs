@@ -1,6 +1,7 @@
 //! Answers that go on: JSON lines (logs, follow, submit) and server-sent events.
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use std::ops::Range;
+
 use http::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -20,43 +21,47 @@ use crate::{
 /// The lines of an answer, as they arrive.
 pub(crate) struct Lines {
     body: Incoming,
-    buffer: BytesMut,
-    /// Up to here the buffer holds no line feed.
+    buffer: Vec<u8>,
+    /// Up to here the buffer was given out.
+    taken: usize,
+    /// Up to here the rest of it holds no line feed.
     searched: usize,
     is_over: bool,
 }
 
 impl Lines {
     pub(crate) fn new(response: Response<Incoming>) -> Self {
-        Self { body: response.into_body(), buffer: BytesMut::new(), searched: 0, is_over: false }
+        Self { body: response.into_body(), buffer: Vec::new(), taken: 0, searched: 0, is_over: false }
     }
 
     /// A line that is here already, without its end.
-    fn arrived(&mut self) -> Option<Bytes> {
-        let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
+    fn arrived(&mut self) -> Option<Range<usize>> {
+        let Some(length) = memchr::memchr(b'\n', &self.buffer[self.searched..]) else {
             self.searched = self.buffer.len();
             return None;
         };
-        let line = self.buffer.split_to(self.searched + end).freeze();
-        self.buffer.advance(1);
-        self.searched = 0;
+        let line = self.taken..self.searched + length;
+        self.taken = line.end + 1;
+        self.searched = self.taken;
         Some(line)
     }
 
-    async fn line(&mut self) -> Result<Option<Bytes>, Problem> {
+    /// Where in the buffer the next line is; valid until it is asked again.
+    async fn line(&mut self) -> Result<Option<Range<usize>>, Problem> {
         loop {
             if let Some(line) = self.arrived() {
                 return Ok(Some(line));
             }
             if self.is_over {
-                self.searched = 0;
-                return Ok(Some(self.buffer.split().freeze()).filter(|line| !line.is_empty()));
+                let rest = self.taken..self.buffer.len();
+                (self.taken, self.searched) = (rest.end, rest.end);
+                return Ok(Some(rest).filter(|rest| !rest.is_empty()));
             }
             match self.body.frame().await {
-                Some(Ok(frame)) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Ok(frame)) => self.extend(&frame.into_data().unwrap_or_default()),
                 Some(Err(e)) => {
                     self.is_over = true;
-                    self.buffer.clear();
+                    self.taken = self.buffer.len();
                     return Err(broken_answer(&e));
                 }
                 None => self.is_over = true,
@@ -64,14 +69,20 @@ impl Lines {
         }
     }
 
+    fn extend(&mut self, more: &[u8]) {
+        self.buffer.drain(..std::mem::take(&mut self.taken));
+        self.searched = self.buffer.len();
+        self.buffer.extend_from_slice(more);
+    }
+
     /// The next line as JSON.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Problem> {
-        self.line().await?.map(|line| parse(&line)).transpose()
+        self.line().await?.map(|line| parse(&self.buffer[line])).transpose()
     }
 
     /// The next line, if all of it is here.
     pub(crate) fn take_arrived<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Problem> {
-        self.arrived().map(|line| parse(&line)).transpose()
+        self.arrived().map(|line| parse(&self.buffer[line])).transpose()
     }
 }
 
@@ -131,7 +142,7 @@ impl EventStream {
     /// What ended the stream.
     pub async fn next(&mut self) -> Result<Option<Told>, Problem> {
         while let Some(line) = self.lines.line().await? {
-            let Some((name, data)) = self.fields.handle_line(&line) else { continue };
+            let Some((name, data)) = self.fields.handle_line(&self.lines.buffer[line]) else { continue };
             match name.as_str() {
                 "" | "message" => return Ok(Some(Told::Event(parse(data.as_bytes())?))),
                 "begins" => return Ok(Some(Told::Begins(parse::<Begins>(data.as_bytes())?.begins))),

@@ -1,6 +1,5 @@
 //! The streamed submit: any number of submissions on one request, each with its own acknowledgement and its own outcome.
 
-use bytes::BufMut as _;
 use swarm_proto::{
     Problem,
     api::{SubmitLine, SubmitRequest},
@@ -55,8 +54,8 @@ impl SubmitSender {
     pub async fn send(&mut self, request: &SubmitRequest) -> Result<(), Problem> {
         self.outbox
             .write(|buffer| {
-                serde_json::to_writer(buffer.writer(), request).expect("a request is strings and numbers, and memory takes them");
-                buffer.put_u8(b'\n');
+                serde_json::to_writer(&mut *buffer, request).expect("a request is strings and numbers, and memory takes them");
+                buffer.push(b'\n');
             })
             .await
     }
@@ -79,8 +78,8 @@ impl SubmitSender {
     pub async fn send_line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.outbox
             .write(|buffer| {
-                buffer.put_slice(line);
-                buffer.put_u8(b'\n');
+                buffer.extend_from_slice(line);
+                buffer.push(b'\n');
             })
             .await
     }

@@ -9,8 +9,9 @@
 //! daemon's answers are still taken in and the body is still read, so that neither a client that writes everything before it
 //! reads nor the daemon can be made to wait for the other. Memory is bounded by admission ([`desk`]).
 //!
-//! Writing to a socket costs 10 us, rendering a line less than one. Answers are therefore held up to [`HOLD`] after the last
-//! flush while more are on their way, and flushed at once when none is, or when there is enough to be worth it.
+//! Writing to a socket costs 10 us, rendering a line less than one. Answers are therefore held until [`HOLD`] after the last
+//! flush while many are on their way, and flushed at once when there is enough to be worth it, or when so few are on their way
+//! ([`FEW`]) that somebody may be waiting for each. Tokio's clock ticks every millisecond, so a hold may last one tick longer.
 
 mod desk;
 mod lines;
@@ -23,7 +24,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{future::join_all, stream};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
@@ -49,6 +50,8 @@ use crate::{Backend, follow::JSON_LINES, router::Api};
 const HOLD: Duration = Duration::from_micros(500);
 /// Lines that are worth a flush of their own.
 const WORTH: usize = 16;
+/// So many submissions in flight gather no company worth waiting for.
+const FEW: usize = 32;
 /// Rendered and not yet handed over; beyond it lines stay small.
 const BUFFER: usize = 64 << 10;
 /// Buffers between the pump and the connection.
@@ -63,7 +66,7 @@ pub(crate) async fn submit(State(api): State<Api>, headers: HeaderMap, body: Bod
         desk: Desk::new(api.bounds.unanswered),
         input: Input { lines: Lines::default(), reading: Reading::new(api.submitter(), std::env::consts::OS), line: 0, is_ended: false },
         batch: Vec::new(),
-        out: BytesMut::new(),
+        out: Vec::new(),
         out_lines: 0,
         flushed: Instant::now(),
         recalling: None,
@@ -113,7 +116,7 @@ struct Pump {
     /// Read, not yet with the daemon.
     batch: Vec<Numbered>,
     /// Rendered, not yet with the connection.
-    out: BytesMut,
+    out: Vec<u8>,
     out_lines: usize,
     flushed: Instant,
     /// Outcomes that are being asked for again; no line passes them.
@@ -134,6 +137,7 @@ impl Pump {
     async fn run(mut self, mut ends: Ends) {
         let mut taken = Vec::new();
         loop {
+            self.take_ready(&mut ends.answers);
             self.render();
             if self.is_done(&ends) {
                 return;
@@ -145,7 +149,7 @@ impl Pump {
                 Step::ClientGone => return,
                 Step::Sent | Step::Held => {}
                 Step::Flushed => (self.out_lines, self.flushed) = (0, Instant::now()),
-                Step::Answers(n) => self.handle_answers(n, &mut taken, &mut ends.answers),
+                Step::Answers(n) => self.handle_answers(n, &mut taken, &mut ends),
                 Step::Recalled(outcomes) => self.handle_recalled(outcomes),
                 Step::DeskGone => self.handle_desk_gone(&mut ends.sender),
                 Step::Frame(frame) => self.handle_frame(frame, &mut ends),
@@ -163,7 +167,8 @@ impl Pump {
         tokio::select! { biased;
             permit = ends.outlet.reserve(), if is_due => match permit {
                 Ok(permit) => {
-                    permit.send(self.out.split().freeze());
+                    let next = Vec::with_capacity(self.out.len());
+                    permit.send(std::mem::replace(&mut self.out, next).into());
                     Step::Flushed
                 }
                 Err(_) => Step::ClientGone,
@@ -183,8 +188,17 @@ impl Pump {
         }
     }
 
+    /// Answers that are there already join the flush that is due.
+    fn take_ready(&mut self, answers: &mut Option<mpsc::Receiver<Vec<Answer>>>) {
+        let Some(answers) = answers.as_mut().filter(|_| !self.out.is_empty()) else { return };
+        for _ in 0..AT_ONCE {
+            let Ok(list) = answers.try_recv() else { return };
+            self.desk.handle_answers(list, &mut self.out);
+        }
+    }
+
     fn is_due(&self) -> bool {
-        !self.out.is_empty() && (self.out_lines >= WORTH || !self.desk.expects() || self.flushed.elapsed() >= HOLD)
+        !self.out.is_empty() && (self.out_lines >= WORTH || self.desk.in_flight() < FEW || self.flushed.elapsed() >= HOLD)
     }
 
     fn render(&mut self) {
@@ -202,13 +216,17 @@ impl Pump {
         }
     }
 
-    fn handle_answers(&mut self, n: usize, taken: &mut Vec<Vec<Answer>>, answers: &mut Option<mpsc::Receiver<Vec<Answer>>>) {
-        if n == 0 {
-            *answers = None;
-            self.desk.handle_gone();
-        }
+    fn handle_answers(&mut self, n: usize, taken: &mut Vec<Vec<Answer>>, ends: &mut Ends) {
         for list in taken.drain(..) {
             self.desk.handle_answers(list, &mut self.out);
+        }
+        if n == 0 {
+            (ends.answers, ends.sender) = (None, None);
+            self.batch.clear();
+            self.desk.handle_gone();
+            if ends.body.is_some() {
+                self.end_input();
+            }
         }
     }
 
@@ -220,15 +238,16 @@ impl Pump {
         }
     }
 
-    /// The daemon takes no more: what is on its way will be given up when its answers end, and the rest is not read.
+    /// The daemon takes no more. What is on its way is given up when its answers end.
     fn handle_desk_gone(&mut self, sender: &mut Option<mpsc::Sender<Vec<Numbered>>>) {
         *sender = None;
         self.batch.clear();
-        self.input.end(
-            &mut self.desk,
-            "".into(),
-            Problem::new(Code::NotReady, "the stream was ended", "the daemon takes no more submissions"),
-        );
+        self.end_input();
+    }
+
+    fn end_input(&mut self) {
+        let problem = Problem::new(Code::NotReady, "the stream was ended", "the daemon takes no more submissions");
+        self.input.end(&mut self.desk, "".into(), problem);
     }
 
     fn handle_frame(&mut self, frame: Option<Result<Bytes, axum::Error>>, ends: &mut Ends) {
@@ -288,7 +307,7 @@ impl Input {
 
     fn end(&mut self, desk: &mut Desk, id: Arc<str>, problem: Problem) {
         if !std::mem::replace(&mut self.is_ended, true) {
-            desk.refuse_the_rest(id, problem.hint("nothing of this line and of those after it was taken"));
+            desk.refuse_the_rest(id, problem.hint("submit again what was not answered"));
         }
     }
 }

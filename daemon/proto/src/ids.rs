@@ -60,6 +60,21 @@ impl From<Duration> for Millis {
     }
 }
 
+/// Reads an id from its word, without keeping the word.
+struct Word<T>(std::marker::PhantomData<T>);
+
+impl<T: FromStr<Err = BadId>> serde::de::Visitor<'_> for Word<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<T, E> {
+        word.parse().map_err(E::custom)
+    }
+}
+
 /// Numbers that JSON carries as the word people type (`"j17"`), and postcard as themselves.
 macro_rules! spoken {
     ($name:ident { $($field:tt: $inner:ty),+ }) => {
@@ -72,7 +87,7 @@ macro_rules! spoken {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
                 if input.is_human_readable() {
-                    String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+                    input.deserialize_str(Word(std::marker::PhantomData))
                 } else {
                     <($($inner,)+)>::deserialize(input).map(|parts| from_parts!($name parts $($field)+))
                 }

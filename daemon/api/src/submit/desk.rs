@@ -9,7 +9,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 use swarm_proto::{
     Code, JobId, Millis, Problem,
@@ -142,9 +141,9 @@ impl Desk {
         self.lines.push_back(Line::Refused { id, problem, of: Refused::Line });
     }
 
-    /// Whether the daemon has something yet to answer.
-    pub(super) fn expects(&self) -> bool {
-        !self.waiting.is_empty() || !self.followed.is_empty()
+    /// Submissions of which the daemon has something yet to say; one that was answered out of order may count for a while.
+    pub(super) fn in_flight(&self) -> usize {
+        self.waiting.len() + self.followed.len()
     }
 
     pub(super) fn has_lines(&self) -> bool {
@@ -162,7 +161,7 @@ impl Desk {
     }
 
     /// Takes the daemon's answers. Progress is written at once, and only when nothing else waits to be sent.
-    pub(super) fn handle_answers(&mut self, answers: Vec<Answer>, out: &mut BytesMut) {
+    pub(super) fn handle_answers(&mut self, answers: Vec<Answer>, out: &mut Vec<u8>) {
         for answer in answers {
             match answer {
                 Answer::Accepted { seq, job, is_new } => self.accepted(seq, job, is_new),
@@ -218,7 +217,7 @@ impl Desk {
     }
 
     /// Writes the next line; `false` when there is none, or it is one that must be recalled first.
-    pub(super) fn write_next(&mut self, out: &mut BytesMut) -> bool {
+    pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
         if matches!(self.lines.front(), Some(Line::Recall(_))) {
             return false;
         }
@@ -244,7 +243,7 @@ impl Desk {
         true
     }
 
-    pub(super) fn write_ended(&mut self, id: &str, outcome: &JobOutcome, out: &mut BytesMut) {
+    pub(super) fn write_ended(&mut self, id: &str, outcome: &JobOutcome, out: &mut Vec<u8>) {
         self.open -= 1;
         write(out, &LineRef::Ended { id, outcome });
     }
@@ -293,7 +292,7 @@ const fn text(text: &swarm_proto::api::Text) -> usize {
     }
 }
 
-fn write(out: &mut BytesMut, line: &LineRef<'_>) {
-    serde_json::to_writer(out.writer(), line).expect("lines are strings and numbers, and memory takes them");
-    out.put_u8(b'\n');
+fn write(out: &mut Vec<u8>, line: &LineRef<'_>) {
+    serde_json::to_writer(&mut *out, line).expect("lines are strings and numbers, and memory takes them");
+    out.push(b'\n');
 }

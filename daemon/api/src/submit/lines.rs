@@ -18,7 +18,7 @@ pub(super) struct Lines {
 impl Lines {
     /// Hands every line that `frame` completes to `each`, without its end; empty lines are skipped.
     pub(super) fn feed(&mut self, mut frame: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), TooLong> {
-        while let Some(end) = frame.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', frame) {
             let (line, rest) = (&frame[..end], &frame[end + 1..]);
             if self.partial.is_empty() {
                 whole(line, &mut each)?;

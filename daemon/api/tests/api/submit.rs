@@ -180,6 +180,29 @@ async fn an_array_tells_how_far_it_is() {
     assert_eq!(story(&lines)["a"], "A", "and a daemon that stops before the end tells none");
 }
 
+#[tokio::test]
+async fn a_daemon_that_stops_leaves_no_line_without_an_answer() {
+    let world = World::with(Table::new(), Arc::new(Progressing), Bounds::default(), |socket| socket);
+    let (mut sender, mut answers) = world.client.submit_stream().await.unwrap();
+    sender.send(&noop("1")).await.unwrap();
+    for _ in ["accepted", "progress"] {
+        assert_eq!(id_of(&soon(answers.next()).await.unwrap().unwrap()), "1");
+    }
+    for n in 2..50 {
+        sender.send(&noop(n.to_string())).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    sender.finish();
+    let lines = all(&mut answers).await;
+    assert_eq!(problem_of(&lines, "").code, Code::NotReady);
+    for line in &lines {
+        assert!(matches!(line, SubmitLine::Refused { .. }), "{line:?}");
+    }
+    let told = lines.len() - 1;
+    let codes: Vec<Code> = (2..2 + told).map(|n| problem_of(&lines, &n.to_string()).code).collect();
+    assert_eq!(codes, vec![Code::UnknownOutcome; told], "what was read before the end was known");
+}
+
 /// Accepts and tells progress, then stops.
 struct Progressing;
 
