@@ -108,7 +108,7 @@ impl Ledger {
         }
         same("open tasks", self.open_tasks as u64, sums.held + sums.waiting)?;
         same("output", self.output_bytes, sums.output)?;
-        same("jobs in all", self.jobs_ended + self.jobs.open() as u64, self.next_job - 1)?;
+        same("jobs in all", self.jobs_ended.wrapping_add(self.jobs.open() as u64), self.next_job.wrapping_sub(1))?;
         same("tasks in the slab", u64::from(self.tasks.live()), sums.held + sums.waiting + sums.kept)
     }
 
