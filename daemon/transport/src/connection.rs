@@ -79,7 +79,8 @@ impl Connection {
         Self(Arc::new(Inner { quinn, plane, key, node, hello: Arc::new(hello), is_dialled_here, serial }))
     }
 
-    /// Opens a stream and says what it is for. Waits while [`limits::STREAMS`] of ours are open.
+    /// Opens a stream and says what it is for. Waits while [`limits::STREAMS`] of ours are open; QUIC
+    /// announces freed ones by eighths of that.
     ///
     /// # Errors
     /// [`StreamError::Lost`] when the connection is gone, [`StreamError::Frame`] when `open` is over the frame's bound.

@@ -1,6 +1,6 @@
 //! Dialling: one at a time a target, with backoff, and the checks that the right peer answered.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +14,7 @@ use crate::{
     frames::StreamError,
     handshake::{self, NoHello},
     plane::Plane,
-    serve,
+    serve::{self, Registered},
     tls::SERVER_NAME,
 };
 
@@ -250,23 +250,22 @@ impl Drop for Reporting<'_> {
 }
 
 /// One dial, in a task of its own: whoever asked for it may stop waiting.
-pub(crate) async fn run(shared: std::sync::Arc<Shared>, target: Target) {
+pub(crate) async fn run(shared: Arc<Shared>, target: Target) {
     let mut reporting = Reporting { shared: &shared, target, answer: None };
     let limit = tokio::time::timeout(2 * limits::HANDSHAKE_TIME, dial(&shared, target));
-    let answer = limit.await.unwrap_or(Err(DialError::Unreachable { addr: target.1.addr, ended: Ended::Silent }));
-    match &answer {
-        Ok(connection) => tracing::debug!(?connection, "connected"),
+    let dialled = limit.await.unwrap_or(Err(DialError::Unreachable { addr: target.1.addr, ended: Ended::Silent }));
+    match &dialled {
+        Ok(Registered { connection, .. }) => tracing::debug!(?connection, "connected"),
         Err(error) => tracing::debug!(plane = %target.0, addr = %target.1.addr, %error, "a dial failed"),
     }
-    let connection = answer.as_ref().ok().cloned();
-    reporting.answer = Some(answer);
+    reporting.answer = Some(dialled.as_ref().map(|registered| registered.connection.clone()).map_err(Clone::clone));
     drop(reporting);
-    if let Some(connection) = connection {
-        serve::run(&shared, connection).await;
+    if let Ok(registered) = dialled {
+        serve::run(registered).await;
     }
 }
 
-async fn dial(shared: &std::sync::Arc<Shared>, (plane, to): Target) -> Answer {
+async fn dial(shared: &Arc<Shared>, (plane, to): Target) -> Result<Registered, DialError> {
     let addr = to.addr;
     let config = shared.clients.get(&plane).ok_or(DialError::NoPlane(plane))?.clone();
     let bad = |why: String| DialError::BadAddress { addr, why };
@@ -282,7 +281,7 @@ async fn dial(shared: &std::sync::Arc<Shared>, (plane, to): Target) -> Answer {
     };
     let result = greet(shared, &quinn, plane, to).await;
     match result {
-        Ok(greeted) => shared.pool().register(greeted).map_err(DialError::Refused),
+        Ok(greeted) => Registered::new(shared, greeted).map_err(DialError::Refused),
         Err(error) => {
             let code = match &error {
                 DialError::Refused(problem) if problem.code == Code::Version => CloseCode::Version,

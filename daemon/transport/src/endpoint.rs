@@ -29,7 +29,8 @@ use crate::{
     noise::Noise,
     plane::Plane,
     pool::{Links, Pool},
-    serve, settings,
+    serve::{self, Registered},
+    settings,
     socket::{BindError, Watched},
     tls::{Clock, WallClock},
 };
@@ -140,9 +141,10 @@ impl Endpoint {
     pub fn bind(spec: BindSpec, hello: HelloSource, doorkeeper: Arc<dyn Doorkeeper>) -> Result<Self, BindError> {
         let BindSpec { socket, runtime, identity, cluster, seed, planes, wall } = spec;
         let clock = Clock(wall);
-        let derive = |purpose: &str| blake3::derive_key(purpose, &seed);
+        let words = planes.iter().map(|plane| plane.word()).collect::<String>();
+        let derive = |purpose: &str| blake3::derive_key(purpose, &[&seed, words.as_bytes()].concat());
         let dial_seed = derive("swarm dials 1");
-        let server = settings::server(&identity, cluster, &planes, &clock, &seed)?;
+        let server = settings::server(&identity, cluster, &planes, &clock, derive("swarm retry tokens 1"))?;
         let client = |plane: &Plane| Ok((*plane, settings::client(&identity, cluster, *plane, &clock, dial_seed)?));
         let clients = planes.iter().map(client).collect::<Result<_, BindError>>()?;
         let socket = Arc::new(Watched::new(socket));
@@ -237,10 +239,10 @@ async fn take(shared: Arc<Shared>, incoming: quinn::Incoming, slot: OwnedSemapho
     let addr = incoming.remote_address();
     let greeted = timeout(limits::HANDSHAKE_TIME, welcome(&shared, incoming)).await;
     let refusal = match greeted {
-        Ok(Ok(connection)) => {
+        Ok(Ok(registered)) => {
             drop(slot);
-            tracing::debug!(?connection, "connected");
-            return serve::run(&shared, connection).await;
+            tracing::debug!(connection = ?registered.connection, "connected");
+            return serve::run(registered).await;
         }
         Ok(Err(refusal)) => refusal,
         Err(_) => "the handshake or the Hello took too long".to_owned(),
@@ -250,7 +252,7 @@ async fn take(shared: Arc<Shared>, incoming: quinn::Incoming, slot: OwnedSemapho
     }
 }
 
-async fn welcome(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Connection, String> {
+async fn welcome(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Registered, String> {
     let explained = |e: quinn::ConnectionError| close::explain(&e).to_string();
     let quinn = incoming.accept().map_err(explained)?.await.map_err(explained)?;
     let (key, plane) = handshake::identify(&quinn, shared.cluster)?;
@@ -268,16 +270,10 @@ async fn welcome(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Conn
         }
         let node = shared.doorkeeper.admit(&key, &hello, plane)?;
         let greeted = Greeted { quinn: quinn.clone(), plane, key, hello, node, is_dialled_here: false };
-        shared.pool().register(greeted)
+        Registered::new(shared, greeted)
     });
     match admitted {
-        Ok(connection) => match handshake::answer(&mut tx, &Ok(ours)).await {
-            Ok(()) => Ok(connection),
-            Err(error) => {
-                shared.pool().deregister(&connection);
-                Err(error.to_string())
-            }
-        },
+        Ok(registered) => handshake::answer(&mut tx, &Ok(ours)).await.map(|()| registered).map_err(|e| e.to_string()),
         Err(problem) => Err(farewell(&quinn, tx, problem).await),
     }
 }
@@ -294,8 +290,8 @@ async fn farewell(quinn: &quinn::Connection, mut tx: FrameTx, problem: Problem) 
 }
 
 fn no_hello(error: &StreamError) -> String {
-    match error {
-        StreamError::Lost(Ended::There(_, why)) => format!("the peer left before its Hello: {why}"),
-        error => format!("no Hello: {error}"),
+    if let StreamError::Lost(Ended::There(_, why)) = error {
+        return format!("the peer left before its Hello: {why}");
     }
+    format!("no Hello: {error}")
 }

@@ -13,7 +13,7 @@
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use swarm_proto::{
-    ClusterId, Code, PROTOCOL, PeerKey, Problem,
+    ClusterId, Code, PeerKey, Problem,
     frame::{self, FrameError},
     limits,
     peer::Hello,
@@ -111,7 +111,7 @@ fn read_hello(body: &[u8], ours: &Hello) -> Result<Hello, Problem> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use swarm_proto::{NodeId, frame::HEADER, ledger::Addrs};
+    use swarm_proto::{NodeId, PROTOCOL, frame::HEADER, ledger::Addrs};
 
     use super::*;
 

@@ -6,30 +6,40 @@ use std::sync::{
 };
 
 use quinn::{RecvStream, SendStream};
-use swarm_proto::{limits, peer::Open};
+use swarm_proto::{Problem, limits, peer::Open};
 
 use crate::{
     close::{self, StreamCode},
-    connection::Connection,
+    connection::{Connection, Greeted},
     endpoint::Shared,
     frames::{FrameRx, FrameTx, StreamError},
     plane::Plane,
 };
 
-/// Takes it out of the pool however its task ends.
-struct Registered<'a>(&'a Shared, Connection);
+/// A greeted connection that the pool knows; taken out of it however its task ends.
+pub(crate) struct Registered {
+    shared: Arc<Shared>,
+    pub(crate) connection: Connection,
+}
 
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        self.0.pool().deregister(&self.1);
+impl Registered {
+    pub(crate) fn new(shared: &Arc<Shared>, greeted: Greeted) -> Result<Self, Problem> {
+        let connection = shared.pool().register(greeted)?;
+        Ok(Self { shared: shared.clone(), connection })
     }
 }
 
-/// Serves what the peer sends on a registered connection. Returns when the connection has ended.
-pub(crate) async fn run(shared: &Arc<Shared>, connection: Connection) {
-    let _registered = Registered(shared, connection.clone());
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.shared.pool().deregister(&self.connection);
+    }
+}
+
+/// Serves what the peer sends. Returns when the connection has ended.
+pub(crate) async fn run(registered: Registered) {
+    let Registered { shared, connection } = &registered;
     // asked once more: somebody may have been closed out between the first asking and the registering
-    if !shared.judge(&connection) {
+    if !shared.judge(connection) {
         return;
     }
     let takes_datagrams = connection.plane() == Plane::Control;

@@ -88,11 +88,11 @@ pub(crate) fn server(
     cluster: ClusterId,
     planes: &[Plane],
     clock: &Clock,
-    seed: &[u8; 32],
+    token_seed: [u8; 32],
 ) -> Result<quinn::ServerConfig, IdentityError> {
     let tls = tls::server(identity, cluster, planes, clock)?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|e| IdentityError::Mismatch(e.to_string()))?;
-    let tokens = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&blake3::derive_key("swarm retry tokens 1", seed));
+    let tokens = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&token_seed);
     let mut unused = quinn::ValidationTokenConfig::default();
     unused.sent(0);
     let mut config = quinn::ServerConfig::new(Arc::new(crypto), Arc::new(tokens));

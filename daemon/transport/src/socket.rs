@@ -58,6 +58,7 @@ pub fn udp_socket(addr: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError
     if addr.ip().is_unspecified() {
         return Err(BindError::Unspecified(addr));
     }
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the list of kinds is the standard library's, and open")]
     let named = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(addr),
         io::ErrorKind::AddrNotAvailable => BindError::NotHere(addr),

@@ -1,0 +1,280 @@
+//! Who does not get in, and in which words.
+
+use std::{net::UdpSocket, sync::Arc};
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::pki_types::CertificateDer;
+use swarm_proto::{ClusterId, Code, NodeId, UnixMillis, peer::Hello};
+use swarm_transport::{BindError, Dial, DialError, Plane, SERVER_NAME, SecretKey, StreamCode, StreamError, udp_socket};
+
+use crate::support::{CLUSTER, How, Node, TODAY, ca, join, work};
+
+/// What a dial of `dialler` to `listener` fails with.
+async fn refusal(dialler: How, listener: How) -> DialError {
+    let (a, b) = (Node::start_as(1, dialler), Node::start_as(2, listener));
+    let error = a.connect(&b).await.unwrap_err();
+    assert!(b.endpoint.pool().connections().is_empty());
+    error
+}
+
+#[tokio::test]
+async fn another_ca() {
+    let error = refusal(How { ca: 2, ..How::default() }, How::default()).await;
+    assert!(matches!(&error, DialError::Handshake { .. }), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+/// The dialler accepts the other's certificate, and learns only from the missing answer that its own is refused.
+#[tokio::test]
+async fn a_client_certificate_of_another_ca() {
+    let b = Node::start(2);
+    let stranger = ca(2).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let raw = raw_client(Some(stranger), Some(Plane::Control));
+    let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await;
+    let ended = match connection {
+        Ok(connection) => connection.closed().await,
+        Err(error) => error,
+    };
+    assert!(matches!(ended, quinn::ConnectionError::ConnectionClosed(_)), "{ended}");
+    assert!(b.endpoint.pool().connections().is_empty());
+}
+
+#[tokio::test]
+async fn no_client_certificate() {
+    let b = Node::start(2);
+    let raw = raw_client(None, Some(Plane::Control));
+    let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await;
+    let ended = match connection {
+        Ok(connection) => connection.closed().await,
+        Err(error) => error,
+    };
+    // TLS alert 116, certificate_required
+    assert!(matches!(&ended, quinn::ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == 0x100 + 116), "{ended}");
+}
+
+#[tokio::test]
+async fn no_alpn() {
+    let b = Node::start(2);
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let raw = raw_client(Some(own), None);
+    let error = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap_err();
+    assert!(matches!(&error, quinn::ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == 0x100 + 120), "{error}");
+}
+
+#[tokio::test]
+async fn another_swarm() {
+    let foreign = ClusterId([8; 16]);
+    let hello = Hello { cluster: foreign, ..How::default().hello };
+    let error = refusal(How { cluster: foreign, hello, ..How::default() }, How::default()).await;
+    assert!(matches!(&error, DialError::Handshake { .. }) && error.to_string().contains("another swarm"), "{error}");
+}
+
+#[tokio::test]
+async fn another_swarm_in_the_hello_alone() {
+    let hello = Hello { cluster: ClusterId([8; 16]), ..How::default().hello };
+    let error = refusal(How { hello, ..How::default() }, How::default()).await;
+    assert!(
+        matches!(&error, DialError::Refused(problem) if problem.code == Code::Denied && problem.why.contains("belongs to swarm")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn another_version_is_named_with_ours() {
+    for is_dialler_newer in [true, false] {
+        let newer = How { hello: Hello { protocol: 2, ..How::default().hello }, ..How::default() };
+        let (a, b) = if is_dialler_newer { (newer, How::default()) } else { (How::default(), newer) };
+        let error = refusal(a, b).await;
+        let DialError::Refused(problem) = &error else { panic!("{error}") };
+        assert_eq!(problem.code, Code::Version);
+        // whoever refuses speaks of the other first
+        let says = |theirs, ours| problem.why.contains(&format!("protocol {theirs}, this node speaks {ours}"));
+        assert!(says(1, 2) || says(2, 1), "{}", problem.why);
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_on_either_side() {
+    let late = || How { wall: UnixMillis(TODAY.0 + 101 * 366 * 24 * 3_600_000), ..How::default() };
+    for (a, b) in [(late(), How::default()), (How::default(), late())] {
+        let error = refusal(a, b).await;
+        assert!(matches!(&error, DialError::Handshake { .. }) && error.to_string().contains("expired"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_without_a_clock_gets_in() {
+    let without = How { wall: UnixMillis(0), ..How::default() };
+    let (a, b) = (Node::start_as(1, without), Node::start(2));
+    a.connect(&b).await.unwrap();
+    b.endpoint.pool().existing(Plane::Control, a.id).unwrap();
+}
+
+#[tokio::test]
+async fn another_peer_than_the_one_meant() {
+    let (a, b) = (Node::start(1), Node::start(2));
+    let pool = a.endpoint.pool();
+    let wrong_key = Dial { key: Some(a.key), ..b.dial() };
+    assert!(matches!(pool.get(Plane::Control, &wrong_key).await, Err(DialError::WrongKey { found, .. }) if found == b.key));
+    let wrong_node = Dial { node: Some(NodeId(5)), key: None, addr: b.endpoint.local_addr() };
+    assert!(matches!(pool.get(Plane::Control, &wrong_node).await, Err(DialError::WrongNode { found, .. }) if found == b.id));
+    let ourselves = Dial::seed(a.endpoint.local_addr());
+    assert!(matches!(pool.get(Plane::Control, &ourselves).await, Err(DialError::Ourselves { .. })));
+    let nowhere = Dial::seed(([0, 0, 0, 0], 1).into());
+    assert!(matches!(pool.get(Plane::Control, &nowhere).await, Err(DialError::BadAddress { .. })));
+    assert!(matches!(pool.get(Plane::Bulk, &b.dial()).await, Err(DialError::NoPlane(Plane::Bulk))));
+}
+
+#[tokio::test]
+async fn random_bytes_disturb_nobody() {
+    let (a, mut b) = (Node::start(1), Node::start(2));
+    let connection = a.connect(&b).await.unwrap();
+    let noise = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut bytes = [0u8; 1400];
+    for round in 0..400u32 {
+        let seed = blake3::hash(&round.to_le_bytes());
+        blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+        let len = usize::from(seed.as_bytes()[0]) * 5 + 1;
+        // some look like long headers of the right version
+        if round % 3 == 0 {
+            bytes[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]);
+        }
+        noise.send_to(&bytes[..len], b.endpoint.local_addr()).unwrap();
+        tokio::task::yield_now().await;
+    }
+    let (mut tx, mut rx) = connection.open(&work()).await.unwrap();
+    b.echo(1).await;
+    tx.send(&"still here").await.unwrap();
+    assert_eq!(rx.recv::<String>().await.unwrap().as_deref(), Some("still here"));
+    assert_eq!(b.endpoint.pool().connections().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stranger_may_only_ask_to_join() {
+    let (a, mut b) = (Node::start(1), Node::start(2));
+    b.set_member(a.key, Some(None));
+    let connection = a.connect(&b).await.unwrap();
+    let refused = connection.call::<String>(&work()).await.unwrap_err();
+    assert_eq!(refused, StreamError::Reset(StreamCode::NotAdmitted));
+    let asking = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.call::<String>(&join()).await }
+    });
+    let (peer, _, mut tx, _rx) = b.streams.recv().await.unwrap();
+    assert_eq!((peer.node, peer.key), (None, a.key));
+    assert!(b.endpoint.pool().existing(Plane::Control, a.id).is_none());
+    // admitted now, without dialling again
+    b.set_member(a.key, Some(Some(a.id)));
+    tx.send(&"welcome").await.unwrap();
+    tx.finish().unwrap();
+    assert_eq!(asking.await.unwrap().unwrap(), "welcome");
+    b.endpoint.pool().review();
+    assert_eq!(b.endpoint.pool().existing(Plane::Control, a.id).unwrap().node(), Some(a.id));
+    let (mut tx, mut rx) = connection.open(&work()).await.unwrap();
+    b.echo(1).await;
+    tx.send(&"a member").await.unwrap();
+    assert_eq!(rx.recv::<String>().await.unwrap().as_deref(), Some("a member"));
+}
+
+/// A stranger's datagrams are not heard, and its unfinished streams are bounded.
+#[tokio::test]
+async fn a_stranger_has_few_streams() {
+    let (a, mut b) = (Node::start(1), Node::start(2));
+    b.set_member(a.key, Some(None));
+    let quiet = a.connect(&b).await.unwrap();
+    assert!(quiet.send_datagram(bytes::Bytes::from_static(b"hear me")));
+    let own = ca(1).issue(&SecretKey::from_seed(&[3; 32]).unwrap().peer_key()).unwrap();
+    let raw = raw_client_with(3, Some(own), Some(Plane::Control));
+    b.set_member(SecretKey::from_seed(&[3; 32]).unwrap().peer_key(), Some(None));
+    let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap();
+    hello_by_hand(&connection).await;
+    let mut held = Vec::new();
+    for _ in 0..swarm_proto::limits::UNADMITTED_STREAMS {
+        let (mut tx, rx) = connection.open_bi().await.unwrap();
+        // the first byte of a header makes the stream known and keeps it waiting
+        tx.write_all(&[1]).await.unwrap();
+        held.push((tx, rx));
+    }
+    let (mut tx, mut rx) = connection.open_bi().await.unwrap();
+    tx.write_all(&[1]).await.unwrap();
+    let refused = rx.read(&mut [0; 8]).await.unwrap_err();
+    assert_eq!(refused, quinn::ReadError::Reset(StreamCode::TooMany.into()));
+    assert!(b.datagrams.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn frames_that_say_nothing_end_their_stream_alone() {
+    let mut b = Node::start(2);
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let raw = raw_client(Some(own), Some(Plane::Control));
+    let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap();
+    hello_by_hand(&connection).await;
+    for bytes in [&[2, 0, 0, 0, 0xff, 0xff][..], &u32::MAX.to_le_bytes(), &[0, 0, 0, 0]] {
+        let (mut tx, mut rx) = connection.open_bi().await.unwrap();
+        tx.write_all(bytes).await.unwrap();
+        let refused = rx.read(&mut [0; 8]).await.unwrap_err();
+        assert_eq!(refused, quinn::ReadError::Reset(StreamCode::BadFrame.into()), "{bytes:?}");
+    }
+    let (mut tx, _rx) = connection.open_bi().await.unwrap();
+    tx.write_all(&swarm_proto::frame::encode_control(&work()).unwrap()).await.unwrap();
+    assert_eq!(b.streams.recv().await.unwrap().1, work());
+}
+
+#[tokio::test]
+async fn a_hello_that_says_nothing_is_refused() {
+    let b = Node::start(2);
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let raw = raw_client(Some(own), Some(Plane::Control));
+    // too long by its header; empty; ended within a frame
+    for bytes in [&u32::MAX.to_le_bytes()[..], &[0, 0, 0, 0], &[9, 0, 0, 0, 1]] {
+        let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap();
+        let (mut tx, _rx) = connection.open_bi().await.unwrap();
+        tx.write_all(bytes).await.unwrap();
+        tx.finish().unwrap();
+        let ended = connection.closed().await;
+        assert!(matches!(ended, quinn::ConnectionError::ApplicationClosed(_)), "{ended}");
+    }
+    assert!(b.endpoint.pool().connections().is_empty());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let b = Node::start(2);
+    let error = udp_socket(b.endpoint.local_addr()).unwrap_err();
+    assert!(matches!(error, BindError::InUse(addr) if addr == b.endpoint.local_addr()), "{error}");
+}
+
+async fn hello_by_hand(connection: &quinn::Connection) {
+    let (mut tx, mut rx) = connection.open_bi().await.unwrap();
+    tx.write_all(&swarm_proto::frame::encode_control(&How::default().hello).unwrap()).await.unwrap();
+    tx.finish().unwrap();
+    let answer = rx.read_to_end(4096).await.unwrap();
+    assert_eq!(answer[4], 0, "the Hello is answered by a Hello");
+}
+
+fn raw_client(certificate: Option<CertificateDer<'static>>, plane: Option<Plane>) -> quinn::Endpoint {
+    raw_client_with(1, certificate, plane)
+}
+
+/// A QUIC client that checks nothing and shows what it is told to.
+fn raw_client_with(key: u8, certificate: Option<CertificateDer<'static>>, plane: Option<Plane>) -> quinn::Endpoint {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca(1).root().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(certificate) => {
+            let dir = tempfile::tempdir().unwrap();
+            SecretKey::from_seed(&[key; 32]).unwrap().save(&dir.path().join("k")).unwrap();
+            let pem = std::fs::read(dir.path().join("k")).unwrap();
+            let key = rustls::pki_types::pem::PemObject::from_pem_slice(&pem).unwrap();
+            builder.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+    };
+    config.alpn_protocols = plane.iter().map(|plane| plane.alpn(CLUSTER)).collect();
+    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap())));
+    endpoint
+}
