@@ -481,20 +481,32 @@ impl Members {
     }
 
     /// One of those that are down is tried, so that a split heals. The rate is shared: about one try of each an interval, by all.
+    /// So is one that has been suspected for too long.
     fn heal(&mut self, now: Instant) {
         if self.next_heal > now || self.is_leaving {
             return;
         }
         self.next_heal = now + self.jittered(self.settings.heal_interval);
+        let old = now.checked_sub(self.settings.suspicion_max);
+        let is_old = |node: NodeId| self.table.get(node).and_then(|m| m.suspicion.as_ref()).is_some_and(|held| Some(held.since) <= old);
+        if let Some(&(_, node)) = self.suspicions.iter().find(|&&(_, node)| is_old(node)) {
+            // we were too ill to conclude, and who hears nothing of our doubt cannot refute it
+            self.knock(node);
+        }
         let downs = self.table.downs().len();
         if downs == 0 || self.rng.random_range(0..=self.table.present()) >= downs {
             return;
         }
         let at = self.rng.random_range(0..downs);
         if let Some(&node) = self.table.downs().iter().nth(at) {
-            let nonce = self.probes.nonce();
-            self.send(node, Kind::Ping { nonce }, None);
+            self.knock(node);
         }
+    }
+
+    /// A ping that nothing depends on: who is there answers, and learns from the head what we think of it.
+    fn knock(&mut self, node: NodeId) {
+        let nonce = self.probes.nonce();
+        self.send(node, Kind::Ping { nonce }, None);
     }
 
     /// Within a tenth, so that nodes do not fall into step.

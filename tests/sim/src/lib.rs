@@ -1,1 +1,3 @@
 //! swarm-sim
+pub mod membership;
+pub mod net;

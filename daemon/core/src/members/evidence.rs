@@ -56,13 +56,17 @@ impl Members {
         }
     }
 
-    /// Down is taken at its word only while it is fresh and nothing speaks against it; else it is one more suspicion.
+    /// Down is taken at its word only while it is fresh, where the node has been suspected for a while, and when nothing speaks
+    /// against it. Else it is one more suspicion: an innocent gets the time to object here too. It may come from the other side of a
+    /// split, or from a node that was cut off.
     fn hear_down(&mut self, update: &Update, meta: u64, by: NodeId, via: Via, now: Instant) {
         let &Update { node, incarnation, .. } = update;
         let Some(member) = self.table.get(node) else { return };
         let has_no_opinion = matches!(member.standing, Standing::Unknown | Standing::Down | Standing::Left);
-        let was_just_heard = member.heard.is_some_and(|at| now - at < self.suspicion_min());
-        if has_no_opinion || (via == Via::Gossip && !was_just_heard) {
+        let min = self.suspicion_min();
+        let was_just_heard = member.heard.is_some_and(|at| now - at < min);
+        let had_time = member.incarnation == incarnation && member.suspicion.as_ref().is_some_and(|held| now - held.since >= min / 2);
+        if has_no_opinion || (via == Via::Gossip && had_time && !was_just_heard) {
             self.hold_down(node, incarnation, meta, by, now);
         } else {
             self.suspect(node, incarnation, meta, by, now);
@@ -99,7 +103,8 @@ impl Members {
         if counts {
             suspicion.confirmers.push(by);
         }
-        suspicion.deadline = suspicion.since + self.suspicion_time(suspicion.confirmers.len());
+        // a confirmation may shorten it to before now; a deadline in the past would look as if our timers were late
+        suspicion.deadline = (suspicion.since + self.suspicion_time(suspicion.confirmers.len())).max(now);
         self.suspicions.insert((suspicion.deadline, node));
         self.table.set(node, incarnation, meta, Standing::Suspect, now);
         if let Some(member) = self.table.get_mut(node) {
