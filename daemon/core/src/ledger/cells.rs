@@ -473,9 +473,9 @@ mod tests {
             let mut plain = vec![Cell::Fresh; count as usize];
             for (at, len, cell) in writes {
                 let at = at.index(count as usize);
-                for offset in at..(at + len).min(count as usize) {
+                for (offset, plain) in plain.iter_mut().enumerate().skip(at).take(len) {
                     cells.set(offset as u32, cell);
-                    plain[offset] = cell;
+                    *plain = cell;
                 }
                 cells.sanity_check().map_err(TestCaseError::fail)?;
             }

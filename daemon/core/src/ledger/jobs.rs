@@ -189,7 +189,6 @@ pub(super) struct Jobs {
 }
 
 const fn place(id: JobId) -> (u64, usize) {
-    #[expect(clippy::cast_possible_truncation, reason = "below 32")]
     (id.0 / PAGE, (id.0 % PAGE) as usize)
 }
 

@@ -100,10 +100,9 @@ impl Desk {
     }
 
     fn granted(&mut self, command: Command) -> Vec<Grant> {
-        match self.one(command) {
-            Applied::Granted(grants) => grants,
-            other => panic!("not granted: {other:?}"),
-        }
+        let applied = self.one(command);
+        let Applied::Granted(grants) = applied else { panic!("not granted: {applied:?}") };
+        grants
     }
 
     fn fence(&self, task: TaskId) -> Fence {

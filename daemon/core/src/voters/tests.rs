@@ -166,7 +166,7 @@ fn check(input: &VoterInput) -> Result<(), String> {
             holds("a live majority after", alive(voters) * 2 > voters.len())?;
             holds("the leader stays", voters.contains(&input.me))?;
             holds("it is a change", *voters != input.voters)?;
-            holds("odd", voters.len() % 2 == 1 || input.voters.len() % 2 == 0)?;
+            holds("odd", voters.len() % 2 == 1 || input.voters.len().is_multiple_of(2))?;
             let added: Vec<_> = voters.difference(&input.voters).filter_map(find).collect();
             let is_fit = |node: &&Candidate| node.may_vote && node.is_caught_up && node.standing == Standing::Alive;
             holds("who is added is fit", added.iter().all(is_fit) && added.len() == voters.difference(&input.voters).count())?;
@@ -203,7 +203,8 @@ fn the_rules_hold_for_every_swarm_of_four() {
         for id in 2..=4u64 {
             let kind = code / KINDS.pow(id as u32 - 2) % KINDS;
             let node = at(&mut scene, id);
-            (node.standing, node.may_vote, node.is_caught_up) = (standings[kind % 5], kind / 5 % 2 == 0, kind / 10 % 2 == 0);
+            (node.standing, node.may_vote, node.is_caught_up) =
+                (standings[kind % 5], (kind / 5).is_multiple_of(2), (kind / 10).is_multiple_of(2));
             match kind / 20 {
                 0 => scene.voters.insert(NodeId(id)),
                 1 => scene.learners.insert(NodeId(id)),

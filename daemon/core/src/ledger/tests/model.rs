@@ -511,7 +511,7 @@ impl Model {
             TaskState::Succeeded => Some(End::Succeeded),
             TaskState::Cancelled => Some(End::Cancelled),
             TaskState::Lost => Some(End::Lost),
-            _ => None,
+            TaskState::Pending | TaskState::Assigned | TaskState::Failed => None,
         };
         TaskView {
             task: id,

@@ -275,18 +275,15 @@ fn check_grants(events: &[swarm_proto::ledger::Event]) -> Result<(), TestCaseErr
     let mut attempts: BTreeMap<(JobId, u32), u32> = BTreeMap::new();
     let mut ended = BTreeMap::new();
     for event in events {
-        match &event.what {
-            What::TasksAssigned { job, first, count, attempt, .. } => {
-                for index in *first..first + count {
-                    let before = attempts.insert((*job, index), attempt.0).unwrap_or(0);
-                    prop_assert_eq!(attempt.0, before + 1);
-                    prop_assert!(!ended.contains_key(&(*job, index)), "granted after its end");
-                }
+        if let What::TasksAssigned { job, first, count, attempt, .. } = &event.what {
+            for index in *first..first + count {
+                let before = attempts.insert((*job, index), attempt.0).unwrap_or(0);
+                prop_assert_eq!(attempt.0, before + 1);
+                prop_assert!(!ended.contains_key(&(*job, index)), "granted after its end");
             }
-            What::TaskEnded { task, state, .. } => {
-                prop_assert_eq!(ended.insert((task.job, task.index), *state), None, "ended twice");
-            }
-            _ => {}
+        }
+        if let What::TaskEnded { task, state, .. } = &event.what {
+            prop_assert_eq!(ended.insert((task.job, task.index), *state), None, "ended twice");
         }
     }
     Ok(())

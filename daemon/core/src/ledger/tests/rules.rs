@@ -14,13 +14,9 @@ fn last_event(desk: &Desk) -> What {
 }
 
 fn code(applied: Applied) -> Code {
-    match applied {
-        Applied::Refused(problem) => {
-            assert!(!problem.what.is_empty() && !problem.why.is_empty(), "{problem:?}");
-            problem.code
-        }
-        other => panic!("not refused: {other:?}"),
-    }
+    let Applied::Refused(problem) = applied else { panic!("not refused: {applied:?}") };
+    assert!(!problem.what.is_empty() && !problem.why.is_empty(), "{problem:?}");
+    problem.code
 }
 
 #[test]
@@ -290,4 +286,48 @@ fn what_a_worker_sends_is_cut_to_its_bounds() {
     let output = view.output.expect("it wrote");
     assert_eq!((output.stdout.into_bytes().map(|bytes| bytes.len()), output.stdout_len), (Ok(1_024), 5_000));
     assert_eq!((view.started, view.ended), (None, None), "a clock that was never set says nothing");
+}
+
+/// Histories that differ in one word of one entry.
+#[test]
+fn the_hash_covers_every_word() {
+    let spec = |name: &str| Arc::new(JobSpec { name: Some(name.into()), ..noop() });
+    let report = |end: End, ended: u64, byte: u8| {
+        let output = Output { stdout: vec![byte].into(), stderr: Default::default(), stdout_len: 1, stderr_len: 0 };
+        let outcome = Outcome { end, started: UnixMillis(1), ended: UnixMillis(ended), output: Some(Box::new(output)) };
+        let fence = Fence { index: LogIndex(3), attempt: AttemptNo(1) };
+        Command::Finish(Finish { task: task(1, 0), fence, outcome })
+    };
+    let base = vec![submit(&spec("a"), array(0, 9)), assign(1, 0, 4), report(End::Exit(1), 2, 7), Command::Admit(admit(2, 2, "pi"))];
+    let other = |at: usize, command: Command| {
+        let mut commands = base.clone();
+        commands[at] = command;
+        commands
+    };
+    let mut by_another = admit(2, 2, "pi");
+    by_another.may_vote = false;
+    let histories = [
+        base.clone(),
+        base[..3].to_vec(),
+        other(0, submit(&spec("b"), array(0, 9))),
+        other(0, submit(&spec("a"), array(0, 10))),
+        other(0, submit(&spec("a"), Array { items: (0..9).map(|n| n.to_string()).collect(), ..array(0, 9) })),
+        other(1, assign(1, 0, 5)),
+        other(1, assign(1, 1, 4)),
+        other(2, report(End::Exit(2), 2, 7)),
+        other(2, report(End::Exit(1), 3, 7)),
+        other(2, report(End::Exit(1), 2, 8)),
+        other(2, Command::CancelTask { task: task(1, 0) }),
+        other(3, Command::Admit(by_another)),
+        other(3, Command::Admit(admit(2, 3, "pi"))),
+    ];
+    let hashes = histories.into_iter().map(|commands| {
+        let mut desk = Desk::new();
+        commands.into_iter().for_each(|command| drop(desk.one(command)));
+        desk.ledger.hash()
+    });
+    let hashes: Vec<u64> = hashes.collect();
+    for (at, hash) in hashes.iter().enumerate() {
+        assert!(!hashes[at + 1..].contains(hash), "history {at} has a twin");
+    }
 }
