@@ -5,7 +5,7 @@
 //! [`HELD_OUTCOMES`] of them the end of a job is kept as its name and asked for again when its line can be sent.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::Arc,
 };
 
@@ -35,7 +35,7 @@ pub(super) struct Desk {
     /// Read and not answered, by number; `None`: answered out of order.
     waiting: VecDeque<Option<Waiting>>,
     /// Accepted, not ended, and to be told of.
-    followed: HashMap<JobId, Vec<Arc<str>>>,
+    followed: HashMap<JobId, Followers>,
     /// To be sent, in this order.
     lines: VecDeque<Line>,
     held: usize,
@@ -46,6 +46,21 @@ pub(super) struct Desk {
 struct Waiting {
     id: Arc<str>,
     follow: bool,
+}
+
+/// The ids that one job's end is told to; two only where two lines carried the same key.
+enum Followers {
+    One(Arc<str>),
+    Many(Vec<Arc<str>>),
+}
+
+impl Followers {
+    fn ids(&self) -> &[Arc<str>] {
+        match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
 }
 
 enum Line {
@@ -168,7 +183,7 @@ impl Desk {
                 Answer::Refused { seq, problem } => self.refused(seq, problem),
                 Answer::JobEnded(outcome) => self.ended(*outcome),
                 Answer::Progress { job, counts } if self.lines.is_empty() => {
-                    for id in self.followed.get(&job).into_iter().flatten() {
+                    for id in self.followed.get(&job).map_or(&[][..], Followers::ids) {
                         write(out, &LineRef::Progress { id, job, counts: &counts });
                     }
                 }
@@ -181,9 +196,24 @@ impl Desk {
     fn accepted(&mut self, seq: u64, job: JobId, is_new: bool) {
         let Some(Waiting { id, follow }) = self.answered(seq) else { return };
         if follow {
-            self.followed.entry(job).or_insert_with(|| Vec::with_capacity(1)).push(Arc::clone(&id));
+            self.follow(job, Arc::clone(&id));
         }
         self.lines.push_back(Line::Accepted { id, job, is_new, is_last: !follow });
+    }
+
+    fn follow(&mut self, job: JobId, id: Arc<str>) {
+        match self.followed.entry(job) {
+            Entry::Vacant(none) => {
+                none.insert(Followers::One(id));
+            }
+            Entry::Occupied(mut some) => match some.get_mut() {
+                Followers::Many(ids) => ids.push(id),
+                Followers::One(first) => {
+                    let ids = vec![Arc::clone(first), id];
+                    some.insert(Followers::Many(ids));
+                }
+            },
+        }
     }
 
     fn refused(&mut self, seq: u64, problem: Problem) {
@@ -192,15 +222,15 @@ impl Desk {
     }
 
     fn ended(&mut self, outcome: JobOutcome) {
-        let Some(ids) = self.followed.remove(&outcome.job) else { return };
-        let weight = weight(&outcome);
+        let Some(followers) = self.followed.remove(&outcome.job) else { return };
+        let (ids, weight) = (followers.ids(), weight(&outcome));
         if self.held + weight as usize * ids.len() > HELD_OUTCOMES {
-            self.lines.extend(ids.into_iter().map(|id| Line::Recall(Recall::of(id, &outcome))));
+            self.lines.extend(ids.iter().map(|id| Line::Recall(Recall::of(Arc::clone(id), &outcome))));
             return;
         }
         self.held += weight as usize * ids.len();
         let outcome = Arc::new(outcome);
-        self.lines.extend(ids.into_iter().map(|id| Line::Ended { id, outcome: Arc::clone(&outcome), weight }));
+        self.lines.extend(ids.iter().map(|id| Line::Ended { id: Arc::clone(id), outcome: Arc::clone(&outcome), weight }));
     }
 
     /// The daemon answers no more. Whoever has no answer is told that nothing is known.
