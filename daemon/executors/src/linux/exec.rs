@@ -18,7 +18,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, kill_process},
+};
 use serde::de::DeserializeOwned;
 use swarm_core::attempts::Recovered;
 use swarm_proto::{
@@ -104,10 +107,10 @@ impl Exec {
         let id = keeper_id(&settings.dir).map_err(dir_error)?;
         let keep = settings.keep.unwrap_or_else(|| default_keep(&settings.dir));
         let (commands, inbox) = mpsc::unbounded_channel();
-        let to_driver = commands.clone();
+        let to_driver = commands.downgrade();
         let follow = move |key, is_wanted| {
             // without a driver there is nothing to follow
-            let _ = to_driver.send(Command::Follow(key, is_wanted));
+            let _ = to_driver.upgrade().map(|to_driver| to_driver.send(Command::Follow(key, is_wanted)));
         };
         let outputs = OutputStore::new(settings.dir.join("attempts"), keep, follow);
         outputs.collect();
@@ -189,7 +192,10 @@ enum LinkError {
 impl From<io::Error> for LinkError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::Nobody,
+            // the last two: one that is on its way out
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Self::Nobody
+            }
             _ => Self::Io(error),
         }
     }
@@ -208,15 +214,14 @@ async fn connect(dir: &Path) -> Result<(Link, Found), LinkError> {
     tx.write_all(&encode(&ToKeeper::Hello { version: VERSION })?).await?;
     let (to_driver, mut inbox) = mpsc::channel(INBOX);
     tokio::spawn(read_frames(rx, to_driver));
-    let closed = || LinkError::Io(io::ErrorKind::ConnectionReset.into());
-    match inbox.recv().await.ok_or_else(closed)? {
+    match inbox.recv().await.ok_or(LinkError::Nobody)? {
         FromKeeper::Hello { version: VERSION } => {}
         FromKeeper::Hello { version } => return Err(LinkError::Version(version)),
         _ => return Err(LinkError::Io(io::Error::other("it did not say Hello"))),
     }
     let mut found = Vec::new();
     loop {
-        match inbox.recv().await.ok_or_else(closed)? {
+        match inbox.recv().await.ok_or(LinkError::Nobody)? {
             FromKeeper::Recovered(recovered, written) => found.push((recovered, written)),
             _ => return Ok((Link { tx, inbox }, found)),
         }
@@ -329,10 +334,14 @@ impl Driver {
 
     async fn start_keeper(&self) -> Result<Link, String> {
         let [program, args @ ..] = self.settings.keeper.as_slice() else { return Err("no program is set".into()) };
+        // not the daemon's: whoever reads that to its end would wait for the keeper
+        let log_path = self.settings.dir.join("keeper.log");
+        let log = std::fs::File::create(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
         let mut child = tokio::process::Command::new(program)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(log)
             .kill_on_drop(false)
             .spawn()
             .map_err(|e| format!("{}: {e}", Path::new(program).display()))?;
@@ -349,7 +358,8 @@ impl Driver {
                 Err(LinkError::Io(e)) => return Err(e.to_string()),
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(format!("it ended at once: {status}"));
+                let said = std::fs::read_to_string(&log_path).unwrap_or_default();
+                return Err(format!("it ended at once: {status} {}", said.trim()));
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -456,13 +466,18 @@ impl Driver {
     }
 }
 
-/// Waits until no keeper owns `dir`, and kills what one left there.
+/// Waits until no keeper owns `dir`, helping one along that does not let go, and kills what it left there.
 fn clear_orphans(dir: &Path, id: &str) -> io::Result<usize> {
     let lock = std::fs::File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
     let waited = std::time::Instant::now();
     while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK || waited.elapsed() > DEATH_TIME {
+        if error != rustix::io::Errno::WOULDBLOCK || waited.elapsed() > 2 * DEATH_TIME {
             return Err(error.into());
+        }
+        if waited.elapsed() > DEATH_TIME {
+            // who holds the lock has written its pid into it
+            let holder = std::fs::read_to_string(dir.join(LOCK)).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+            let _ = holder.map(|holder| kill_process(holder, Signal::KILL));
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -13,8 +13,8 @@
 //! `waitid(__WNOTHREAD)` on the main thread answers in one system call whether any orphan lives, and /proc is read only if one
 //! does. Pipes of a task younger than [`TICK`] are not watched: a short task costs the main thread one wake-up, at its exit.
 //!
-//! **It never waits for the daemon.** Outcomes queue until they are taken; chunks of output are dropped when the socket is full,
-//! for the daemon can read the file. When the daemon is gone the keeper goes on until the lease ends, kills everything, and
+//! **It never waits for the daemon.** Outcomes queue until they are taken; the oldest chunks of output give way when the
+//! socket is full, for the daemon can read the file. When the daemon is gone the keeper goes on until the lease ends, kills everything, and
 //! exits. While the daemon is there but silent (stopped, hung), attempts that must not outlive their lease die at its end.
 //!
 //! Ending: cancel and timeout send SIGTERM to the whole tree, then SIGKILL after [`GRACE`]; a lease's end kills at once.
@@ -48,7 +48,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(5);
 /// Without a word from a daemon.
 const DEFAULT_LEASE: Duration = Duration::from_secs(3);
-/// Chunks of output are dropped while so many bytes wait for the daemon.
+/// The oldest chunks of output give way when so many bytes of them wait for the daemon.
 const OUTBOX: usize = 4 << 20;
 
 /// The keeper cannot begin, or cannot go on. Its tasks, if there are any, are killed by whoever next uses the directory.

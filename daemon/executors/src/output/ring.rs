@@ -9,6 +9,7 @@ use swarm_proto::limits::LIVE_OUTPUT;
 /// Holds the newest [`LIVE_OUTPUT`] bytes of what was pushed. Memory is touched as it fills.
 pub(super) struct Ring {
     bytes: HeapRb<u8>,
+    most: usize,
     /// Place in the stream of the oldest byte held, and line ends before it.
     start: u64,
     start_lines: u64,
@@ -20,7 +21,11 @@ pub(super) fn lines(bytes: &[u8]) -> u64 {
 
 impl Ring {
     pub(super) fn new(start: u64, start_lines: u64) -> Self {
-        Self { bytes: HeapRb::new(LIVE_OUTPUT), start, start_lines }
+        Self::holding(LIVE_OUTPUT, start, start_lines)
+    }
+
+    fn holding(most: usize, start: u64, start_lines: u64) -> Self {
+        Self { bytes: HeapRb::new(most), most, start, start_lines }
     }
 
     pub(super) const fn start(&self) -> u64 {
@@ -44,9 +49,9 @@ impl Ring {
             (self.start, self.start_lines) = (offset, offset_lines);
         }
         let fresh = &data[known..];
-        let over = (self.bytes.occupied_len() + fresh.len()).saturating_sub(LIVE_OUTPUT);
+        let over = (self.bytes.occupied_len() + fresh.len()).saturating_sub(self.most);
         self.drop_oldest(over.min(self.bytes.occupied_len()));
-        let skipped = fresh.len().saturating_sub(LIVE_OUTPUT);
+        let skipped = fresh.len().saturating_sub(self.most);
         self.start += skipped as u64;
         self.start_lines += lines(&fresh[..skipped]);
         self.bytes.push_slice_overwrite(&fresh[skipped..]);
@@ -89,10 +94,10 @@ mod tests {
     proptest! {
         /// Whatever arrives, in pieces, with repeats and gaps: what is held is the stream's own bytes at their places.
         #[test]
-        fn holds_the_newest_bytes_where_they_belong(pieces in prop::collection::vec((0usize..300_000, 0usize..400_000, any::<bool>()), 1..24)) {
+        fn holds_the_newest_bytes_where_they_belong(pieces in prop::collection::vec((0usize..600, 0usize..2_500, any::<bool>()), 1..24)) {
             let byte = |at: u64| if at.is_multiple_of(97) { b'\n' } else { u8::try_from(at % 251).unwrap().max(11) };
             let before = |at: u64| at.div_ceil(97);
-            let mut ring = Ring::new(0, 0);
+            let mut ring = Ring::holding(1_000, 0, 0);
             for (step, len, is_gap) in pieces {
                 let offset = if is_gap { ring.end() + step as u64 } else { ring.end().saturating_sub(step as u64) };
                 let end = ring.end().max(offset + len as u64);
@@ -102,7 +107,7 @@ mod tests {
                 prop_assert_eq!(ring.start_lines(), before(ring.start()));
                 let mut at = ring.start();
                 while at < ring.end() {
-                    let piece = ring.read(at, 70_001);
+                    let piece = ring.read(at, 301);
                     prop_assert!(piece.iter().zip(at..).all(|(got, place)| *got == byte(place)));
                     at += piece.len() as u64;
                 }

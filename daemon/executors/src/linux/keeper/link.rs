@@ -1,23 +1,36 @@
 //! The socket to the daemon, without waiting.
 
 use std::{
+    collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
     os::unix::net::UnixStream,
 };
 
 use swarm_proto::frame;
 
-use super::super::protocol::{FRAME, FromKeeper, ToKeeper};
+use super::{
+    super::protocol::{FRAME, FromKeeper, ToKeeper},
+    OUTBOX,
+};
 
 /// Bytes read in one turn.
 const TURN: usize = 256 << 10;
 
+/// Frames that go out together.
+struct Piece {
+    bytes: Vec<u8>,
+    /// One chunk of output, which may be dropped while nothing of it is gone.
+    is_chunk: bool,
+}
+
 pub(super) struct Link {
     socket: UnixStream,
     input: Vec<u8>,
-    output: Vec<u8>,
-    /// Bytes of `output` that are gone already.
+    output: VecDeque<Piece>,
+    /// Bytes of the first piece that are gone already.
     sent: usize,
+    /// Bytes of chunks in `output`.
+    chunks: usize,
     /// Whether Hello was exchanged.
     pub(super) is_greeted: bool,
 }
@@ -31,7 +44,7 @@ impl Link {
         if peer.uid != rustix::process::geteuid() {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        Ok(Self { socket, input: Vec::new(), output: Vec::new(), sent: 0, is_greeted: false })
+        Ok(Self { socket, input: Vec::new(), output: VecDeque::new(), sent: 0, chunks: 0, is_greeted: false })
     }
 
     pub(super) const fn socket(&self) -> &UnixStream {
@@ -73,13 +86,29 @@ impl Link {
 
     /// Queues it. One beyond the frame's bound cannot come from checked specs and is dropped.
     pub(super) fn say(&mut self, message: &FromKeeper) {
-        if let Ok(frame) = frame::encode(message, FRAME) {
-            self.output.extend_from_slice(&frame);
+        let Ok(bytes) = frame::encode(message, FRAME) else { return };
+        match self.output.back_mut() {
+            Some(last) if !last.is_chunk && last.bytes.len() < TURN => last.bytes.extend_from_slice(&bytes),
+            _ => self.output.push_back(Piece { bytes, is_chunk: false }),
         }
     }
 
-    pub(super) const fn waiting(&self) -> usize {
-        self.output.len() - self.sent
+    /// Queues output, in its order with all else. The oldest output gives way when there is more than [`OUTBOX`].
+    pub(super) fn say_chunk(&mut self, chunk: &FromKeeper) {
+        let Ok(bytes) = frame::encode(chunk, FRAME) else { return };
+        self.chunks += bytes.len();
+        self.output.push_back(Piece { bytes, is_chunk: true });
+        while self.chunks > OUTBOX {
+            let begun = usize::from(self.sent > 0);
+            let Some(oldest) = self.output.iter().skip(begun).position(|piece| piece.is_chunk) else { return };
+            if let Some(dropped) = self.output.remove(begun + oldest) {
+                self.chunks -= dropped.bytes.len();
+            }
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.output.is_empty()
     }
 
     /// Sends what the socket takes.
@@ -87,17 +116,18 @@ impl Link {
     /// # Errors
     /// When the daemon is gone.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        while self.sent < self.output.len() {
-            match self.socket.write(&self.output[self.sent..]) {
+        while let Some(first) = self.output.front() {
+            match self.socket.write(&first.bytes[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
-        }
-        if self.sent == self.output.len() || self.sent > TURN {
-            self.output.drain(..self.sent);
-            self.sent = 0;
+            if self.sent == first.bytes.len() {
+                self.chunks -= if first.is_chunk { first.bytes.len() } else { 0 };
+                self.output.pop_front();
+                self.sent = 0;
+            }
         }
         Ok(())
     }

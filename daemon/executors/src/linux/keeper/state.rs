@@ -26,7 +26,7 @@ use swarm_proto::{
 };
 
 use super::{
-    DEFAULT_LEASE, GRACE, OUTBOX, TICK,
+    DEFAULT_LEASE, GRACE, TICK,
     capture::{Capture, Got},
     ending::Endings,
     link::Link,
@@ -61,6 +61,7 @@ pub(super) struct Starting {
     spec: Arc<JobSpec>,
     killed: Option<End>,
     serial: u64,
+    is_followed: bool,
 }
 
 pub(super) struct Attempt {
@@ -205,6 +206,8 @@ impl Keeper {
     fn accept(&mut self) {
         let Ok((socket, _)) = self.listener.accept() else { return };
         let Ok(link) = Link::new(socket) else { return };
+        // what the one before it still said
+        self.listen();
         let watched = epoll::add(&*self.epoll, link.socket(), epoll::EventData::new_u64(LINK), epoll::EventFlags::IN);
         if watched.is_ok() {
             self.link = Some(link);
@@ -225,6 +228,7 @@ impl Keeper {
             return;
         }
         self.running.values_mut().for_each(|attempt| attempt.is_followed = false);
+        self.starting.values_mut().for_each(|starting| starting.is_followed = false);
         if self.is_lease_over {
             self.kill_all(|_| true);
         }
@@ -303,7 +307,7 @@ impl Keeper {
         }
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.starting.insert(key, Starting { spec: Arc::clone(spec), killed: None, serial });
+        self.starting.insert(key, Starting { spec: Arc::clone(spec), killed: None, serial, is_followed: false });
         Some(Order { key, token: serial << 2, spec: Arc::clone(spec), is_array, item })
     }
 
@@ -355,6 +359,9 @@ impl Keeper {
     }
 
     fn follow(&mut self, key: Key, is_wanted: bool) {
+        if let Some(starting) = self.starting.get_mut(&key) {
+            starting.is_followed = is_wanted;
+        }
         let Some(attempt) = self.running.get_mut(&key) else { return };
         attempt.is_followed = is_wanted;
         let at = attempt.streams.each_ref().map(Capture::written);
@@ -362,7 +369,7 @@ impl Keeper {
             // what went into the files before this moment is announced by an empty chunk
             for (stream, written) in STREAMS.into_iter().zip(at) {
                 let (offset, lines) = (written.bytes, written.lines);
-                link.say(&FromKeeper::Chunk { task: key.0, fence: key.1, stream, offset, lines, data: Bytes::new() });
+                link.say_chunk(&FromKeeper::Chunk { task: key.0, fence: key.1, stream, offset, lines, data: Bytes::new() });
             }
         }
     }
@@ -372,19 +379,20 @@ impl Keeper {
             return;
         }
         for (key, made) in self.spawner.done() {
-            let Some(Starting { spec, killed, serial }) = self.starting.remove(&key) else { continue };
+            let Some(starting) = self.starting.remove(&key) else { continue };
             match made {
-                Ok(made) => self.register(key, spec, serial, killed, made),
-                Err(why) => self.end_unrun(key, &spec, End::Spawn(why)),
+                Ok(made) => self.register(key, starting, made),
+                Err(why) => self.end_unrun(key, &starting.spec, End::Spawn(why)),
             }
         }
     }
 
-    fn register(&mut self, key: Key, spec: Arc<JobSpec>, serial: u64, killed: Option<End>, made: Spawned) {
+    fn register(&mut self, key: Key, starting: Starting, made: Spawned) {
+        let Starting { spec, killed, serial, is_followed } = starting;
         let Spawned { pid, pidfd, stdout, stderr, work, started, started_boot } = made;
         let [out, err] = STREAMS.map(|stream| kept::path(&self.outputs, key, stream));
         let streams = [Capture::new(stdout, out), Capture::new(stderr, err)];
-        let attempt = Attempt { spec, pid, pidfd, serial, streams, work, started, started_boot, is_followed: false, killed: None };
+        let attempt = Attempt { spec, pid, pidfd, serial, streams, work, started, started_boot, is_followed, killed: None };
         self.running.insert(key, attempt);
         self.serials.insert(serial, key);
         self.young.push_back(key);
@@ -433,10 +441,9 @@ impl Keeper {
         if let (Got::Bytes { offset, lines, len, is_kept }, Some(link)) = (got, &mut self.link)
             && link.is_greeted
             && (attempt.is_followed || !is_kept)
-            && link.waiting() < OUTBOX
         {
             let data = Bytes::copy_from_slice(&self.buffer[..len]);
-            link.say(&FromKeeper::Chunk { task, fence, stream: STREAMS[n], offset, lines, data });
+            link.say_chunk(&FromKeeper::Chunk { task, fence, stream: STREAMS[n], offset, lines, data });
         }
         got
     }
@@ -490,7 +497,7 @@ impl Keeper {
             self.daemon_is_gone();
             return;
         }
-        let is_blocked = link.waiting() > 0;
+        let is_blocked = link.is_blocked();
         if is_blocked != self.is_blocked {
             let flags = if is_blocked { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
             // the next message tries again

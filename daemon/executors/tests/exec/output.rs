@@ -1,0 +1,96 @@
+//! Output: live, kept, and missed.
+
+use std::time::Duration;
+
+use swarm_executors::Executor;
+use swarm_proto::{
+    ledger::End,
+    limits::KEPT_OUTPUT,
+    peer::{OutputChunk, Which},
+};
+
+use crate::rig::{Rig, hear, text};
+
+#[tokio::test]
+async fn output_is_there_while_the_task_runs_and_afterwards() {
+    let mut rig = Rig::new().await;
+    let key = rig.sh("echo one; echo oops >&2; while [ ! -e go ]; do sleep 0.01; done; echo two");
+    rig.wait_for_line(key, "one").await;
+    let live = rig.read(key, Which::Both, true);
+    let work = rig.dir.join("work").join(format!("{}-{}", key.0, key.1));
+    std::fs::write(work.join("go"), "").unwrap();
+    let heard = hear(live, Duration::ZERO).await;
+    assert_eq!((text(&heard.bytes[0]), text(&heard.bytes[1])), ("one\ntwo\n", "oops\n"));
+    rig.ended(key).await;
+    let heard = hear(rig.read(key, Which::Stderr, false), Duration::ZERO).await;
+    assert_eq!((text(&heard.bytes[0]), text(&heard.bytes[1])), ("", "oops\n"));
+    assert_eq!(heard.skipped, [(0, 0); 2]);
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_follow_gets_what_there_is() {
+    let mut rig = Rig::new().await;
+    let key = rig.sh("echo one; exec sleep 1000");
+    rig.wait_for_line(key, "one").await;
+    let heard = hear(rig.read(key, Which::Both, false), Duration::ZERO).await;
+    assert_eq!(text(&heard.bytes[0]), "one\n");
+    rig.exec.kill(key.0, key.1, End::Cancelled);
+    assert_eq!(rig.ended(key).await.end, End::Cancelled);
+}
+
+#[tokio::test]
+async fn silence_and_ignorance_differ() {
+    let mut rig = Rig::new().await;
+    let key = rig.sh("true");
+    rig.ended(key).await;
+    let heard = hear(rig.read(key, Which::Both, true), Duration::ZERO).await;
+    assert_eq!(heard.bytes, [Vec::new(), Vec::new()]);
+    let unknown = ("j99.9".parse().unwrap(), key.1);
+    assert!(matches!(rig.read(unknown, Which::Both, true).recv().await, Some(OutputChunk::Failed(_))));
+}
+
+#[tokio::test]
+async fn more_than_is_kept_is_counted() {
+    let mut rig = Rig::new().await;
+    let key = rig.sh("yes 123456789 | head -n 1500000; echo done >&2");
+    let outcome = rig.ended(key).await;
+    let output = outcome.output.clone().unwrap();
+    assert_eq!((output.stdout_len, output.stderr_len), (15_000_000, 5));
+    assert_eq!(output.stdout.len(), swarm_proto::limits::INLINE_RESULT);
+    let heard = hear(rig.read(key, Which::Both, false), Duration::ZERO).await;
+    assert_eq!(heard.bytes[0].len() as u64, KEPT_OUTPUT);
+    let lines_kept = heard.bytes[0].iter().filter(|byte| **byte == b'\n').count() as u64;
+    assert_eq!(heard.skipped, [(15_000_000 - KEPT_OUTPUT, 1_500_000 - lines_kept), (0, 0)]);
+    assert_eq!(text(&heard.bytes[1]), "done\n");
+}
+
+/// It loses its oldest lines, is told how many, and slows nobody.
+#[tokio::test]
+async fn a_slow_reader_loses_lines_and_nobody_waits() {
+    let mut rig = Rig::new().await;
+    let key = rig.sh("echo up; while [ ! -e go ]; do sleep 0.01; done; yes 123456789 | head -n 4000000; echo the last line");
+    rig.wait_for_line(key, "up").await;
+    let slow = rig.read(key, Which::Stdout, true);
+    let work = rig.dir.join("work").join(format!("{}-{}", key.0, key.1));
+    std::fs::write(work.join("go"), "").unwrap();
+    // nothing is read until the task has ended
+    rig.ended(key).await;
+    let heard = hear(slow, Duration::ZERO).await;
+    let total = 3 + 40_000_000 + 14;
+    let (bytes, lines) = heard.skipped[0];
+    assert!(bytes > 20_000_000 && lines > 2_000_000, "{bytes} {lines}");
+    assert_eq!(heard.bytes[0].len() as u64 + bytes, total);
+    let heard_lines = heard.bytes[0].iter().filter(|byte| **byte == b'\n').count() as u64;
+    assert_eq!(heard_lines + lines, 4_000_002);
+    assert!(heard.bytes[0].ends_with(b"the last line\n"));
+}
+
+#[tokio::test]
+async fn a_prompt_reader_misses_nothing() {
+    let mut rig = Rig::new().await;
+    let key = rig.sh("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done");
+    let heard = hear(rig.read(key, Which::Stdout, true), Duration::ZERO).await;
+    let want: String = (0..3000).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(text(&heard.bytes[0]), want);
+    rig.ended(key).await;
+}

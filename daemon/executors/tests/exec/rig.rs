@@ -1,0 +1,228 @@
+//! An executor over a real keeper, and a look at what its tasks leave in /proc.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use swarm_executors::{Exec, ExecEvent, ExecSettings, Executor, Recovered, Start, boot_now};
+use swarm_proto::{
+    AttemptNo, Fence, JobId, LogIndex, TaskId,
+    ledger::{End, Outcome},
+    peer::{OutputChunk, OutputRequest, Stream, Which},
+    spec::{Exec as Process, JobSpec, OnPartition, Resources, Retries, Work},
+};
+use tokio::sync::mpsc;
+
+pub(crate) type Key = (TaskId, Fence);
+
+/// Longer than anything takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+static MARKS: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) struct Rig {
+    pub(crate) dir: PathBuf,
+    temp: Option<tempfile::TempDir>,
+    pub(crate) exec: Exec,
+    pub(crate) recovered: Vec<Recovered>,
+    events: mpsc::UnboundedReceiver<ExecEvent>,
+    /// In the environment of all its tasks.
+    pub(crate) mark: String,
+    next: u64,
+}
+
+pub(crate) fn settings(dir: &Path) -> ExecSettings {
+    let keeper = vec![env!("CARGO_BIN_EXE_swarm-keeper").into(), dir.into()];
+    ExecSettings { dir: dir.to_owned(), keeper, keep: None }
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("keeper");
+        let mark = format!("rig-{}-{}", std::process::id(), MARKS.fetch_add(1, Ordering::Relaxed));
+        let mut rig = Self::over(dir, mark).await;
+        rig.temp = Some(temp);
+        rig
+    }
+
+    async fn over(dir: PathBuf, mark: String) -> Self {
+        let (tx, events) = mpsc::unbounded_channel();
+        let (exec, recovered) = Exec::open(settings(&dir), tx).await.unwrap();
+        Self { dir, temp: None, exec, recovered, events, mark, next: 1 }
+    }
+
+    /// The daemon dies; what is left is its directory.
+    pub(crate) async fn die(self) -> (PathBuf, String, Option<tempfile::TempDir>) {
+        let Self { dir, mark, temp, exec, mut events, .. } = self;
+        drop(exec);
+        // the driver says its last words
+        while events.recv().await.is_some() {}
+        (dir, mark, temp)
+    }
+
+    /// The daemon is back.
+    pub(crate) async fn back(dir: PathBuf, mark: String, temp: Option<tempfile::TempDir>) -> Self {
+        let mut rig = Self::over(dir, mark).await;
+        rig.temp = temp;
+        rig.next = 1000;
+        rig
+    }
+
+    pub(crate) fn lease(&self, span: Duration) {
+        self.exec.lease_until(boot_now() + span);
+    }
+
+    pub(crate) fn spec(&self, argv: &[&str]) -> JobSpec {
+        let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
+        let env = BTreeMap::from([("RIG_MARK".to_owned(), self.mark.clone())]);
+        JobSpec {
+            name: None,
+            work: Work::Exec(Process { argv, env, stdin: Bytes::new(), cwd: None }),
+            needs: Resources::default(),
+            labels: BTreeMap::new(),
+            timeout: None,
+            retries: Retries::default(),
+            on_partition: OnPartition::Replace,
+            at_most_once: false,
+            patience: None,
+        }
+    }
+
+    pub(crate) fn sh(&mut self, script: &str) -> Key {
+        let spec = self.spec(&["sh", "-c", script]);
+        self.start(spec)
+    }
+
+    pub(crate) fn start(&mut self, spec: JobSpec) -> Key {
+        self.start_array(Arc::new(spec), false, 0, None)
+    }
+
+    pub(crate) fn start_array(&mut self, spec: Arc<JobSpec>, is_array: bool, index: u32, item: Option<String>) -> Key {
+        let task = TaskId { job: JobId(self.next), index };
+        let fence = Fence { index: LogIndex(100 + self.next), attempt: AttemptNo(1) };
+        self.next += 1;
+        self.exec.start(Start { task, fence, spec, is_array, item });
+        (task, fence)
+    }
+
+    pub(crate) async fn event(&mut self) -> ExecEvent {
+        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("the driver lives")
+    }
+
+    pub(crate) async fn ended(&mut self, want: Key) -> Outcome {
+        loop {
+            if let ExecEvent::Ended { task, fence, outcome } = self.event().await
+                && (task, fence) == want
+            {
+                return outcome;
+            }
+        }
+    }
+
+    pub(crate) async fn started(&mut self, want: Key) {
+        loop {
+            match self.event().await {
+                ExecEvent::Started { task, fence, .. } if (task, fence) == want => return,
+                ExecEvent::Started { .. } => {}
+                ended @ ExecEvent::Ended { .. } => panic!("{ended:?}"),
+            }
+        }
+    }
+
+    pub(crate) fn read(&self, (task, fence): Key, which: Which, follow: bool) -> mpsc::Receiver<OutputChunk> {
+        self.exec.outputs().read(OutputRequest { task, fence, which, follow })
+    }
+
+    /// Follows until the task has written `line`.
+    pub(crate) async fn wait_for_line(&self, key: Key, line: &str) {
+        let mut chunks = self.read(key, Which::Stdout, true);
+        let mut text = String::new();
+        while !text.lines().any(|of| of == line) {
+            match tokio::time::timeout(PATIENCE, chunks.recv()).await.expect("output in time") {
+                Some(OutputChunk::Bytes { data, .. }) => text.push_str(std::str::from_utf8(&data).unwrap()),
+                other => panic!("{other:?} before '{line}' came: {text}"),
+            }
+        }
+    }
+
+    /// Pids of live processes that carry this rig's mark.
+    pub(crate) fn left(&self) -> Vec<i32> {
+        marked(&self.mark)
+    }
+}
+
+/// All that came, by stream: bytes, then bytes and lines skipped.
+#[derive(Default, Debug)]
+pub(crate) struct Heard {
+    pub(crate) bytes: [Vec<u8>; 2],
+    pub(crate) skipped: [(u64, u64); 2],
+}
+
+pub(crate) async fn hear(mut chunks: mpsc::Receiver<OutputChunk>, pause: Duration) -> Heard {
+    let mut heard = Heard::default();
+    loop {
+        match tokio::time::timeout(PATIENCE, chunks.recv()).await.expect("output in time").expect("an end") {
+            OutputChunk::Bytes { stream, data } => heard.bytes[usize::from(stream == Stream::Stderr)].extend_from_slice(&data),
+            OutputChunk::Skipped { stream, bytes, lines } => {
+                let skipped = &mut heard.skipped[usize::from(stream == Stream::Stderr)];
+                *skipped = (skipped.0 + bytes, skipped.1 + lines);
+            }
+            OutputChunk::End => return heard,
+            OutputChunk::Failed(problem) => panic!("{problem}"),
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+pub(crate) fn marked(mark: &str) -> Vec<i32> {
+    let line = format!("RIG_MARK={mark}");
+    pids()
+        .filter(|pid| {
+            is_alive(*pid) && fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|b| *b == 0).any(|l| l == line.as_bytes()))
+        })
+        .collect()
+}
+
+pub(crate) fn pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+pub(crate) fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) fn keeper_pid(dir: &Path) -> i32 {
+    fs::read_to_string(dir.join("keeper.lock")).unwrap().parse().unwrap()
+}
+
+pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Standard output's head, of an outcome that must be a success.
+pub(crate) fn said(outcome: &Outcome) -> &str {
+    assert_eq!(outcome.end, End::Succeeded, "{outcome:?}");
+    outcome.output.as_ref().map_or("", |output| text(&output.stdout))
+}
