@@ -142,6 +142,8 @@ pub struct Dispatch {
     early: Vec<(NodeId, FromWorker)>,
     /// The last entry that the desk knows of; the ledger may be ahead by the one in flight.
     applied: LogIndex,
+    /// Nodes that were to get work which the ledger had no room to record: tried again when something has ended.
+    starved: BTreeSet<NodeId>,
     /// A pass ended before it had seen everything.
     again: Option<Instant>,
     /// First among equals when work is shared out.
@@ -172,6 +174,7 @@ impl Dispatch {
             leases: Leases::default(),
             early: Vec::new(),
             applied: LogIndex(0),
+            starved: BTreeSet::new(),
             again: None,
             turn: 0,
             view: LogIndex(0),
@@ -216,7 +219,7 @@ impl Dispatch {
         worker.heard = now;
         match message {
             FromWorker::Report(_) => {}
-            FromWorker::Outcomes { seq, list } => self.take_outcomes(node, seq, list, ledger),
+            FromWorker::Outcomes { seq, list } => self.take_outcomes(node, seq, list),
             FromWorker::Started(list) => list.into_iter().for_each(|key| worker.started(key)),
             FromWorker::Load(load) => {
                 if worker.load(load) {
@@ -236,7 +239,10 @@ impl Dispatch {
 
     /// What membership thinks of a node. Nodes that it has not spoken of are [`Health::Unknown`]; `me` is alive from the start.
     pub fn handle_health(&mut self, node: NodeId, health: Health, now: Instant) {
-        let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.health != health) else { return };
+        let worker = self.workers.entry(node).or_insert_with(|| Worker::new(now));
+        if worker.health == health {
+            return;
+        }
         worker.health = health;
         worker.health_since = now;
         self.queue.has_room(node);
@@ -361,8 +367,9 @@ impl Dispatch {
         self.outputs.push_back(Output::ToWorker { node, message });
     }
 
-    /// An attempt ended: its place is free, and its end waits to be written.
-    fn take_outcomes(&mut self, node: NodeId, seq: u64, list: Vec<Finish>, ledger: &Ledger) {
+    /// Attempts ended: their places are free, and their ends wait to be written. One that waits already is not written twice; one that was
+    /// written in an earlier entry the ledger passes over.
+    fn take_outcomes(&mut self, node: NodeId, seq: u64, list: Vec<Finish>) {
         let Some(worker) = self.workers.get_mut(&node) else { return };
         let mut news = VecDeque::with_capacity(list.len());
         for finish in list {
@@ -375,18 +382,12 @@ impl Dispatch {
                     worker.vacate(&key, &self.queue);
                     news.push_back(finish);
                 }
-                None if is_in_ledger(key, ledger) => {}
                 None => news.push_back(finish),
             }
         }
         self.queue.has_room(node);
         self.outcomes.push_back(Reported { node, life: worker.life, seq, list: news });
     }
-}
-
-/// Whether this very attempt's end was accepted before: its worker repeats it because it did not hear so.
-fn is_in_ledger((task, fence): Key, ledger: &Ledger) -> bool {
-    ledger.task_view(task).is_some_and(|view| view.state.is_terminal() && view.fence == Some(fence))
 }
 
 fn refused(ticket: u64) -> Output {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use swarm_proto::{
-    JobId, LogIndex, NodeId, TaskId,
+    Code, JobId, LogIndex, NodeId, TaskId,
     ledger::{Applied, Grant, JobRef},
     spec::Cause,
 };
@@ -23,6 +23,8 @@ struct Aftermath {
     jobs: BTreeMap<u32, NewJob>,
     grants: BTreeMap<NodeId, Vec<Grant>>,
     cancels: BTreeMap<NodeId, Vec<Key>>,
+    /// Groups whose grants the ledger had no room for.
+    refused: Vec<GroupId>,
     has_member: bool,
 }
 
@@ -51,6 +53,10 @@ impl Dispatch {
                 self.queue.enqueue(new.job, new.group);
             }
             self.queue.release(new.group);
+        }
+        for group in after.refused {
+            self.queue.block(group);
+            self.queue.release(group);
         }
         for (node, keys) in after.cancels {
             self.cancel(node, &keys);
@@ -116,16 +122,18 @@ impl Dispatch {
 
     /// The attempt is over for the ledger. Its task may go on.
     fn over(&mut self, node: NodeId, key: Key, applied: &Applied, ledger: &Ledger) {
-        if *applied == (Applied::Finished { will_retry: true }) {
-            if let Some(spec) = ledger.job(key.0.job).map(Job::spec) {
-                let group = self.queue.acquire(spec);
-                self.queue.enqueue(key.0.job, group);
-                self.queue.release(group);
-            }
+        let will_retry = *applied == (Applied::Finished { will_retry: true });
+        if let Some(job) = ledger.job(key.0.job).filter(|_| will_retry) {
+            let group = self.queue.acquire(job.spec());
+            self.queue.enqueue(key.0.job, group);
+            self.queue.release(group);
         }
         let Some(worker) = self.workers.get_mut(&node) else { return };
         if let Some(group) = worker.forget(&key, &self.queue) {
             self.queue.release(group);
+            self.queue.has_room(node);
+        }
+        for node in std::mem::take(&mut self.starved) {
             self.queue.has_room(node);
         }
     }
@@ -148,7 +156,7 @@ impl Dispatch {
     /// A grant is in the ledger, with as much of it as was still pending.
     fn granted(&mut self, asked: Granting, applied: Applied, after: &mut Aftermath) {
         let Granting { group, job, node, count, waits } = asked;
-        let was_refused = matches!(applied, Applied::Refused(_));
+        let is_full = matches!(&applied, Applied::Refused(problem) if problem.code == Code::Busy);
         let grants = if let Applied::Granted(grants) = applied { grants } else { Vec::new() };
         let worker = self.workers.get_mut(&node).expect("work is granted to nodes that are known, and those are kept");
         let needs = &self.queue.group(group).spec.needs;
@@ -174,10 +182,11 @@ impl Dispatch {
             JobRef::Known(job) if taken < count => self.queue.enqueue(job, group),
             JobRef::Known(_) => {}
         }
-        if was_refused {
-            self.queue.block(group);
-        }
-        if taken < count {
+        if is_full {
+            self.queue.share(group, 1);
+            after.refused.push(group);
+            self.starved.insert(node);
+        } else if taken < count {
             self.queue.has_room(node);
         }
         self.queue.release(group);

@@ -240,7 +240,7 @@ impl Dispatch {
     }
 
     /// Where tasks of a group may go now.
-    fn rooms(&self, group: GroupId) -> Vec<Room> {
+    pub(super) fn rooms(&self, group: GroupId) -> Vec<Room> {
         let group = self.queue.group(group);
         let (spec, longest) = (&group.spec, group.longest());
         let rooms = self.workers.iter().filter_map(|(node, worker)| placement::room(spec, longest, &worker.standing(*node)));

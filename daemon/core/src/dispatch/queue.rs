@@ -286,6 +286,28 @@ impl Queue {
         }
     }
 
+    /// Every group is where its state says, and no other is.
+    #[cfg(test)]
+    pub(super) fn sanity_check(&self) {
+        let groups = (0..).zip(&self.groups).filter_map(|(id, group)| Some((id, group.as_ref()?)));
+        let mut seen = (0, 0);
+        for (id, group) in groups {
+            match group.state {
+                State::Idle => assert!(group.head().is_none(), "idle while {:?} waits", group.head()),
+                State::Ready(place) => {
+                    assert_eq!(Some(place), group.head());
+                    assert!(self.ready.contains(&(place, id)));
+                    seen.0 += 1;
+                }
+                State::Blocked => {
+                    assert!(self.blocked.contains(&id) && group.head().is_some());
+                    seen.1 += 1;
+                }
+            }
+        }
+        assert_eq!(seen, (self.ready.len(), self.blocked.len()));
+    }
+
     /// Whether a pass has something to look at.
     pub(super) fn is_quiet(&self) -> bool {
         self.ready.is_empty() && self.looks_due == 0

@@ -326,4 +326,25 @@ impl Worker {
     pub(super) fn note(&mut self, key: Key, held: Held) {
         self.held.insert(key, held);
     }
+
+    /// Counts everything anew. `reserved` is what the entry in flight keeps room for: (attempts, those of them that wait, requests).
+    #[cfg(test)]
+    pub(super) fn sanity_check(&self, queue: &Queue, reserved: (u32, u32, Resources)) {
+        let (mut count, mut waiting, mut used) = reserved;
+        for (key, held) in &self.held {
+            assert_eq!(held.is_running, self.running.contains(key), "{key:?}");
+            count += u32::from(held.place != Place::None);
+            match held.place {
+                Place::None => {}
+                Place::Runs => placement::occupy(&mut used, queue.needs(held.group), 1),
+                Place::Waits(arrival) => {
+                    assert_eq!(self.queue.get(&arrival), Some(key));
+                    waiting += 1;
+                }
+            }
+        }
+        assert_eq!((self.count, self.waiting, &self.used), (count, waiting, &used));
+        assert!(self.running.iter().all(|key| self.held.contains_key(key)));
+        assert!(self.missing.keys().all(|key| self.held.contains_key(key)));
+    }
 }

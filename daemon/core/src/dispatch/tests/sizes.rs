@@ -1,0 +1,86 @@
+//! Bounds of encoded sizes are bounds, and not far off.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::{collection::btree_map, option, prelude::*};
+use swarm_proto::{
+    AttemptNo, Fence, JobId, LogIndex, Millis, TaskId, UnixMillis,
+    ledger::{Command, End, Finish, Outcome, Output, Submit},
+    spec::{Array, Exec, JobSpec, OnPartition, Resources, Retries, Work},
+};
+
+use crate::dispatch::size;
+
+fn words() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(".{0,20}", ".{0,40}", 0..5)
+}
+
+prop_compose! {
+    fn work()(argv in prop::collection::vec(".{0,30}", 0..6), env in words(), stdin: Vec<u8>, cwd in option::of(".{0,9}"), noop: bool) -> Work {
+        if noop { Work::Noop } else { Work::Exec(Exec { argv, env, stdin: stdin.into(), cwd }) }
+    }
+}
+
+prop_compose! {
+    fn spec()(
+        name in option::of(".{0,40}"),
+        work in work(),
+        amounts: (u64, u64, u64, u32),
+        named in btree_map(".{0,9}", any::<u64>(), 0..4),
+        labels in words(),
+        times in (option::of(any::<u64>()), option::of(any::<u64>())),
+        retries: [u16; 7],
+    ) -> JobSpec {
+        let (milli_cores, memory, disk, gpus) = amounts;
+        JobSpec {
+            name, work, labels,
+            needs: Resources { milli_cores, memory, disk, gpus, named },
+            timeout: times.0.map(Millis), patience: times.1.map(Millis),
+            retries: Retries(retries), on_partition: OnPartition::Wait, at_most_once: true,
+        }
+    }
+}
+
+fn holds(command: &Command) -> Result<(), TestCaseError> {
+    let is = postcard::experimental::serialized_size(command).expect("plain data");
+    let bound = size::command(command);
+    prop_assert!(is <= bound, "{is} > {bound}: {command:?}");
+    prop_assert!(bound <= is * 5 + 256, "{bound} for {is}");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn submissions(spec in spec(), key in option::of(".{0,128}"), items in prop::collection::vec(".{0,20}", 0..20), max: bool) {
+        let numbers = if max { (u32::MAX, u32::MAX, JobId(u64::MAX)) } else { (0, 1, JobId(1)) };
+        let array = Array { first: numbers.0, count: numbers.1, is_array: true, items };
+        prop_assert!(postcard::experimental::serialized_size(&spec).expect("plain data") <= size::spec(&spec));
+        holds(&Command::Submit(Submit { submitter: "somebody".into(), key, spec: Arc::new(spec), array, retry_of: Some(numbers.2) }))?;
+    }
+
+    #[test]
+    fn ends(text in option::of(".{0,300}"), output in option::of(any::<(Vec<u8>, Vec<u8>)>()), max: bool) {
+        let word = if max { u64::MAX } else { 0 };
+        let short = if max { u32::MAX } else { 0 };
+        let end = text.map_or(End::Exit(i32::MIN), End::Spawn);
+        let output = output.map(|(out, err)| {
+            Box::new(Output { stdout: out.into(), stderr: err.into(), stdout_len: word, stderr_len: word })
+        });
+        let task = TaskId { job: JobId(word), index: short };
+        let fence = Fence { index: LogIndex(word), attempt: AttemptNo(short) };
+        holds(&Command::Finish(Finish { task, fence, outcome: Outcome { end, started: UnixMillis(word), ended: UnixMillis(word), output } }))?;
+        holds(&Command::Lose { task, fence, cause: swarm_proto::spec::Cause::Refused })?;
+        holds(&Command::CancelTask { task })?;
+    }
+}
+
+#[test]
+fn an_admission() {
+    let mut admit = super::world::admit(200);
+    admit.addrs.control = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().expect("an address");
+    admit.addrs.bulk = admit.addrs.control;
+    admit.name = "n".repeat(128);
+    holds(&Command::Admit(admit)).expect("the bound holds");
+}
