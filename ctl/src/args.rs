@@ -29,8 +29,9 @@ pub struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The daemon's socket
-    #[arg(long, global = true, env = "SWARM_SOCKET", value_name = "PATH", hide_env_values = true)]
+    /// The daemon's socket [env: SWARM_SOCKET]
+    // The variable itself is read by the client, which knows that an empty one says nothing.
+    #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// How data is shown
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
@@ -110,14 +111,129 @@ mod tests {
 
     #[test]
     fn help_shows_every_verb() {
-        insta::assert_snapshot!(Cli::command().term_width(120).render_help().to_string(), @"");
+        insta::assert_snapshot!(Cli::command().term_width(120).render_help().to_string(), @"
+Run work on a swarm of your own machines, and see how it goes
+
+Usage: swarmctl [OPTIONS] <COMMAND>
+
+Commands:
+  run         Run one command on the swarm as if it ran here
+  submit      Submit jobs: a command, an array of them, or a job file
+  status      The swarm and this node's peers at a glance
+  task        Look at tasks, one by one
+  job         Look at jobs as a whole
+  node        Look at nodes, and decide which get work
+  leader      Who decides
+  event       What happened
+  config      Look at the daemon's configuration; needs no daemon
+  completion  Print completions for a shell
+  version     Versions of swarmctl and of the daemon
+
+Options:
+  -h, --help     Print help
+  -V, --version  Print version
+
+Global options:
+      --socket <PATH>    The daemon's socket [env: SWARM_SOCKET]
+  -o, --output <FORMAT>  How data is shown: table, wide, json, jsonl [default: table]
+
+Exit codes: 0 came true, 1 the asked thing failed, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,
+7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 125 for failures of its own.
+");
     }
 
     #[test]
     fn help_of_submit_describes_the_job_file() {
         let mut cli = Cli::command().term_width(120);
-        let submit = cli.find_subcommand_mut("submit").unwrap().clone().term_width(120);
-        insta::assert_snapshot!(submit.clone().render_long_help().to_string(), @"");
+        let help = cli.find_subcommand_mut("submit").unwrap().clone().term_width(120).render_long_help().to_string();
+        let (flags, file) = help.split_once("JOB FILE").unwrap();
+        assert_eq!(format!("JOB FILE{file}").trim_end(), crate::job_file::HELP);
+        insta::assert_snapshot!(flags, @"
+Submit jobs: a command, an array of them, or a job file
+
+Usage: swarmctl submit [OPTIONS] FILE
+       swarmctl submit [OPTIONS] -- COMMAND..
+
+Arguments:
+  [FILE]
+          A job file in TOML, JSON or JSON lines; - reads standard input
+
+  [COMMAND]...
+          Program and arguments; {} stands for the item
+
+Options:
+      --array <RANGE|@FILE>
+          Many tasks: 0-999, or @FILE with one item a line (at most 64 KiB)
+
+      --wait
+          Wait for the end; exit code 1 unless all tasks succeeded
+
+      --progress
+          Wait, and show how far it is on a terminal
+
+      --key <KEY>
+          Idempotency key: the same key is the same job for 24 h
+
+  -h, --help
+          Print help (see a summary with '-h')
+
+What each task is:
+      --name <NAME>
+          What people call the job
+
+      --timeout <TIME>
+          Longest time one attempt may run, such as 30s
+
+      --retries <N[:CAUSES]>
+          Further attempts, for every cause or those named: 3, or 3:exit,timeout (repeatable)
+          
+          Causes: exit, signal, timeout, spawn, node_lost, attempt_lost, refused. Without this flag: 5 for node_lost and
+          attempt_lost, 0 for the others.
+
+      --on-partition <WHAT>
+          What happens while the node of a task cannot be reached
+
+          Possible values:
+          - replace: A new attempt once the node is down; two may overlap, one result counts
+          - stop:    The old attempt dies before a new one is granted
+          - wait:    Wait for the node
+
+      --patience <TIME>
+          How long a node may be down before its tasks are replaced
+
+      --at-most-once
+          End as lost rather than run twice
+
+  -e, --env <NAME=VALUE>
+          A variable of its environment (repeatable)
+
+      --stdin <FILE>
+          What it reads from standard input, at most 64 KiB; - is our own
+
+      --cwd <DIR>
+          Where it runs, on the node [default: an empty directory, removed afterwards]
+
+What each task needs:
+      --cores <N>
+          Cores, such as 0.5 [default: 1]
+
+      --memory <SIZE>
+          Memory, such as 512MiB
+
+      --disk <SIZE>
+          Disk, such as 8GiB
+
+      --gpus <N>
+          Whole GPUs
+
+      --resource <NAME=N>
+          Anything else that nodes count (repeatable)
+
+      --label <NAME=VALUE>
+          A label that the node must carry (repeatable)
+          
+          os is this host's unless it is given.
+");
     }
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {

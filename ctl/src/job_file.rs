@@ -110,7 +110,7 @@ struct Several {
 /// The jobs of a file, in its order; `-` is standard input.
 pub fn read(path: &Path) -> Outcome<Vec<SubmitRequest>> {
     let name = path.display().to_string();
-    let refuse = |why: String| Failure::usage("the job file cannot be used", format!("{name}: {why}"));
+    let refuse = |why: String| Failure::usage("the job file cannot be used", format!("{name}: {}", why.replace('\n', "\n       ")));
     let mut text = String::new();
     if name == "-" {
         std::io::stdin().read_to_string(&mut text).map_err(|e| refuse(e.to_string()))?;
@@ -270,12 +270,24 @@ on_partition = "stop"
 
     #[test]
     fn faults_are_named() {
-        assert_snapshot!(parse("argv = ['a']\ntimout = '3s'", "toml").unwrap_err(), @"");
-        assert_snapshot!(parse("[[job]]\nargv = ['a']\n[[job]]\nmemory = '8XiB'", "toml").unwrap_err(), @"");
-        assert_snapshot!(parse("{\"argv\": [\"a\"]}\n{\"argv\": \"b\"}", "jsonl").unwrap_err(), @"");
-        assert_snapshot!(parse("timeout = '30s'\ntimeout_ms = 5", "toml").unwrap_err(), @"");
-        assert_snapshot!(parse("array = 5", "toml").unwrap_err(), @"");
-        assert_snapshot!(parse("", "json").unwrap_err(), @"");
+        assert_snapshot!(parse("argv = ['a']\ntimout = '3s'", "toml").unwrap_err(), @"
+TOML parse error at line 2, column 1
+  |
+2 | timout = '3s'
+  | ^^^^^^
+unknown field `timout`, expected one of `id`, `key`, `name`, `noop`, `argv`, `env`, `stdin`, `cwd`, `array`, `cores`, `memory`, `disk`, `gpus`, `resources`, `labels`, `timeout`, `timeout_ms`, `retries`, `on_partition`, `at_most_once`, `patience`, `patience_ms`, `follow`
+");
+        assert_snapshot!(parse("[[job]]\nargv = ['a']\n[[job]]\nmemory = '8XiB'", "toml").unwrap_err(), @"job 2: memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB");
+        assert_snapshot!(parse("{\"argv\": [\"a\"]}\n{\"argv\": \"b\"}", "jsonl").unwrap_err(), @r#"invalid type: string "b", expected a sequence at line 2 column 12"#);
+        assert_snapshot!(parse("timeout = '30s'\ntimeout_ms = 5", "toml").unwrap_err(), @"timeout and timeout_ms are both given");
+        assert_snapshot!(parse("array = 5", "toml").unwrap_err(), @r#"
+TOML parse error at line 1, column 9
+  |
+1 | array = 5
+  |         ^
+"0-999", "@file", a list of items, or {first = .., count = ..} is wanted
+"#);
+        assert_snapshot!(parse("", "json").unwrap_err(), @"there is no job in it");
     }
 
     #[test]

@@ -127,7 +127,10 @@ mod tests {
         let failure = block_on(within(Some(Duration::from_secs(5)), "j1 has not ended", std::future::pending::<Outcome>())).unwrap_err();
         assert_eq!(failure.exit_code(), 124);
         let Failure::Problem(problem) = failure else { panic!("{failure:?}") };
-        insta::assert_snapshot!(problem, @"");
+        insta::assert_snapshot!(problem, @"
+error: j1 has not ended
+  why: that took longer than 5s
+");
     }
 
     #[test]

@@ -22,8 +22,11 @@ use crate::{
     session::{Session, unless_interrupted},
 };
 
-/// Does what was typed.
+/// Does what was typed. Ctrl-C ends it, but for `run`, which first has something to take back.
 pub async fn call(cli: Cli) -> Outcome {
+    if matches!(cli.command, Command::Run(_)) {
+        return dispatch(cli).await;
+    }
     unless_interrupted(String::new, dispatch(cli)).await
 }
 

@@ -103,7 +103,7 @@ fn resources(needs: &Resources) -> String {
         parts.push(format!("{} disk", bytes(needs.disk)));
     }
     if needs.gpus > 0 {
-        parts.push(format!("{} gpus", needs.gpus));
+        parts.push(format!("{} GPU", needs.gpus));
     }
     if !needs.named.is_empty() {
         parts.push(pairs(&needs.named));
@@ -134,14 +134,14 @@ mod tests {
     #[test]
     fn amounts_read_well() {
         let shown = [0, 1023, 1024, 1536, 1 << 20, (1 << 30) - 1, 8 << 30, u64::MAX].map(bytes).join(" | ");
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @"0 B | 1023 B | 1.0 KiB | 1.5 KiB | 1.0 MiB | 1023.9 MiB | 8.0 GiB | 15.9 EiB");
         assert_eq!([0, 500, 1000, 3500, 12_345].map(cores).join(" "), "0 0.5 1 3.5 12.345");
     }
 
     #[test]
     fn commands_can_be_typed_again() {
         let argv = ["sh", "-c", "echo 'a b'; exit 3", "", "{}"].map(String::from);
-        insta::assert_snapshot!(command(&argv), @"");
+        insta::assert_snapshot!(command(&argv), @r"sh -c 'echo '\''a b'\''; exit 3' '' {}");
     }
 
     #[test]

@@ -179,15 +179,22 @@ mod tests {
         let mut table = Table::new(&["JOB", "DONE", "NAME"]);
         table.add(vec![text("j1"), number(7), text("first")]);
         table.add(vec![text("j100"), number(12_345), text("")]);
-        insta::assert_snapshot!(table.render(false), @"");
-        insta::assert_snapshot!(Table::new(&["JOB", "STATE"]).render(false), @"");
+        insta::assert_snapshot!(table.render(false), @"
+JOB    DONE  NAME
+j1        7  first
+j100  12345  -
+");
+        insta::assert_snapshot!(Table::new(&["JOB", "STATE"]).render(false), @"JOB  STATE");
     }
 
     #[test]
     fn control_characters_stay_visible() {
         let mut table = Table::new(&["NAME"]);
         table.add(vec![text("a\u{1b}[31mb\nc\td")]);
-        insta::assert_snapshot!(table.render(false), @"");
+        insta::assert_snapshot!(table.render(false), @r"
+NAME
+a\u{1b}[31mb\nc\td
+");
     }
 
     #[test]

@@ -109,6 +109,27 @@ mod tests {
         let env = Env { vars: [("SWARM_STATE_DIR".into(), "/srv/swarm".into())].into(), host_name: Some("pi4".into()) };
         let config = Config::parse("swarmd.toml".as_ref(), "[mesh]\naddress = '100.64.0.1'", &env).unwrap();
         let lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
-        assert_snapshot!(shown_list(&lines, Format::Table), @"");
+        assert_snapshot!(shown_list(&lines, Format::Table), @r#"
+KEY                VALUE                      SET BY
+node.name          "pi4"                      default
+node.state_dir     "/srv/swarm"               SWARM_STATE_DIR
+node.labels        (none)                     default
+node.voter         "auto"                     default
+mesh.address       "100.64.0.1"               swarmd.toml:2
+mesh.control_port  4747                       default
+mesh.bulk_port     4748                       default
+mesh.seeds         []                         default
+mesh.preset        "lan"                      default
+exec.enabled       false                      default
+exec.sandbox       (none)                     default
+resources.cores    (measured)                 default
+resources.memory   (measured)                 default
+resources.disk     (measured)                 default
+resources.gpus     (measured)                 default
+resources.named    (none)                     default
+api.socket         "/run/swarmd/swarmd.sock"  default
+log.level          "info"                     default
+log.format         "text"                     default
+"#);
     }
 }

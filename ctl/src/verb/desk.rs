@@ -94,15 +94,19 @@ impl Desk {
     /// One stream; `Some` when it broke before all was told.
     async fn pump(
         &mut self,
-        mut sender: SubmitSender,
+        sender: SubmitSender,
         mut receiver: SubmitReceiver,
         tell: &mut impl FnMut(usize, Told) -> Outcome,
     ) -> Outcome<Option<Problem>> {
+        let mut sender = Some(sender);
         while self.open > 0 {
-            if let Err(problem) = self.send(&mut sender).await {
-                return Ok(Some(problem));
+            match self.send(&mut sender).await {
+                Ok(()) => {}
+                Err(problem) => return Ok(Some(problem)),
             }
             match receiver.next().await {
+                // Of no submission: the daemon takes no more of this stream.
+                Ok(Some(SubmitLine::Refused { id, problem })) if id.is_empty() => return Ok(Some(problem)),
                 Ok(Some(line)) => {
                     if let Some(wait) = self.handle(line, tell)? {
                         sleep(wait).await;
@@ -112,17 +116,21 @@ impl Desk {
                 Err(problem) => return Ok(Some(problem)),
             }
         }
-        sender.finish();
         Ok(None)
     }
 
-    async fn send(&mut self, sender: &mut SubmitSender) -> Result<(), Problem> {
+    /// Sends what may be sent. When all is accepted nothing more is to come, and the stream's input ends: so the daemon ends the answers
+    /// once it knows no more, rather than wait for us.
+    async fn send(&mut self, sender: &mut Option<SubmitSender>) -> Result<(), Problem> {
         while self.in_flight < IN_FLIGHT
             && let Some(n) = self.queue.pop_front()
         {
             self.places[n] = Place::Sent { was_accepted: self.accepted[n] };
             self.in_flight += 1;
-            sender.send(&self.requests[n]).await?;
+            sender.as_mut().ok_or_else(ended_early)?.send(&self.requests[n]).await?;
+        }
+        if self.in_flight == 0 && self.queue.is_empty() {
+            *sender = None;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{future::Future, io::IsTerminal as _, time::Duration};
 use swarm_client::Client;
 use swarm_proto::{
     Code, JobId, Problem, TaskId,
-    api::{JobOutcome, SubmitRequest, TaskView},
+    api::{JobOutcome, SubmitRequest, TaskView, Text},
     ledger::{End, TaskState},
 };
 use tokio::{sync::watch, time::timeout};
@@ -40,7 +40,7 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: &Args, sess
     spec::check(&request)?;
     let session = session().await?;
     if request.stdin.is_none() && !std::io::stdin().is_terminal() {
-        request.stdin = Some(spec::read_stdin("-")?);
+        request.stdin = Some(spec::read_stdin("-")?).filter(|input| *input != Text::Utf8(String::new()));
         spec::check(&request)?;
     }
     let client = &session.client;

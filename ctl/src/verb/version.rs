@@ -33,7 +33,15 @@ mod tests {
     #[test]
     fn both_versions_are_told() {
         let versions = |swarmd: Option<&str>| Versions { swarmctl: "0.1.0", protocol: 1, swarmd: swarmd.map(String::from) };
-        insta::assert_snapshot!(text(&versions(Some("0.2.0"))), @"");
-        insta::assert_snapshot!(text(&versions(None)), @"");
+        insta::assert_snapshot!(text(&versions(Some("0.2.0"))), @"
+swarmctl  0.1.0
+swarmd    0.2.0
+protocol  1
+");
+        insta::assert_snapshot!(text(&versions(None)), @"
+swarmctl  0.1.0
+swarmd    - (no daemon answers)
+protocol  1
+");
     }
 }

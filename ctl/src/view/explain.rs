@@ -95,7 +95,25 @@ mod tests {
 
     #[test]
     fn nobody_can_run_it() {
-        assert_snapshot!(super::explain(&samples::explain(), false), @"");
+        assert_snapshot!(super::explain(&samples::explain(), false), @"
+j17.3: no node that is here can ever run it
+570 tasks are before it
+
+NODE  NAME  WOULD SAY
+n1    a     it fits here now
+n2    b     I am down
+n3    c     I am alive, but not connected to the leader
+n4    d     I am cordoned
+n5    e     I am draining
+n6    f     my config does not enable exec
+n7    g     it wants label gpu=3090, I have no gpu
+n8    h     it wants label gpu=3090, mine is gpu=2080
+n9    i     it needs 8 cores, I have 3.5 cores in all
+n10   j     it needs 8.0 GiB of memory, 1.0 GiB of memory is free
+n11   k     it needs 2 licence, 1 licence is free
+n12   l     I hold 16 attempts, as many as I take
+n13   m     nothing has been heard of me yet
+");
     }
 
     #[test]
@@ -115,6 +133,17 @@ mod tests {
             Verdict::NoNodes,
         ];
         let lines = verdicts.map(|verdict| super::explain(&Explain { verdict, nodes: vec![], ahead: 0, ..samples::explain() }, false));
-        assert_snapshot!(lines.concat(), @"");
+        assert_snapshot!(lines.concat(), @"
+j17.3: it has ended: succeeded
+j17.3: it runs on n3
+j17.3: it is at n3, waiting for its turn
+j17.3: its node n3 cannot be reached; once that node is down, a new attempt is granted
+j17.3: its node n3 cannot be reached; in 2.5s at the earliest the old attempt is dead for sure and a new one is granted
+j17.3: its node n3 cannot be reached, and it waits for that node
+j17.3: it is granted next
+j17.3: nodes could run it, but none has room now
+j17.3: no node that is here can ever run it
+j17.3: there is no node
+");
     }
 }

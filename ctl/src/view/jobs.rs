@@ -52,7 +52,11 @@ impl View for JobView {
             .some("name", self.name.as_deref(), text)
             .line("state", job_state(self))
             .line("tasks", text(counts(&self.counts)))
-            .some("array", self.is_array.then(|| format!("{}-{}", self.first, self.first.saturating_add(self.tasks - 1))), text)
+            .some(
+                "array",
+                self.is_array.then(|| format!("{}-{}", self.first, self.first.saturating_add(self.tasks.saturating_sub(1)))),
+                text,
+            )
             .line("kind", text(&spec.kind))
             .some("command", (!spec.argv.is_empty()).then(|| command(&spec.argv)), text)
             .some("env", (!spec.env.is_empty()).then(|| pairs(&spec.env)), text)
@@ -113,20 +117,61 @@ mod tests {
 
     #[test]
     fn jobs_as_a_table() {
-        assert_snapshot!(shown_list(&samples::jobs(), Format::Table), @"");
-        assert_snapshot!(shown_list(&samples::jobs(), Format::Wide), @"");
-        assert_snapshot!(shown_list(&samples::jobs()[..0], Format::Table), @"");
+        assert_snapshot!(shown_list(&samples::jobs(), Format::Table), @r#"
+JOB  STATE    TASKS  ENDED  FAILED  AGE     WHAT
+j17  running   1000    414       2  1m 15s  sh -c 'sha256sum "{}" && wc -l "{}" # for every…
+j2   failed       1      1       1  1d 1h   night run
+j1   pending      1      0       0  1m 15s  sh -c 'sha256sum "{}" && wc -l "{}" # for every…
+"#);
+        assert_snapshot!(shown_list(&samples::jobs(), Format::Wide), @r#"
+JOB  STATE    TASKS  ENDED  FAILED  AGE     WHAT                                                         TOOK    LOST  RERUNS  SUBMITTER  KEY         RETRY OF
+j17  running   1000    414       2  1m 15s  sh -c 'sha256sum "{}" && wc -l "{}" # for every file of it'  -          0       4  local      2024-06-01  j9
+j2   failed       1      1       1  1d 1h   night run                                                    2h 46m     0       0  local      -           -
+j1   pending      1      0       0  1m 15s  sh -c 'sha256sum "{}" && wc -l "{}" # for every file of it'  -          0       4  local      2024-06-01  j9
+"#);
+        assert_snapshot!(shown_list(&samples::jobs()[..0], Format::Table), @"JOB  STATE  TASKS  ENDED  FAILED  AGE  WHAT");
     }
 
     #[test]
     fn a_job_as_a_card() {
-        assert_snapshot!(shown_card(&samples::jobs()[0]), @"");
-        assert_snapshot!(shown_card(&samples::jobs()[1]), @"");
+        assert_snapshot!(shown_card(&samples::jobs()[0]), @r#"
+job:           j17
+state:         running
+tasks:         412 succeeded, 2 failed, 16 assigned, 570 pending
+array:         0-999
+kind:          exec
+command:       sh -c 'sha256sum "{}" && wc -l "{}" # for every file of it'
+env:           LANG=C
+needs:         0.5 cores, 512.0 MiB memory, 1.0 GiB disk, 1 GPU, licence=2
+labels:        os=linux zone=attic
+timeout:       30000 ms
+retries:       3:exit 5:node_lost
+on partition:  stop
+at most once:  yes
+submitted:     2024-06-01T11:58:45.000Z
+submitter:     local
+key:           2024-06-01
+reruns:        4
+retry of:      j9
+"#);
+        assert_snapshot!(shown_card(&samples::jobs()[1]), @"
+job:           j2
+name:          night run
+state:         failed
+tasks:         1 failed
+kind:          noop
+needs:         -
+retries:       -
+on partition:  replace
+submitted:     2024-05-31T11:00:00.000Z
+ended:         2024-05-31T13:46:40.000Z
+submitter:     local
+");
     }
 
     #[test]
     fn an_outcome_in_one_line() {
-        assert_snapshot!(super::outcome(&samples::outcome()), @"");
+        assert_snapshot!(super::outcome(&samples::outcome()), @"j17 failed: 998 succeeded, 2 failed");
     }
 
     #[test]

@@ -132,17 +132,51 @@ mod tests {
 
     #[test]
     fn nodes_as_a_table() {
-        assert_snapshot!(shown_list(&samples::nodes(), Format::Table), @"");
-        assert_snapshot!(shown_list(&samples::nodes(), Format::Wide), @"");
+        assert_snapshot!(shown_list(&samples::nodes(), Format::Table), @"
+NODE  NAME    HEALTH  ROLE    WORK      RUNNING  ASSIGNED  CORES    MEMORY  ADDRESS
+n1    server  alive   leader  open            3         4     16  32.0 GiB  100.64.0.1:4747
+n2    pi4     alive   voter   draining        3         4    3.5   4.0 GiB  100.64.0.2:4747
+n3    laptop  down    worker  draining        3         4    3.5   4.0 GiB  100.64.0.2:4747
+");
+        assert_snapshot!(shown_list(&samples::nodes(), Format::Wide), @"
+NODE  NAME    HEALTH  ROLE    WORK      RUNNING  ASSIGNED  CORES    MEMORY  ADDRESS          OS     ARCH     VERSION  LOAD     DISK  GPUS  EXECUTORS  LABELS
+n1    server  alive   leader  open            3         4     16  32.0 GiB  100.64.0.1:4747  linux  x86_64   0.1.0    1.25  1.0 TiB     1  exec,noop  arch=x86_64 os=linux zone=attic
+n2    pi4     alive   voter   draining        3         4    3.5   4.0 GiB  100.64.0.2:4747  linux  aarch64  0.1.0    -         0 B     0  exec,noop  arch=x86_64 os=linux zone=attic
+n3    laptop  down    worker  draining        3         4    3.5   4.0 GiB  100.64.0.2:4747  linux  aarch64  0.1.0    -         0 B     0  exec,noop  arch=x86_64 os=linux zone=attic
+");
     }
 
     #[test]
     fn a_node_as_a_card() {
-        assert_snapshot!(shown_card(&samples::nodes()[0]), @"");
+        assert_snapshot!(shown_card(&samples::nodes()[0]), @"
+node:       n1
+name:       server
+health:     alive
+role:       leader
+work:       open
+running:    3
+assigned:   4
+offers:     16 cores, 32.0 GiB memory, 1.0 TiB disk, 1 GPU
+free:       12.0 GiB memory, 900.0 GiB disk
+load:       1.25
+executors:  exec, noop
+labels:     arch=x86_64 os=linux zone=attic
+control:    100.64.0.1:4747
+bulk:       100.64.0.1:4748
+host:       linux x86_64
+version:    0.1.0
+key:        a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7
+");
     }
 
     #[test]
     fn the_leader_as_a_card() {
-        assert_snapshot!(super::leader(&samples::leader()).render(false), @"");
+        assert_snapshot!(super::leader(&samples::leader()).render(false), @"
+leader:    n1 (server)
+term:      4
+voters:    n1 n2
+standbys:  -
+warning:   two nodes have one voter
+");
     }
 }

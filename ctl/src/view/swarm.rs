@@ -124,7 +124,26 @@ mod tests {
 
     #[test]
     fn the_swarm_at_a_glance() {
-        assert_snapshot!(super::status(&samples::status(), Some(&samples::stats()), false), @"");
+        assert_snapshot!(super::status(&samples::status(), Some(&samples::stats()), false), @"
+node:        n1 (server)
+phase:       ready
+leader:      n1, term 4
+votes:       yes
+log index:   1234
+up:          1h 1m
+nodes:       2 of 3 online, 1 busy
+labels:      os=linux (2), zone=attic (1)
+jobs:        1 open, 16 ended
+tasks:       570 pending, 16 assigned (12 running)
+ended:       412 succeeded, 2 failed
+success:     99.5 %
+throughput:  41.2 tasks/s
+refused:     1 late results
+
+PEER  NAME    HEALTH  CONNECTED  RTT     ADDRESS
+n2    pi4     alive   yes        1.2 ms  100.64.0.2:4747
+n3    laptop  down    no         -       100.64.0.2:4747
+");
     }
 
     #[test]
@@ -132,12 +151,35 @@ mod tests {
         let mut status = samples::status();
         (status.leader, status.node, status.trouble) = (None, None, "no member answers".into());
         status.peers.clear();
-        assert_snapshot!(super::status(&status, None, false), @"");
+        assert_snapshot!(super::status(&status, None, false), @"
+node:       server
+phase:      ready
+trouble:    no member answers
+leader:     none known
+votes:      yes
+log index:  1234
+up:         1h 1m
+");
     }
 
     #[test]
     fn events_in_one_line_each() {
         let lines: Vec<_> = samples::events().iter().map(super::event).collect();
-        assert_snapshot!(lines.join("\n"), @"");
+        assert_snapshot!(lines.join("\n"), @"
+120.0       2024-06-01T12:00:00.000Z  n3 leads, term 4
+120.1       2024-06-01T12:00:00.000Z  j17 accepted, 1 task
+120.2       2024-06-01T12:00:00.000Z  j17 accepted, 1000 tasks
+120.3       2024-06-01T12:00:00.000Z  j17.3 assigned to n3, attempt 2
+120.4       2024-06-01T12:00:00.000Z  j17.0 to j17.15 assigned to n3, attempt 2
+120.5       2024-06-01T12:00:00.000Z  j17.3 succeeded on n3, attempt 2
+120.6       2024-06-01T12:00:00.000Z  j17.3 cancelled, attempt 2
+120.7       2024-06-01T12:00:00.000Z  j17.3 goes back to pending: attempt 2 ended by node_lost
+120.8       2024-06-01T12:00:00.000Z  j17.3 late result of attempt 2 refused
+120.9       2024-06-01T12:00:00.000Z  j17 ended: 998 succeeded, 2 failed
+120.10      2024-06-01T12:00:00.000Z  n3 admitted: pi4
+120.11      2024-06-01T12:00:00.000Z  n3 is now draining
+120.12      2024-06-01T12:00:00.000Z  n3 left
+120.13      2024-06-01T12:00:00.000Z  voters are now n1 n3
+");
     }
 }

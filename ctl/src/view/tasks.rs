@@ -94,7 +94,7 @@ fn heads(output: &OutputView) -> Vec<String> {
             Text::Utf8(text) => (text.lines().map(plain).collect::<Vec<_>>().join("\n"), text.len() as u64),
             Text::Base64(_) => ("(not text)".into(), len),
         };
-        let size = if kept < len { format!("the first {kept} of {len} bytes") } else { format!("{len} bytes") };
+        let size = if kept < len { format!("the first {kept} of {len} B") } else { format!("{len} B") };
         (len > 0).then(|| format!("{name}, {size}:\n{body}"))
     };
     let both = [head("stdout", &output.stdout, output.stdout_len), head("stderr", &output.stderr, output.stderr_len)];
@@ -112,15 +112,55 @@ mod tests {
 
     #[test]
     fn tasks_as_a_table() {
-        assert_snapshot!(shown_list(&samples::tasks(), Format::Table), @"");
-        assert_snapshot!(shown_list(&samples::tasks(), Format::Wide), @"");
+        assert_snapshot!(shown_list(&samples::tasks(), Format::Table), @"
+TASK   STATE      NODE  ATTEMPT  END                                               TOOK   ITEM
+j17.3  failed     n3          2  exit 3                                            1.2s   src/main.rs
+j17.4  running    n3          2  -                                                 1m 1s  -
+j17.5  assigned   n3          2  -                                                 -      -
+j17.6  pending    -           0  -                                                 -      -
+j17.7  failed     n3          2  not started: No such file or directory (os erro…  1.2s   src/main.rs
+j17.8  lost       n3          2  lost                                              1.2s   src/main.rs
+j17.9  succeeded  n3          2  ok                                                1.2s   src/main.rs
+");
+        assert_snapshot!(shown_list(&samples::tasks(), Format::Wide), @"
+TASK   STATE      NODE  ATTEMPT  END                                                                           TOOK   ITEM         STARTED                   STDOUT   STDERR  FENCE
+j17.3  failed     n3          2  exit 3                                                                        1.2s   src/main.rs  2024-06-01T11:59:50.000Z  4.0 KiB  1 B     120.2
+j17.4  running    n3          2  -                                                                             1m 1s  -            2024-06-01T11:58:59.000Z  -        -       120.2
+j17.5  assigned   n3          2  -                                                                             -      -            -                         -        -       120.2
+j17.6  pending    -           0  -                                                                             -      -            -                         -        -       -
+j17.7  failed     n3          2  not started: No such file or directory (os error 2) about a rather long path  1.2s   src/main.rs  2024-06-01T11:59:50.000Z  -        -       120.2
+j17.8  lost       n3          2  lost                                                                          1.2s   src/main.rs  2024-06-01T11:59:50.000Z  4.0 KiB  1 B     120.2
+j17.9  succeeded  n3          2  ok                                                                            1.2s   src/main.rs  2024-06-01T11:59:50.000Z  4.0 KiB  1 B     120.2
+");
     }
 
     #[test]
     fn a_task_as_a_card() {
         for task in samples::tasks().into_iter().take(1) {
-            assert_snapshot!(shown_card(&task), @"");
+            assert_snapshot!(shown_card(&task), @r"
+task:     j17.3
+state:    failed
+item:     src/main.rs
+node:     n3
+attempt:  2
+fence:    120.2
+end:      exit 3
+started:  2024-06-01T11:59:50.000Z
+ended:    2024-06-01T11:59:51.250Z
+took:     1.2s
+
+stdout, the first 23 of 4096 B:
+line one
+line \u{1b}[31mtwo
+
+stderr, 1 B:
+(not text)
+");
         }
-        assert_snapshot!(shown_card(&samples::tasks()[3]), @"");
+        assert_snapshot!(shown_card(&samples::tasks()[3]), @"
+task:     j17.6
+state:    pending
+attempt:  0
+");
     }
 }

@@ -36,8 +36,8 @@ mod tests {
         assert_eq!(parse("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("1h 30m"), Ok(Duration::from_secs(5400)));
-        insta::assert_snapshot!(parse("30").unwrap_err(), @"");
-        insta::assert_snapshot!(parse("soon").unwrap_err(), @"");
+        insta::assert_snapshot!(parse("30").unwrap_err(), @"'30' of what? write 30s or 30ms");
+        insta::assert_snapshot!(parse("soon").unwrap_err(), @"'soon' is not a time such as 30s or 1h30m: expected number at 0");
         assert!(parse("").is_err() && parse("-1s").is_err());
     }
 
@@ -45,7 +45,7 @@ mod tests {
     fn spans_read_well() {
         let spans = [0, 1, 999, 1_000, 9_999, 10_000, 59_999, 60_000, 3_599_000, 3_600_000, 86_399_000, 90_000_000];
         let shown = spans.map(|ms| short(Duration::from_millis(ms))).join(" | ");
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @"0ms | 1ms | 999ms | 1.0s | 9.9s | 10s | 59s | 1m 0s | 59m 59s | 1h 0m | 23h 59m | 1d 1h");
     }
 
     proptest! {
