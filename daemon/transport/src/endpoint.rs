@@ -51,7 +51,7 @@ pub type HelloSource = Arc<dyn Fn() -> Hello + Send + Sync>;
 /// [`Endpoint::close`] does not undo; hold one of them weakly.
 pub trait Doorkeeper: Send + Sync {
     /// Whether a peer may stay: its id, or `None` for one that is not a member yet and may only ask to join. Asked at each new
-    /// connection, on both sides, at every stream of one that had no id yet, and at every [`Pool::review`].
+    /// connection, on both sides, at all that a peer without an id sends, and at every [`Pool::review`].
     ///
     /// # Errors
     /// The reason for a refusal; the peer is told.
@@ -138,6 +138,9 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`BindError::Identity`], [`BindError::Endpoint`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn bind(spec: BindSpec, hello: HelloSource, doorkeeper: Arc<dyn Doorkeeper>) -> Result<Self, BindError> {
         let BindSpec { socket, runtime, identity, cluster, seed, planes, wall } = spec;
         let clock = Clock(wall);

@@ -17,7 +17,10 @@ use swarm_proto::{
     limits,
 };
 
-use crate::close::{self, Ended, StreamCode};
+use crate::{
+    close::{self, Ended, StreamCode},
+    serve::Counted,
+};
 
 /// A buffer grown for one large frame is given back down to this.
 const KEPT: usize = 64 << 10;
@@ -95,11 +98,17 @@ pub struct FrameTx {
     pending: Bytes,
     limit: usize,
     is_finished: bool,
+    /// Given back when this half is dropped.
+    counted: Option<Counted>,
 }
 
 impl FrameTx {
     pub(crate) fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, fed: Vec::new(), pending: Bytes::new(), limit: limits::CONTROL_FRAME, is_finished: false }
+        Self { stream, fed: Vec::new(), pending: Bytes::new(), limit: limits::CONTROL_FRAME, is_finished: false, counted: None }
+    }
+
+    pub(crate) fn count(&mut self, counted: Counted) {
+        self.counted = Some(counted);
     }
 
     /// The largest frame this side sends; [`limits::CONTROL_FRAME`] at first. The peer's bound must be as large.

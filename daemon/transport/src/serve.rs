@@ -48,8 +48,11 @@ pub(crate) async fn run(registered: Registered) {
         tokio::select! {
             biased;
             datagram = connection.quinn().read_datagram(), if takes_datagrams => match datagram {
-                Ok(_) if connection.node().is_none() => {}
-                Ok(data) => shared.doorkeeper.datagram(&connection.peer(), data),
+                Ok(data) => {
+                    if is_member(shared, connection) {
+                        shared.doorkeeper.datagram(&connection.peer(), data);
+                    }
+                }
                 Err(e) => break close::explain(&e),
             },
             stream = connection.quinn().accept_bi() => match stream {
@@ -63,8 +66,14 @@ pub(crate) async fn run(registered: Registered) {
     tracing::debug!(?connection, %ended, "disconnected");
 }
 
-/// Counts a stranger's streams.
-struct Counted(Arc<AtomicUsize>);
+/// A peer that was admitted since it connected need not dial again, so strangers are asked about at everything they send.
+fn is_member(shared: &Shared, connection: &Connection) -> bool {
+    connection.node().is_some() || (shared.judge(connection) && connection.node().is_some())
+}
+
+/// Counts a stranger's streams for as long as their sending half lives.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -74,13 +83,10 @@ impl Drop for Counted {
 
 async fn stream_task(shared: Arc<Shared>, connection: Connection, strangers: Arc<AtomicUsize>, tx: SendStream, rx: RecvStream) {
     let (mut tx, mut rx) = (FrameTx::new(tx), FrameRx::new(rx));
-    // a peer that was admitted since it connected need not dial again
-    if connection.node().is_none() && !shared.judge(&connection) {
-        return;
-    }
+    let is_member = is_member(&shared, &connection);
     let before = strangers.fetch_add(1, Ordering::Relaxed);
     let counted = Counted(strangers);
-    if connection.node().is_none() && before >= limits::UNADMITTED_STREAMS {
+    if !is_member && before >= limits::UNADMITTED_STREAMS {
         return refuse(&mut tx, &mut rx, StreamCode::TooMany);
     }
     let open = match tokio::time::timeout(limits::HANDSHAKE_TIME, rx.recv::<Open>()).await {
@@ -92,11 +98,13 @@ async fn stream_task(shared: Arc<Shared>, connection: Connection, strangers: Arc
         }
         Err(_) => return refuse(&mut tx, &mut rx, StreamCode::Late),
     };
-    if connection.node().is_none() && !matches!(open, Open::Join(_)) {
+    if !is_member && !matches!(open, Open::Join(_)) {
         tracing::debug!(?connection, "a node that is not admitted asks for more than to join");
         return refuse(&mut tx, &mut rx, StreamCode::NotAdmitted);
     }
-    drop(counted);
+    if !is_member {
+        tx.count(counted);
+    }
     shared.doorkeeper.stream(connection.peer(), open, tx, rx);
 }
 

@@ -199,7 +199,19 @@ async fn a_stranger_has_few_streams() {
     tx.write_all(&[1]).await.unwrap();
     let refused = rx.read(&mut [0; 8]).await.unwrap_err();
     assert_eq!(refused, quinn::ReadError::Reset(StreamCode::TooMany.into()));
+    // those that ask to join count until they are answered
+    let mut asking = Vec::new();
+    for _ in 0..swarm_proto::limits::UNADMITTED_STREAMS {
+        asking.push((quiet.open(&join()).await.unwrap(), b.streams.recv().await.unwrap()));
+    }
+    assert_eq!(quiet.call::<u8>(&join()).await, Err(StreamError::Reset(StreamCode::TooMany)));
+    drop(asking);
     assert!(b.datagrams.try_recv().is_err());
+    // admitted since, it is heard on the same connection
+    b.set_member(a.key, Some(Some(a.id)));
+    assert!(quiet.send_datagram(bytes::Bytes::from_static(b"hear me now")));
+    let (peer, data) = b.datagrams.recv().await.unwrap();
+    assert_eq!((peer.node, &data[..]), (Some(a.id), &b"hear me now"[..]));
 }
 
 #[tokio::test]
@@ -235,6 +247,26 @@ async fn a_hello_that_says_nothing_is_refused() {
         assert!(matches!(ended, quinn::ConnectionError::ApplicationClosed(_)), "{ended}");
     }
     assert!(b.endpoint.pool().connections().is_empty());
+}
+
+/// Peers that never say Hello hold their places for a while. Time is simulated, so that none of them is given up meanwhile.
+#[tokio::test(start_paused = true)]
+async fn handshakes_in_flight_are_bounded() {
+    let b = Node::start(2);
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let raw = raw_client(Some(own), Some(Plane::Control));
+    let mut silent = Vec::new();
+    while silent.len() < swarm_proto::limits::HANDSHAKES - 1 {
+        silent.push(raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap());
+    }
+    let (last, late) = (Node::start(3), Node::start(4));
+    last.connect(&b).await.unwrap();
+    silent.push(raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap());
+    let error = late.connect(&b).await.unwrap_err();
+    assert!(matches!(&error, DialError::Unreachable { .. }) && error.to_string().contains("too many"), "{error}");
+    // places are given back after the handshake's time
+    tokio::time::sleep(swarm_proto::limits::HANDSHAKE_TIME).await;
+    late.connect(&b).await.unwrap();
 }
 
 #[tokio::test]
