@@ -168,8 +168,9 @@ impl RaftNetworkV2<Types> for Client {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // the engine's backoff waits inside this: whoever dials before asking for it spins while the peer is away
+            let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
             if self.heartbeats.is_some() {
-                let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
                 let answer = self.beat(&request).await.map_err(|e| unreachable(&e))?;
                 return Ok(stream::iter([Ok(answer)]).boxed());
             }
@@ -178,7 +179,8 @@ impl RaftNetworkV2<Types> for Client {
                 Ok(opened) => opened.map_err(|e| unreachable(&e))?,
                 Err(_) => return Err(unreachable(&io::ErrorKind::TimedOut.into())),
             };
-            let pipe = Pipe { input: Some(input), tx, rx, owed: 0, patience: self.patience, deadline: Instant::now() };
+            let mut pipe = Pipe { input: Some(input), tx, rx, owed: 0, patience: self.patience, deadline: Instant::now() };
+            pipe.put(Some(request)).map_err(|e| unreachable(&e))?;
             Ok(stream::unfold(Some(pipe), |pipe| async move { pipe?.next().await }).boxed())
         })
     }

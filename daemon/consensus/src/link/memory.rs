@@ -9,35 +9,38 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use swarm_proto::{NodeId, frame, peer::Open};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Takes a stream that somebody opened.
 type Accept = Arc<dyn Fn(Open, super::Tx, super::Rx) + Send + Sync>;
 
-/// Who listens.
+/// Who listens, and what breaks the streams to it.
 #[derive(Clone, Default)]
-pub(crate) struct Net(Arc<Mutex<BTreeMap<NodeId, Accept>>>);
+pub(crate) struct Net(Arc<Mutex<BTreeMap<NodeId, (Accept, watch::Sender<()>)>>>);
 
 impl Net {
     pub(crate) fn listen(&self, node: NodeId, accept: Accept) {
-        self.0.lock().unwrap().insert(node, accept);
+        self.0.lock().unwrap().insert(node, (accept, watch::Sender::new(())));
     }
+
+    /// Breaks every stream to a node, and lets nobody open another.
 
     pub(crate) fn cut(&self, node: NodeId) {
         self.0.lock().unwrap().remove(&node);
     }
 
     pub(crate) fn open(&self, node: NodeId, open: &Open) -> io::Result<(super::Tx, super::Rx)> {
-        let accept = self.0.lock().unwrap().get(&node).cloned().ok_or(io::ErrorKind::ConnectionRefused)?;
-        let (there, here) = (pair(), pair());
+        let net = self.0.lock().unwrap();
+        let (accept, whole) = net.get(&node).ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (there, here) = (pair(whole), pair(whole));
         accept(open.clone(), super::Tx::Memory(here.0), super::Rx::Memory(there.1));
         Ok((super::Tx::Memory(there.0), super::Rx::Memory(here.1)))
     }
 }
 
-fn pair() -> (Tx, Rx) {
+fn pair(whole: &watch::Sender<()>) -> (Tx, Rx) {
     let (tx, rx) = mpsc::channel(64);
-    (Tx { out: Some(tx), fed: Vec::new() }, Rx(rx))
+    (Tx { out: Some(tx), fed: Vec::new() }, Rx { frames: rx, whole: whole.subscribe() })
 }
 
 pub(crate) struct Tx {
@@ -69,11 +72,19 @@ impl Tx {
     }
 }
 
-pub(crate) struct Rx(mpsc::Receiver<Bytes>);
+pub(crate) struct Rx {
+    frames: mpsc::Receiver<Bytes>,
+    /// Closed when the stream is broken.
+    whole: watch::Receiver<()>,
+}
 
 impl Rx {
     pub(super) async fn recv<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
-        let Some(bytes) = self.0.recv().await else { return Ok(None) };
-        frame::decode(&bytes).map(Some).map_err(io::Error::other)
+        let frame = tokio::select! {
+            biased;
+            _ = self.whole.changed() => return Err(io::ErrorKind::ConnectionReset.into()),
+            frame = self.frames.recv() => frame,
+        };
+        frame.map(|bytes| frame::decode(&bytes).map_err(io::Error::other)).transpose()
     }
 }

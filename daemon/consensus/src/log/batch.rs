@@ -224,7 +224,7 @@ mod tests {
     fn every_sector_subset_of_a_batch_in_flight_is_recovered() {
         // zeros in the body: they must not pass for missing sectors
         let first = vec![vec![0; 700], vec![5; 100]];
-        for body in [vec![0; 4_500], vec![9; 4_400], (0..4_600).map(|i| i as u8).collect::<Vec<u8>>()] {
+        for body in [vec![0; 4_560], vec![9; 5_000], (0..4_600).map(|i| i as u8).collect::<Vec<u8>>()] {
             let (before, _) = segment(&first);
             let (after, at) = segment(&[first.clone(), vec![body.clone()]].concat());
             let sectors = size_on_disk(body.len()) / SECTOR;

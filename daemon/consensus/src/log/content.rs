@@ -91,10 +91,6 @@ impl Content {
         self.entries.range(from..to.max(from))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }

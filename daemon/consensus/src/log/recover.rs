@@ -137,18 +137,23 @@ impl Recovered {
         Ok(())
     }
 
-    /// Trims the torn tail and removes drafts.
+    /// Makes what was read durable, trims the torn tail, removes drafts.
+    ///
+    /// After a kill, what was read may sit in the host's cache alone. This voter will answer for it from now on, so it must not
+    /// vanish with the power later.
     pub(super) fn clean(&self, disk: &dyn Disk) -> io::Result<()> {
         for draft in &self.drafts {
             disk.remove(draft)?;
         }
-        if let (Some((from, to)), Some(segment)) = (self.torn, self.segments.last()) {
+        if let Some(segment) = self.segments.last() {
             let name = Segment::name(segment.first);
-            tracing::warn!(file = name, from, to, "trimmed a batch that was being written when the power went; it was never acknowledged");
             let mut file = disk.open(&name)?;
-            file.write_at(from as u64, &vec![0; to - from])?;
+            if let Some((from, to)) = self.torn {
+                tracing::warn!(file = name, from, to, "trimmed a batch that was being written when the power went; nobody was told of it");
+                file.write_at(from as u64, &vec![0; to - from])?;
+            }
             file.sync()?;
         }
-        Ok(())
+        disk.sync_names()
     }
 }

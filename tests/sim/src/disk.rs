@@ -1,0 +1,456 @@
+//! A disk by seed that forgets: what was not synced may be gone after a power cut, sector by sector, and what it is told to do
+//! wrong it does.
+//!
+//! Written sectors sit in a cache until their file is synced; made, renamed and removed names until names are synced. A power cut
+//! keeps each cached sector or loses it, by the seed, and keeps the first few name changes, as a journal would. A killed process
+//! loses nothing: the cache is the host's.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use swarm_consensus::disk::{Disk, DiskFile, SECTOR};
+
+/// A host's disk, from outside; clones are the same disk. A process uses it through a [`Mount`].
+#[derive(Clone)]
+pub struct SimDisk(Arc<Mutex<Inner>>);
+
+struct Inner {
+    rng: ChaCha8Rng,
+    /// Grows with every power cut and kill; what an earlier life still holds open is dead.
+    life: u64,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    /// Changes of names since they were last synced.
+    name_changes: Vec<NameChange>,
+    files: BTreeMap<u64, Contents>,
+    next_file: u64,
+    faults: Faults,
+    lost: u64,
+    syncs: u64,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Set(String, u64),
+    Renamed(String, String),
+    Gone(String),
+}
+
+/// What goes wrong from now on.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    /// A sync takes between these.
+    pub sync: (Duration, Duration),
+    /// Files cannot grow and none can be made.
+    pub is_full: bool,
+    /// Every sync fails with an I/O error.
+    pub sync_fails: bool,
+    /// Every sync claims success and makes nothing durable.
+    pub lies: bool,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { sync: (Duration::ZERO, Duration::ZERO), is_full: false, sync_fails: false, lies: false }
+    }
+}
+
+#[derive(Default)]
+struct Contents {
+    /// Sectors that are not all zeros.
+    durable: BTreeMap<u64, [u8; SECTOR]>,
+    durable_len: u64,
+    cached: BTreeMap<u64, [u8; SECTOR]>,
+    len: u64,
+}
+
+impl Contents {
+    fn sector(&self, at: u64) -> [u8; SECTOR] {
+        *self.cached.get(&at).or_else(|| self.durable.get(&at)).unwrap_or(&[0; SECTOR])
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
+            let (number, within) = (at / SECTOR as u64, (at % SECTOR as u64) as usize);
+            let part = rest.len().min(SECTOR - within);
+            let mut sector = self.sector(number);
+            let before = sector;
+            sector[within..within + part].copy_from_slice(&rest[..part]);
+            if sector != before || self.cached.contains_key(&number) {
+                self.cached.insert(number, sector);
+            }
+            (at, rest) = (at + part as u64, &rest[part..]);
+        }
+        self.len = self.len.max(offset + data.len() as u64);
+    }
+
+    fn sync(&mut self) {
+        for (at, sector) in std::mem::take(&mut self.cached) {
+            self.keep(at, sector);
+        }
+        self.durable_len = self.len;
+    }
+
+    fn keep(&mut self, at: u64, sector: [u8; SECTOR]) {
+        if sector == [0; SECTOR] {
+            self.durable.remove(&at);
+        } else {
+            self.durable.insert(at, sector);
+        }
+    }
+
+    /// The cache is gone but for what `keeps` picks. Answers how many sectors were lost.
+    fn cut(&mut self, mut keeps: impl FnMut() -> bool) -> u64 {
+        let mut lost = 0;
+        for (at, sector) in std::mem::take(&mut self.cached) {
+            if at * (SECTOR as u64) < self.durable_len && keeps() {
+                self.keep(at, sector);
+            } else {
+                lost += 1;
+            }
+        }
+        self.len = self.durable_len;
+        lost
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len as usize];
+        for at in self.durable.keys().chain(self.cached.keys()) {
+            let start = *at as usize * SECTOR;
+            let end = bytes.len().min(start + SECTOR);
+            if start < end {
+                bytes[start..end].copy_from_slice(&self.sector(*at)[..end - start]);
+            }
+        }
+        bytes
+    }
+}
+
+impl SimDisk {
+    /// An empty disk.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            life: 0,
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_changes: Vec::new(),
+            files: BTreeMap::new(),
+            next_file: 0,
+            faults: Faults::default(),
+            lost: 0,
+            syncs: 0,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the process that starts now.
+    pub fn mount(&self) -> Arc<Mount> {
+        Arc::new(Mount { disk: self.clone(), life: self.lock().life })
+    }
+
+    /// A file as it is now, cache included.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let inner = self.lock();
+        inner.names.get(name).map(|id| inner.files[id].bytes())
+    }
+
+    /// Changes what goes wrong.
+    pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.lock().faults);
+    }
+
+    /// The process is gone; what it wrote is in the host's cache.
+    pub fn kill(&self) {
+        self.lock().life += 1;
+    }
+
+    /// The power is gone, and with it a part of what was not synced.
+    pub fn cut_power(&self) {
+        let mut inner = self.lock();
+        let Inner { rng, life, names, durable_names, name_changes, files, lost, .. } = &mut *inner;
+        *life += 1;
+        let kept = rng.random_range(0..=name_changes.len());
+        apply(durable_names, name_changes.drain(..).take(kept));
+        names.clone_from(durable_names);
+        files.retain(|id, _| durable_names.values().any(|named| named == id));
+        // all, none, or any of the cached sectors
+        let chance = [0.0, 0.5, 1.0][rng.random_range(0..3)];
+        for contents in files.values_mut() {
+            *lost += contents.cut(|| rng.random_bool(chance));
+        }
+    }
+
+    /// Sectors that power cuts have lost.
+    pub fn lost(&self) -> u64 {
+        self.lock().lost
+    }
+
+    /// Syncs of files so far.
+    pub fn syncs(&self) -> u64 {
+        self.lock().syncs
+    }
+
+    /// Changes bytes of a file where they lie, durably.
+    ///
+    /// # Panics
+    /// There is no such file.
+    pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut inner = self.lock();
+        let id = inner.names[name];
+        let contents = inner.files.get_mut(&id).expect("a named file exists");
+        let mut bytes = contents.bytes();
+        change(&mut bytes);
+        *contents = Contents::default();
+        contents.write(0, &bytes);
+        contents.sync();
+    }
+
+    /// A copy as it is now, cache included, with a seed of its own.
+    pub fn copy(&self, seed: u64) -> Self {
+        let copy = Self::new(seed);
+        for name in self.names() {
+            let bytes = self.read(&name).unwrap_or_default();
+            let mut inner = copy.lock();
+            let id = inner.next_file;
+            inner.next_file += 1;
+            let mut contents = Contents::default();
+            contents.write(0, &bytes);
+            contents.len = bytes.len() as u64;
+            contents.sync();
+            inner.files.insert(id, contents);
+            inner.names.insert(name.clone(), id);
+            inner.durable_names.insert(name, id);
+        }
+        copy
+    }
+
+    /// Names of all files.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().names.keys().cloned().collect()
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, u64>, changes: impl Iterator<Item = NameChange>) {
+    for change in changes {
+        match change {
+            NameChange::Set(name, id) => drop(names.insert(name, id)),
+            NameChange::Gone(name) => drop(names.remove(&name)),
+            NameChange::Renamed(from, to) => {
+                if let Some(id) = names.remove(&from) {
+                    names.insert(to, id);
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn change_name(&mut self, change: NameChange) {
+        apply(&mut self.names, std::iter::once(change.clone()));
+        self.name_changes.push(change);
+    }
+}
+
+/// The disk as one life of a process has it. After that life everything fails.
+#[derive(Clone)]
+pub struct Mount {
+    disk: SimDisk,
+    life: u64,
+}
+
+impl Mount {
+    fn lock(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let inner = self.disk.lock();
+        if inner.life == self.life { Ok(inner) } else { Err(io::Error::other("this process is dead")) }
+    }
+}
+
+impl Disk for Mount {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.lock()?.names.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let inner = self.lock()?;
+        Ok(inner.names.get(name).map(|id| inner.files[id].bytes()))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut inner = self.lock()?;
+        let id = match inner.names.get(name) {
+            Some(id) => *id,
+            None if inner.faults.is_full => return Err(io::ErrorKind::StorageFull.into()),
+            None => {
+                let id = inner.next_file;
+                inner.next_file += 1;
+                inner.files.insert(id, Contents::default());
+                inner.change_name(NameChange::Set(name.into(), id));
+                id
+            }
+        };
+        Ok(Box::new(SimFile { mount: self.clone(), id }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.lock()?;
+        if !inner.names.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        inner.change_name(NameChange::Renamed(from.into(), to.into()));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut inner = self.lock()?;
+        if inner.names.contains_key(name) {
+            inner.change_name(NameChange::Gone(name.into()));
+        }
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let mut inner = self.lock()?;
+        if inner.faults.sync_fails {
+            return Err(io::Error::other("an I/O error, as ordered"));
+        }
+        if !inner.faults.lies {
+            inner.name_changes.clear();
+            inner.durable_names = inner.names.clone();
+        }
+        Ok(())
+    }
+
+    fn pace(&self) -> Duration {
+        let Ok(mut inner) = self.lock() else { return Duration::ZERO };
+        let (least, most) = inner.faults.sync;
+        if least < most { inner.rng.random_range(least..=most) } else { least }
+    }
+}
+
+struct SimFile {
+    mount: Mount,
+    id: u64,
+}
+
+impl SimFile {
+    fn with<R>(&self, f: impl FnOnce(&mut Faults, &mut Contents) -> io::Result<R>) -> io::Result<R> {
+        let mut inner = self.mount.lock()?;
+        let Inner { files, faults, .. } = &mut *inner;
+        f(faults, files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with(|faults, contents| {
+            if faults.is_full && offset + data.len() as u64 > contents.len {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            contents.write(offset, data);
+            Ok(())
+        })
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.mount.lock()?.syncs += 1;
+        self.with(|faults, contents| {
+            if faults.sync_fails {
+                return Err(io::Error::other("an I/O error, as ordered"));
+            }
+            if !faults.lies {
+                contents.sync();
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(seed: u64) -> SimDisk {
+        let disk = SimDisk::new(seed);
+        let mut file = disk.mount().open("a").unwrap();
+        file.write_at(0, &[0; 8 * SECTOR]).unwrap();
+        file.sync().unwrap();
+        disk.mount().sync_names().unwrap();
+        file.write_at(100, &[7; 4 * SECTOR]).unwrap();
+        disk
+    }
+
+    #[test]
+    fn a_power_cut_tears_what_was_not_synced() {
+        let mut found = std::collections::BTreeSet::new();
+        for seed in 0..64 {
+            let disk = written(seed);
+            disk.cut_power();
+            let bytes = disk.read("a").unwrap();
+            assert_eq!(bytes.len(), 8 * SECTOR);
+            found.insert(bytes);
+        }
+        assert!(found.contains(&vec![0; 8 * SECTOR]), "all of it lost at times");
+        assert!(found.len() > 10, "and torn in many ways");
+    }
+
+    #[test]
+    fn a_sync_keeps_and_a_kill_loses_nothing() {
+        let disk = written(1);
+        let mut file = disk.mount().open("a").unwrap();
+        disk.kill();
+        assert!(file.sync().is_err(), "of the process that is gone");
+        assert_eq!(disk.read("a").unwrap()[100], 7);
+        disk.mount().open("a").unwrap().sync().unwrap();
+        disk.cut_power();
+        assert_eq!(disk.read("a").unwrap()[100], 7);
+    }
+
+    #[test]
+    fn names_need_a_sync_of_their_own() {
+        let mut kept = 0;
+        for seed in 0..32 {
+            let disk = SimDisk::new(seed);
+            let mut file = disk.mount().open("a").unwrap();
+            file.write_at(0, b"x").unwrap();
+            file.sync().unwrap();
+            disk.mount().rename("a", "b").unwrap();
+            disk.cut_power();
+            kept += usize::from(disk.names() == ["b"]);
+            assert!(disk.names().len() <= 1, "a rename happens or does not");
+        }
+        assert!(kept > 0 && kept < 32);
+    }
+
+    #[test]
+    fn faults_do_what_they_say() {
+        let disk = written(3);
+        disk.set_faults(|f| f.is_full = true);
+        let mut file = disk.mount().open("a").unwrap();
+        assert!(file.write_at(0, &[1; SECTOR]).is_ok(), "no room is needed");
+        assert_eq!(file.write_at(8 * SECTOR as u64, b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(disk.mount().open("b").err().map(|e| e.kind()), Some(io::ErrorKind::StorageFull));
+        disk.set_faults(|f| (f.sync_fails, f.lies) = (true, true));
+        assert!(file.sync().is_err());
+        disk.set_faults(|f| f.sync_fails = false);
+        file.sync().unwrap();
+        let survivors = (0..64).filter(|seed| {
+            let copy = written(*seed);
+            copy.set_faults(|f| f.lies = true);
+            copy.mount().open("a").unwrap().sync().unwrap();
+            copy.cut_power();
+            copy.read("a").unwrap()[100] == 7
+        });
+        assert!(survivors.count() < 64, "a lie shows after a power cut");
+    }
+}
