@@ -128,6 +128,19 @@ fn never_is_never() {
 }
 
 #[test]
+fn what_would_leave_no_live_majority_is_not_done() {
+    // five voters of which two may vote no more: taking out just these would leave one alive of three
+    let mut scene = input(5, [1, 2, 3, 4, 5], []);
+    for (id, standing, may_vote) in [(2, Standing::Alive, false), (3, Standing::Alive, false), (4, LONG, true), (5, LONG, true)] {
+        let node = at(&mut scene, id);
+        (node.standing, node.may_vote) = (standing, may_vote);
+    }
+    assert_eq!(choose_change(&scene), None);
+    at(&mut scene, 4).standing = Standing::Alive;
+    assert_eq!(voters_of(choose_change(&scene)), Some(set([1, 4, 5])));
+}
+
+#[test]
 fn zones_come_before_disks_and_disks_before_uptime() {
     let mut scene = input(6, [1, 2, 3], []);
     for (id, zone, fsync, uptime) in [(4, "a", 100, 900), (5, "b", 9_000, 1), (6, "b", 9_100, 900)] {
