@@ -152,7 +152,7 @@ fn api(reader: &mut Reader<'_>) -> Api {
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {
-    let level: String = reader.take("log.level").unwrap_or_else(|| "info".into());
+    let level: String = reader.take("log.level").unwrap_or_else(|| crate::LOG_LEVEL.into());
     let is_level = |part: &str| LEVELS.contains(&part.rsplit('=').next().unwrap_or_default().trim());
     if !level.split(',').all(is_level) {
         let what = format!("'{}' is not a level ({}) or a list such as info,quinn=warn", level.escape_debug(), LEVELS.join(", "));

@@ -38,6 +38,8 @@ pub const STATE_DIR: &str = "/var/lib/swarmd";
 pub const SOCKET: &str = "/run/swarmd/swarmd.sock";
 /// Control endpoint.
 pub const CONTROL_PORT: u16 = 4747;
+/// What is logged. The consensus engine tells every step at its `info`.
+pub const LOG_LEVEL: &str = "info,openraft=warn";
 /// Bulk endpoint.
 pub const BULK_PORT: u16 = 4748;
 
@@ -139,7 +141,7 @@ pub struct Api {
 /// `[log]`: what the daemon writes about itself, to standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// A level, or a list such as `info,quinn=warn`. Default: `info`.
+    /// A level, or a list such as `info,quinn=warn`. Default: [`LOG_LEVEL`].
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,
@@ -165,7 +167,7 @@ impl Config {
             exec: Exec::default(),
             resources: Resources::default(),
             api: Api { socket: SOCKET.into() },
-            log: Log { level: "info".into(), format: LogFormat::Text },
+            log: Log { level: LOG_LEVEL.into(), format: LogFormat::Text },
             sources: BTreeMap::new(),
         }
     }

@@ -134,7 +134,7 @@ resources.disk = (measured)  # default
 resources.gpus = (measured)  # default
 resources.named = (none)  # default
 api.socket = "/run/swarmd/swarmd.sock"  # default
-log.level = "info"  # default
+log.level = "info,openraft=warn"  # default
 log.format = "text"  # default
 "#);
 }

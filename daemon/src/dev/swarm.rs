@@ -42,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, state_dir: None, resources: Resources::default(), log: "info".into(), program: None }
+        Self { nodes: 3, state_dir: None, resources: Resources::default(), log: "info,openraft=warn".into(), program: None }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use swarm_proto::{
-    ClusterId, Code, NodeId, PeerKey, Problem,
+    ClusterId, Code, LogIndex, NodeId, PeerKey, Problem,
     api::Phase,
     peer::{Answer, FromSubmitDesk, Hello, Open, ToSubmitDesk},
 };
@@ -37,6 +37,8 @@ impl Doorkeeper for Door {
             (Some(record), Some(claimed)) if record.id == claimed => Ok(Some(claimed)),
             // a new raft directory makes a new id; until the view says so it may only join
             (Some(_) | None, None) => Ok(None),
+            // a node that knows nobody yet cannot judge; it asks to join and grants nothing
+            (_, Some(_)) if self.roster.version() == LogIndex(0) => Ok(None),
             (_, Some(claimed)) => {
                 self.refresh();
                 Err(Problem::new(
