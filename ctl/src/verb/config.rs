@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn values_with_their_sources_as_a_table() {
         let env = Env { vars: [("SWARM_STATE_DIR".into(), "/srv/swarm".into())].into(), host_name: Some("pi4".into()) };
-        let config = Config::parse("swarmd.toml".as_ref(), "[mesh]\naddress = '100.64.0.1'", &env).unwrap();
+        let config = Config::parse("swarmd.toml".as_ref(), "[mesh]\naddress = '100.64.0.1'\n[log]\nlevel = 'warn'", &env).unwrap();
         let lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
         assert_snapshot!(shown_list(&lines, Format::Table), @r#"
 KEY                VALUE                      SET BY
@@ -128,7 +128,7 @@ resources.disk     (measured)                 default
 resources.gpus     (measured)                 default
 resources.named    (none)                     default
 api.socket         "/run/swarmd/swarmd.sock"  default
-log.level          "info"                     default
+log.level          "warn"                     swarmd.toml:4
 log.format         "text"                     default
 "#);
     }
