@@ -94,7 +94,7 @@ sandbox = "none"
 
 [log]
 format = "text"
-level = "info"
+level = "info,openraft=warn"
 
 [mesh]
 address = "127.0.0.1"
