@@ -1,3 +1,4 @@
 //! swarm-sim
+pub mod disk;
 pub mod membership;
 pub mod net;

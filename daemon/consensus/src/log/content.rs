@@ -69,6 +69,10 @@ impl Content {
         while self.entries.back().is_some_and(|e| e.log_id.index >= keep) {
             self.bytes -= self.entries.pop_back().as_ref().map_or(0, weight);
         }
+        // while a log is read back: it was cut in a segment that is gone, and that segment's end is not where it goes on
+        if self.entries.is_empty() && self.floor.is_some_and(|f| f.index >= keep) {
+            self.floor = last;
+        }
     }
 
     /// Forgets what comes before and at `upto`.
