@@ -378,4 +378,3 @@ impl std::fmt::Debug for Consensus {
         write!(f, "consensus of {}", self.inner.me)
     }
 }
-

@@ -107,8 +107,11 @@ impl Machine {
     pub(crate) fn open(disk: Arc<dyn Disk>, lanes: Lanes, vitals: Arc<Vitals>) -> Result<Self, StartError> {
         let (mut state, mut saved) = (State::default(), None);
         if let Some(snapshot) = snapshot::read(&*disk)? {
-            state.ledger = decode(&snapshot.snapshot)
-                .map_err(|why| StartError::Damaged { file: "snapshot".into(), offset: 0, why: why.to_string() })?;
+            state.ledger = decode(&snapshot.snapshot).map_err(|why| StartError::Damaged {
+                file: "snapshot".into(),
+                offset: 0,
+                why: why.to_string(),
+            })?;
             state.applied = snapshot.meta.last_log_id;
             state.membership = snapshot.meta.last_membership.clone();
             saved = Some(Saved { last: state.applied, bytes: snapshot.snapshot.len() });

@@ -43,7 +43,15 @@ impl Server {
                 Ok(head) => self.take_snapshot(head, tx, rx).await,
                 Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             },
-            other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("not a stream of consensus: {other:?}"))),
+            Open::Join(_)
+            | Open::GossipSync(_)
+            | Open::Meta
+            | Open::View { .. }
+            | Open::Call { .. }
+            | Open::Submit { .. }
+            | Open::Work
+            | Open::Events { .. }
+            | Open::Output(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream of consensus")),
         };
         match served {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => tracing::warn!(%error, "a peer's message was refused"),

@@ -1,5 +1,7 @@
 //! Voters of one process, connected without a network, on simulated disks.
 
+mod figures;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use swarm_proto::{
@@ -15,14 +17,10 @@ use crate::{
     testing::disk::SimDisk,
 };
 
-pub(crate) const LAN: RaftTiming = RaftTiming {
-    heartbeat: Duration::from_millis(50),
-    election_min: Duration::from_millis(150),
-    election_max: Duration::from_millis(200),
-};
+pub(crate) const LAN: RaftTiming =
+    RaftTiming { heartbeat: Duration::from_millis(50), election_min: Duration::from_millis(150), election_max: Duration::from_millis(200) };
 
 fn run<F: Future>(test: F) -> F::Output {
-    let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().without_time().try_init();
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
 }
 

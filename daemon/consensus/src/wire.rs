@@ -169,13 +169,12 @@ impl TryFrom<Append> for AppendEntriesRequest<Types> {
     type Error = String;
 
     fn try_from(a: Append) -> Result<Self, String> {
-        let mut next = a.prev.map_or(0, |p| p.index + 1);
-        for e in &a.entries {
+        let first = a.prev.map_or(0, |p| p.index.saturating_add(1));
+        for (index, entry) in (first..).zip(&a.entries) {
             // the engine asserts this; a peer's message must not trip an assertion
-            if e.id.index != next {
-                return Err(format!("entry {} where {next} belongs", e.id.index));
+            if entry.id.index != index {
+                return Err(format!("entry {} where {index} belongs", entry.id.index));
             }
-            next += 1;
         }
         Ok(Self {
             vote: a.vote.into(),

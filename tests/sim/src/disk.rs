@@ -51,7 +51,7 @@ pub struct Faults {
     pub is_full: bool,
     /// Every sync fails with an I/O error.
     pub sync_fails: bool,
-    /// Every sync claims success and makes nothing durable.
+    /// Every sync claims success and makes nothing durable; a power cut takes all of it.
     pub lies: bool,
 }
 
@@ -178,14 +178,14 @@ impl SimDisk {
     /// The power is gone, and with it a part of what was not synced.
     pub fn cut_power(&self) {
         let mut inner = self.lock();
-        let Inner { rng, life, names, durable_names, name_changes, files, lost, .. } = &mut *inner;
+        let Inner { rng, life, names, durable_names, name_changes, files, lost, faults, .. } = &mut *inner;
         *life += 1;
-        let kept = rng.random_range(0..=name_changes.len());
+        let kept = if faults.lies { 0 } else { rng.random_range(0..=name_changes.len()) };
         apply(durable_names, name_changes.drain(..).take(kept));
         names.clone_from(durable_names);
         files.retain(|id, _| durable_names.values().any(|named| named == id));
         // all, none, or any of the cached sectors
-        let chance = [0.0, 0.5, 1.0][rng.random_range(0..3)];
+        let chance = if faults.lies { 0.0 } else { [0.0, 0.5, 1.0][rng.random_range(0..3)] };
         for contents in files.values_mut() {
             *lost += contents.cut(|| rng.random_bool(chance));
         }

@@ -14,9 +14,12 @@ use tokio::sync::{mpsc, watch};
 /// Takes a stream that somebody opened.
 type Accept = Arc<dyn Fn(Open, super::Tx, super::Rx) + Send + Sync>;
 
-/// Who listens, and what breaks the streams to it.
+/// Somebody who listens, and what breaks the streams to it when it is dropped.
+type Listener = (Accept, watch::Sender<()>);
+
+/// Who listens.
 #[derive(Clone, Default)]
-pub(crate) struct Net(Arc<Mutex<BTreeMap<NodeId, (Accept, watch::Sender<()>)>>>);
+pub(crate) struct Net(Arc<Mutex<BTreeMap<NodeId, Listener>>>);
 
 impl Net {
     pub(crate) fn listen(&self, node: NodeId, accept: Accept) {
@@ -24,7 +27,6 @@ impl Net {
     }
 
     /// Breaks every stream to a node, and lets nobody open another.
-
     pub(crate) fn cut(&self, node: NodeId) {
         self.0.lock().unwrap().remove(&node);
     }

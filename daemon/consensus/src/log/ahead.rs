@@ -50,7 +50,13 @@ impl Ahead {
 }
 
 /// Makes a file of zeros; waits for room, but not when `is_over`.
-pub(super) async fn zeroed(disk: &dyn Disk, vitals: &Vitals, name: &str, len: usize, is_over: impl Fn() -> bool + Send) -> io::Result<Draft> {
+pub(super) async fn zeroed(
+    disk: &dyn Disk,
+    vitals: &Vitals,
+    name: &str,
+    len: usize,
+    is_over: impl Fn() -> bool + Send,
+) -> io::Result<Draft> {
     loop {
         match try_zeroed(disk, name, len).await {
             Err(error) if disk::is_full(&error) && !is_over() => {

@@ -215,7 +215,7 @@ mod tests {
                     at = batch.end;
                     bodies.push(batch.body);
                 }
-                other => return (bodies, other),
+                end @ (Found::End | Found::Torn { .. } | Found::Damaged { .. } | Found::Newer { .. }) => return (bodies, end),
             }
         }
     }

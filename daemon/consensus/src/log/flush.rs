@@ -23,8 +23,14 @@ use crate::{
 
 /// What the engine wrote.
 pub(crate) enum Item {
-    Append { entries: Vec<Entry>, done: IOFlushed<Types> },
-    Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
+    Append {
+        entries: Vec<Entry>,
+        done: IOFlushed<Types>,
+    },
+    Vote {
+        vote: Vote,
+        done: oneshot::Sender<io::Result<()>>,
+    },
     Truncate(Option<LogId>),
     Purge(LogId),
     Committed(LogId),
@@ -246,8 +252,11 @@ impl Flusher {
 
     /// Goes on in the next segment.
     async fn rotate(&mut self, needed: usize, ahead: &mut Ahead) -> io::Result<()> {
-        let draft: Draft =
-            if needed <= self.segment { ahead.next().await? } else { zeroed(&*self.disk, &self.vitals, "large.tmp", needed, || false).await? };
+        let draft: Draft = if needed <= self.segment {
+            ahead.next().await?
+        } else {
+            zeroed(&*self.disk, &self.vitals, "large.tmp", needed, || false).await?
+        };
         let name = Segment::name(self.sequence);
         while let Err(error) = self.disk.rename(&draft.name, &name) {
             if !disk::is_full(&error) {

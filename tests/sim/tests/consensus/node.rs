@@ -123,7 +123,13 @@ pub(crate) async fn run(world: World, me: u64) -> turmoil::Result {
         settings: Settings { segment: 64 << 10, snapshot_every: 150, keep: 30 },
     })
     .await;
-    let consensus = consensus.inspect_err(|e| world.failed(me, e))?;
+    let consensus = match consensus {
+        Ok(consensus) => consensus,
+        Err(error) => {
+            world.failed(me, error);
+            return Ok(());
+        }
+    };
     cell.set(consensus.clone()).map_err(|_| "started twice")?;
     if me == 1 && life == 1 {
         consensus.initialize().await?;
@@ -200,7 +206,6 @@ fn batch(key: &str) -> Batch {
         at_most_once: false,
         patience: None,
     };
-    let submit =
-        Submit { submitter: "sim".into(), key: Some(key.into()), spec: Arc::new(spec), array: Array::single(), retry_of: None };
+    let submit = Submit { submitter: "sim".into(), key: Some(key.into()), spec: Arc::new(spec), array: Array::single(), retry_of: None };
     Batch { at: UnixMillis(1), commands: vec![Command::Submit(submit)] }
 }
