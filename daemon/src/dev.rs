@@ -78,8 +78,17 @@ pub fn main(args: Args) -> Result<(), Problem> {
 async fn serve(swarm: &mut Swarm, form: Form) -> Result<(), Problem> {
     swarm.wait_ready().await?;
     announce(swarm, form);
-    let (name, how) = swarm.first_exit().await;
-    Err(Problem::new(Code::Internal, format!("the daemon {name} ended"), how).hint(format!("its log is {}", swarm.log_of(&name).display())))
+    // a daemon that is killed is what such a swarm is for: the others go on
+    while let Some((name, how)) = swarm.next_exit().await {
+        say(&format!("{name} ended ({how}); its log is {}", swarm.log_of(&name).display()));
+    }
+    Err(Problem::new(Code::Internal, "the swarm is no more", "its last daemon has ended"))
+}
+
+/// A remark to the person, beside the data.
+fn say(text: &str) {
+    // whoever reads this may be gone; the swarm goes on
+    let _ = writeln!(std::io::stderr().lock(), "swarmd: {text}");
 }
 
 fn announce(swarm: &Swarm, form: Form) {

@@ -187,20 +187,22 @@ impl Swarm {
     fn any_exit(&mut self) -> Option<(String, String)> {
         for (node, child) in self.nodes.iter().zip(&mut self.children) {
             if let Some(Ok(Some(status))) = child.as_mut().map(Child::try_wait) {
+                *child = None;
                 return Some((node.name.clone(), status.to_string()));
             }
         }
         None
     }
 
-    /// The first daemon that ends by itself, and how.
-    pub async fn first_exit(&mut self) -> (String, String) {
-        loop {
+    /// The next daemon that ends by itself, and how; `None` when there is none left.
+    pub async fn next_exit(&mut self) -> Option<(String, String)> {
+        while self.children.iter().any(Option::is_some) {
             if let Some(exit) = self.any_exit() {
-                return exit;
+                return Some(exit);
             }
             tokio::time::sleep(10 * LOOK).await;
         }
+        None
     }
 
     /// The end of a node's log.

@@ -86,13 +86,20 @@ async fn read_leader(node: &Arc<Node>, after: &mut Cursor, tx: &mpsc::Sender<Res
     let leader = node.peers.leader().1.filter(|leader| *leader != node.me)?;
     let connection = node.control.get(Plane::Control, &node.roster.dial_control(leader)?).await.ok()?;
     let (_ask, mut pages) = connection.open(&Open::Events { after: *after }).await.ok()?;
-    while let Ok(Some(page)) = pages.recv::<EventPage>().await {
+    let mut leaders = node.peers.leader_changes();
+    let replaced = leaders.wait_for(|(_, now)| *now != Some(leader));
+    tokio::pin!(replaced);
+    loop {
+        let page = tokio::select! {
+            biased;
+            page = pages.recv::<EventPage>() => page.ok()??,
+            _ = &mut replaced => return None,
+        };
         if let Some(last) = page.events.last() {
             *after = last.cursor;
         }
         tx.send(Ok(page)).await.ok()?;
     }
-    None
 }
 
 /// Serves another node's reader from this node's ledger.

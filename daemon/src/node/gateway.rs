@@ -147,10 +147,15 @@ async fn ask_once(node: &Arc<Node>, submitter: &str, call: &Call) -> Result<Repl
     let connection = node.control.get(swarm_transport::Plane::Control, &dial).await.map_err(|_| none())?;
     let open = Open::Call { submitter: submitter.to_owned(), call: call.clone() };
     let unknown = |why: String| Problem::new(Code::UnknownOutcome, "it is not known whether the call was carried out", why);
-    match tokio::time::timeout(CALL_TIME, connection.call::<Result<Reply, Problem>>(&open)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => Err(unknown(format!("the leader {leader} went before it answered: {error}"))),
-        Err(_) => Err(unknown(format!("the leader {leader} did not answer within {} s", CALL_TIME.as_secs()))),
+    let mut leaders = node.peers.leader_changes();
+    let replaced = leaders.wait_for(|(_, now)| *now != Some(leader));
+    tokio::select! {
+        biased;
+        answer = connection.call::<Result<Reply, Problem>>(&open) => {
+            answer.unwrap_or_else(|error| Err(unknown(format!("the leader {leader} went before it answered: {error}"))))
+        }
+        _ = replaced => Err(unknown(format!("{leader} was replaced as leader before it answered"))),
+        () = tokio::time::sleep(CALL_TIME) => Err(unknown(format!("the leader {leader} did not answer within {} s", CALL_TIME.as_secs()))),
     }
 }
 

@@ -9,7 +9,7 @@ use swarm_proto::{
     ledger::{Admit, Applied, Command, View},
     peer::{Joined, Open},
 };
-use swarm_transport::{CloseCode, Dial, Plane, Pool};
+use swarm_transport::{Dial, Plane, Pool};
 
 use super::{Node, Settings, desk::commit, journal::Journal, roster::Roster};
 
@@ -71,10 +71,7 @@ pub(crate) async fn knock(pool: &Pool, settings: &Settings, roster: &Roster, adm
 async fn knock_at(pool: &Pool, addr: SocketAddr, admit: &Admit) -> Result<Joined, Problem> {
     let unreachable = |why: String| Problem::new(Code::NotReady, format!("{addr} does not answer"), why);
     let connection = pool.get(Plane::Control, &Dial { node: None, key: None, addr }).await.map_err(|e| unreachable(e.to_string()))?;
-    let joined = connection.call::<Result<Joined, Problem>>(&Open::Join(admit.clone())).await.map_err(|e| unreachable(e.to_string()))??;
-    // its Hello was that of a stranger; the next connection says who this node is
-    connection.close(CloseCode::Replaced, "joined");
-    Ok(joined)
+    connection.call::<Result<Joined, Problem>>(&Open::Join(admit.clone())).await.map_err(|e| unreachable(e.to_string()))?
 }
 
 /// Answers a node that knocks here: at the desk, or by asking the leader for it.

@@ -35,6 +35,8 @@ use std::collections::BTreeMap;
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// How long the leader's own probe of a node may take.
 const PROBE_TIME: Duration = Duration::from_millis(400);
+/// Between two desks of one term: the consensus engine has its say about the fate of an entry first.
+const REOPEN: Duration = Duration::from_millis(5);
 /// Things taken from the inbox before the loop looks at anything else.
 const TURN: usize = 4 * INBOX;
 
@@ -46,6 +48,7 @@ pub(crate) async fn run(node: Arc<Node>, desk: watch::Sender<Option<Desk>>) {
         let seen = role.borrow_and_update().clone();
         if seen.is_leader {
             serve_term(&node, &desk, seen.term).await;
+            tokio::time::sleep(REOPEN).await;
         } else if role.changed().await.is_err() {
             return;
         }
@@ -244,7 +247,10 @@ impl DeskTerm {
                     self.progress_due = Some(Instant::now() + PROGRESS_EVERY);
                 }
             }
-            Err(error) => self.dispatch.handle_failed(lost_batch(&error)),
+            Err(error) => {
+                tracing::debug!(%error, "an entry did not commit as far as is known");
+                self.dispatch.handle_failed(lost_batch(&error));
+            }
         }
     }
 

@@ -33,6 +33,7 @@ const UNANSWERED: usize = 16_384;
 
 /// A leader's submit desk, here or elsewhere.
 struct Link {
+    leader: NodeId,
     to: mpsc::Sender<ToSubmitDesk>,
     from: mpsc::UnboundedReceiver<Vec<Answer>>,
 }
@@ -152,6 +153,7 @@ impl Relay {
 
     /// Serves on one link until it ends (`Ok`) or the client's side is over (`Err`).
     async fn serve(&mut self, mut link: Link) -> Result<(), ()> {
+        let mut leader = self.node.peers.leader_changes();
         if !self.following.is_empty() {
             let targets = self.following.iter().copied().collect();
             if link.to.send(ToSubmitDesk::Follow(targets)).await.is_err() {
@@ -167,6 +169,10 @@ impl Relay {
             if self.is_finished && self.is_idle() {
                 return Err(());
             }
+            if self.node.peers.leader().1 != Some(link.leader) {
+                // a leader that died says nothing; its successor does
+                return Ok(());
+            }
             let takes_more = !self.is_finished && self.waiting.is_empty();
             tokio::select! {
                 biased;
@@ -175,6 +181,7 @@ impl Relay {
                     None => return Ok(()),
                 },
                 more = self.requests.recv(), if takes_more => self.take(more),
+                Ok(()) = leader.changed() => {}
                 () = self.answers.closed() => return Err(()),
             }
         }
@@ -244,7 +251,7 @@ async fn local(node: &Arc<Node>, desk: &Desk) -> Link {
     let (answers, from) = mpsc::unbounded_channel();
     let (to, requests) = mpsc::channel(DEPTH);
     tokio::spawn(serve_desk(node.clone(), desk.clone(), requests, answers));
-    Link { to, from }
+    Link { leader: node.me, to, from }
 }
 
 /// Carries one submit stream to the desk of this node.
@@ -292,7 +299,7 @@ async fn remote(node: &Arc<Node>, leader: NodeId, submitter: &str) -> Option<Lin
             }
         }
     });
-    Some(Link { to, from })
+    Some(Link { leader, to, from })
 }
 
 /// Sends submissions in frames that stay within the bound whatever their specs hold.

@@ -16,7 +16,7 @@ use swarm_proto::{
     ledger::{Admit, Command},
     peer::Hello,
 };
-use swarm_transport::{BindSpec, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, WallClock};
+use swarm_transport::{BindSpec, CloseCode, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, WallClock};
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -196,6 +196,8 @@ async fn become_member(env: &Env, key: PeerKey, pool: &Pool, roster: &Roster, rn
     } else {
         let joined = join::knock(pool, &env.settings, roster, &join::request(&env.settings, key, raft), &env.journal).await;
         roster.merge(&joined.view);
+        // their Hellos, here and there, were those of strangers; the next ones say who this node is
+        pool.connections().iter().for_each(|connection| connection.close(CloseCode::Replaced, "joined"));
         joined.node
     };
     let member = Member { node, raft };

@@ -61,6 +61,7 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
 
 impl Worker {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut leader = self.node.peers.leader_changes();
         loop {
             self.carry_out().await;
             let boot = (self.node.clocks.boot)();
@@ -71,6 +72,7 @@ impl Worker {
                 biased;
                 () = stopped(&mut stop) => return,
                 Some(event) = self.events.recv() => self.drain_events(event),
+                Ok(()) = leader.changed() => self.handle_leader(leader.borrow_and_update().1),
                 message = async { self.link.as_mut().expect("guarded").from.recv().await }, if self.link.is_some() => self.handle_message(message),
                 () = tokio::time::sleep_until(wake) => self.handle_wake().await,
             }
@@ -104,6 +106,14 @@ impl Worker {
             }
             Some(message) => self.attempts.handle_to_worker(message, boot),
         }
+    }
+
+    /// A leader that died says nothing: that there is another one ends the stream to it.
+    fn handle_leader(&mut self, leader: Option<NodeId>) {
+        if self.link.as_ref().is_some_and(|link| Some(link.leader) != leader) {
+            self.drop_link();
+        }
+        self.retry_at = Instant::now();
     }
 
     fn drop_link(&mut self) {
