@@ -22,7 +22,11 @@ use swarm_proto::{
     peer::Open,
 };
 use swarm_transport::{FrameRx, FrameTx};
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use crate::{
     StartError,
@@ -72,13 +76,17 @@ pub struct Settings {
     pub segment: usize,
     /// Entries after which a snapshot is due.
     pub snapshot_every: u64,
-    /// Entries kept behind a snapshot for followers that lag.
+    /// Bytes of log after which a snapshot is due, however few entries they are; twice the last snapshot when that is more, so
+    /// that a large ledger is not written again and again.
+    pub snapshot_bytes: usize,
+    /// Entries, and bytes of them, kept behind a snapshot for followers that lag.
     pub keep: u64,
+    pub keep_bytes: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { segment: SEGMENT, snapshot_every: 50_000, keep: 1_000 }
+        Self { segment: SEGMENT, snapshot_every: 50_000, snapshot_bytes: 64 << 20, keep: 1_000, keep_bytes: 16 << 20 }
     }
 }
 
@@ -114,6 +122,7 @@ pub(crate) struct Inner {
     pub(crate) vitals: Arc<Vitals>,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) timing: RaftTiming,
+    pub(crate) settings: Settings,
     /// One change of the voters at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     server: Server,
@@ -151,7 +160,7 @@ fn mix(seed: u64, n: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn config(spec: &Spec) -> Result<Arc<Config>, StartError> {
+pub(crate) fn config(spec: &Spec) -> Result<Arc<Config>, StartError> {
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let (heartbeat, min, max) = (ms(spec.timing.heartbeat), ms(spec.timing.election_min), ms(spec.timing.election_max));
     let tick = (heartbeat * 13 / 64).max(1);
@@ -197,7 +206,9 @@ impl Consensus {
         let network = Network { links: links.clone(), patience: spec.timing.election_max * 10 };
         let raft = Rt::scope(spec.seed, Raft::new(spec.me.0, config, network, store.clone(), machine.clone())).await;
         let raft = raft.map_err(|e| StartError::Engine(e.to_string()))?;
-        let (role, watched) = watch::channel(role::role_of(&raft.metrics().borrow_watched(), false));
+        let mut now = Role::default();
+        now.update(&raft.metrics().borrow_watched(), false, true);
+        let (role, watched) = watch::channel(now);
         let server = Server {
             raft: raft.clone(),
             store: store.clone(),
@@ -215,6 +226,7 @@ impl Consensus {
             vitals,
             role: watched,
             timing: spec.timing,
+            settings: spec.settings,
             changing: tokio::sync::Mutex::default(),
             server,
             seed: spec.seed,
@@ -245,6 +257,11 @@ impl Consensus {
         match written {
             Ok(done) => Ok((ledger_index(&done.log_id), done.data.0)),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                if self.inner.role.borrow().is_leader {
+                    // no majority was heard from for a while, or leadership is being handed over: whoever tries again at once
+                    // would do nothing else
+                    sleep(self.inner.timing.heartbeat).await;
+                }
                 Err(ProposeError::NotLeader { hint: to.leader_id.map(NodeId).filter(|n| *n != self.inner.me) })
             }
             Err(RaftError::APIError(_) | RaftError::Fatal(_)) => Err(ProposeError::Unknown),

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     consensus::Inner,
-    engine::{Types, ledger_index},
+    engine::{LogId, Types, ledger_index},
     health::{Fatal, GIVE_UP, TOLERATED},
     network,
     wire::Call,
@@ -43,23 +43,21 @@ const COMPARE_EVERY: u32 = 4;
 const HANDOVER: Duration = Duration::from_secs(1);
 /// How long a hash may take to be told.
 const TELL: Duration = Duration::from_secs(1);
-/// Bytes of log after which a snapshot is due, however few entries they are; twice the last snapshot when that is more, so that
-/// a large ledger is not written again and again.
-const SNAPSHOT_BYTES: usize = 64 << 20;
-/// Bytes of log kept behind a snapshot for followers that lag.
-const KEEP_BYTES: usize = 16 << 20;
-
-pub(crate) fn role_of(metrics: &RaftMetrics<Types>, is_stalled: bool) -> Role {
-    let is_running = metrics.running_state.is_ok();
-    let is_leader = is_running && !is_stalled && metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
-    let leader = metrics.current_leader.filter(|id| is_running && (is_leader || *id != metrics.id));
-    Role {
-        term: Term(metrics.current_term),
-        leader: leader.map(NodeId),
-        is_leader,
-        voters: metrics.membership_config.voter_ids().map(NodeId).collect(),
-        learners: metrics.membership_config.membership().learner_ids().map(NodeId).collect(),
-        applied: metrics.last_applied.as_ref().map_or(LogIndex(0), ledger_index),
+impl Role {
+    /// What the engine says; answers whether anything is new. Called at every commit, so sets are built only when they change.
+    pub(crate) fn update(&mut self, metrics: &RaftMetrics<Types>, is_stalled: bool, are_voters_new: bool) -> bool {
+        let is_running = metrics.running_state.is_ok();
+        let is_leader = is_running && !is_stalled && metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id);
+        let leader = metrics.current_leader.filter(|id| is_running && (is_leader || *id != metrics.id)).map(NodeId);
+        let applied = metrics.last_applied.as_ref().map_or(LogIndex(0), ledger_index);
+        let term = Term(metrics.current_term);
+        let has_changed = (self.term, self.leader, self.is_leader, self.applied) != (term, leader, is_leader, applied);
+        (self.term, self.leader, self.is_leader, self.applied) = (term, leader, is_leader, applied);
+        if are_voters_new {
+            self.voters = metrics.membership_config.voter_ids().map(NodeId).collect();
+            self.learners = metrics.membership_config.membership().learner_ids().map(NodeId).collect();
+        }
+        has_changed || are_voters_new
     }
 }
 
@@ -82,6 +80,8 @@ struct Watch {
     handing_over: Option<Instant>,
     was_stalled: bool,
     snapshot_asked: Option<Instant>,
+    /// The voters that the role shows.
+    voters_at: Option<LogId>,
 }
 
 /// Runs until the engine stops.
@@ -90,11 +90,15 @@ pub(crate) async fn run(inner: Arc<Inner>, role: watch::Sender<Role>) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut fatal = inner.vitals.fatal();
-    let mut watch = Watch { inner, role, looks: 0, told: None, handing_over: None, was_stalled: false, snapshot_asked: None };
+    let mut watch =
+        Watch { inner, role, looks: 0, told: None, handing_over: None, was_stalled: false, snapshot_asked: None, voters_at: None };
     loop {
-        let now = metrics.borrow_watched().clone();
-        watch.publish(&now);
-        if let Err(error) = &now.running_state {
+        let running = {
+            let now = metrics.borrow_watched();
+            watch.publish(&now);
+            now.running_state.clone()
+        };
+        if let Err(error) = running {
             if !watch.inner.is_stopping() {
                 watch.inner.vitals.fail(Fatal::Engine(error.to_string()));
             }
@@ -111,7 +115,10 @@ pub(crate) async fn run(inner: Arc<Inner>, role: watch::Sender<Role>) {
                 watch.publish(&metrics.borrow_watched().clone());
                 return;
             }
-            _ = look.tick() => watch.look(&now).await,
+            _ = look.tick() => {
+                let now = metrics.borrow_watched().clone();
+                watch.look(&now).await;
+            }
         }
     }
 }
@@ -122,15 +129,12 @@ async fn diverged(fatal: &mut watch::Receiver<Option<Fatal>>) {
 }
 
 impl Watch {
-    fn publish(&self, metrics: &RaftMetrics<Types>) {
-        let new = role_of(metrics, self.inner.vitals.stall().is_some());
-        self.role.send_if_modified(|role| {
-            let has_changed = *role != new;
-            if has_changed {
-                *role = new;
-            }
-            has_changed
-        });
+    fn publish(&mut self, metrics: &RaftMetrics<Types>) {
+        let is_stalled = self.inner.vitals.stall().is_some();
+        let voters_at = *metrics.membership_config.log_id();
+        let are_voters_new = voters_at != self.voters_at;
+        self.voters_at = voters_at;
+        self.role.send_if_modified(|role| role.update(metrics, is_stalled, are_voters_new));
     }
 
     async fn look(&mut self, metrics: &RaftMetrics<Types>) {
@@ -197,9 +201,10 @@ impl Watch {
     async fn bound_log(&mut self) {
         let saved = self.inner.machine.saved();
         let covered = saved.and_then(|s| s.last).map_or(0, |id| id.index + 1);
-        let limit = SNAPSHOT_BYTES.max(saved.map_or(0, |s| s.bytes.saturating_mul(2)));
+        let settings = self.inner.settings;
+        let limit = settings.snapshot_bytes.max(saved.map_or(0, |s| s.bytes.saturating_mul(2)));
         let bytes = self.inner.store.with(|log| log.bytes());
-        if bytes <= limit.min(KEEP_BYTES) {
+        if bytes <= limit.min(settings.keep_bytes) {
             return;
         }
         let fresh = self.inner.store.with(|log| log.bytes_from(covered));
@@ -207,8 +212,8 @@ impl Watch {
             self.snapshot_asked = Some(Instant::now());
             let _ = self.inner.raft.trigger().snapshot().await;
         }
-        if bytes - fresh > KEEP_BYTES
-            && let Some(upto) = self.inner.store.with(|log| log.index_to_keep(covered, KEEP_BYTES))
+        if bytes - fresh > settings.keep_bytes
+            && let Some(upto) = self.inner.store.with(|log| log.index_to_keep(covered, settings.keep_bytes))
         {
             let _ = self.inner.raft.trigger().purge_log(upto).await;
         }

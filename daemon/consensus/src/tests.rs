@@ -34,7 +34,7 @@ impl Peers for Nobody {
 
 pub(crate) fn spec(me: u64, disk: Arc<dyn Disk>, seed: u64, sync: Lanes) -> Spec {
     let raft_dir = raft_dir(&*disk, RaftDir([me as u8; 16])).unwrap();
-    let settings = Settings { segment: 64 << 10, snapshot_every: 100, keep: 20 };
+    let settings = Settings { segment: 64 << 10, snapshot_every: 100, keep: 20, ..Settings::default() };
     Spec { me: NodeId(me), cluster: ClusterId([7; 16]), raft_dir, disk, timing: LAN, seed, peers: Arc::new(Nobody), sync, settings }
 }
 
@@ -358,6 +358,46 @@ fn a_directory_of_another_node_is_refused_and_so_is_a_lost_log() {
         assert!(matches!(lost, Err(StartError::Damaged { .. })), "{lost:?}");
         swarm.nodes.clear();
     });
+}
+
+#[test]
+fn large_entries_bring_a_snapshot_early_and_are_not_kept() {
+    run(async {
+        let (net, disk) = (Net::default(), SimDisk::new(1));
+        let few = Settings { snapshot_bytes: 200_000, keep_bytes: 50_000, ..Settings::default() };
+        let consensus = start(&net, Spec { settings: few, ..spec(1, disk.mount(), 1, Lanes::Tasks) }).await.unwrap();
+        consensus.initialize().await.unwrap();
+        consensus.role().wait_for(|r| r.is_leader).await.unwrap();
+        for n in 1..=40 {
+            let large = Batch { at: UnixMillis(n), commands: vec![Command::Lead { node: NodeId(1), term: Term(n) }; 3_000] };
+            consensus.propose(large).await.unwrap();
+            sleep(Duration::from_millis(100)).await;
+        }
+        sleep(Duration::from_secs(2)).await;
+        let saved = consensus.inner.machine.saved().expect("a snapshot, long before 50,000 entries");
+        let (bytes, first) = consensus.inner.store.with(|log| (log.bytes(), log.range(0..u64::MAX).next().map(|e| e.log_id.index)));
+        assert!(bytes < 300_000, "{bytes} bytes are kept");
+        assert!(first > Some(0) && first <= saved.last.map(|id| id.index + 1), "{first:?} of {:?}", saved.last);
+    });
+}
+
+#[test]
+fn both_presets_are_settings_that_the_engine_takes() {
+    let wan = RaftTiming {
+        heartbeat: Duration::from_millis(200),
+        election_min: Duration::from_millis(600),
+        election_max: Duration::from_millis(1_200),
+    };
+    for timing in [LAN, wan] {
+        let spec = Spec { timing, ..spec(1, SimDisk::new(1).mount(), 1, Lanes::Tasks) };
+        let config = crate::consensus::config(&spec).unwrap();
+        assert_eq!((config.enable_pre_vote, config.enable_leader_restore), (Some(true), Some(false)));
+        assert!(config.quorum_loss_probe_interval >= Some(2 * config.election_timeout_max));
+        assert!(config.heartbeat_min_interval > Some(0));
+    }
+    let odd = RaftTiming { election_min: LAN.heartbeat, ..LAN };
+    let spec = Spec { timing: odd, ..spec(1, SimDisk::new(1).mount(), 1, Lanes::Tasks) };
+    assert!(matches!(crate::consensus::config(&spec), Err(StartError::Engine(_))));
 }
 
 #[test]

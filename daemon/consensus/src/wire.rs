@@ -424,4 +424,23 @@ mod tests {
         assert!(wire.is_of(b"abc") && !wire.is_of(b"abd"));
         assert_eq!(engine::SnapshotMeta::try_from(wire), Ok(meta));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn random_bytes_are_refused_or_understood(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let mut with_format = bytes.clone();
+            with_format.insert(0, FORMAT);
+            for bytes in [bytes, with_format] {
+                if let Ok(append) = frame::decode::<Append>(&bytes) {
+                    let _ = AppendEntriesRequest::<Types>::try_from(append);
+                }
+                if let Ok(head) = frame::decode::<SnapshotHead>(&bytes) {
+                    let _ = engine::SnapshotMeta::try_from(head.meta);
+                }
+                let _ = frame::decode::<Question>(&bytes);
+                let _ = frame::decode::<Answer>(&bytes);
+                let _ = frame::decode::<Appended>(&bytes);
+            }
+        }
+    }
 }

@@ -45,7 +45,7 @@ impl Content {
 
     /// Index of the next entry.
     pub(crate) fn next(&self) -> u64 {
-        self.last().map_or(0, |id| id.index + 1)
+        self.last().map_or(0, |id| id.index.saturating_add(1))
     }
 
     fn first(&self) -> u64 {
@@ -65,7 +65,7 @@ impl Content {
 
     /// Forgets what comes after `last`; all of it for `None`.
     pub(crate) fn truncate(&mut self, last: Option<LogId>) {
-        let keep = last.map_or(0, |id| id.index + 1);
+        let keep = last.map_or(0, |id| id.index.saturating_add(1));
         while self.entries.back().is_some_and(|e| e.log_id.index >= keep) {
             self.bytes -= self.entries.pop_back().as_ref().map_or(0, weight);
         }

@@ -117,3 +117,22 @@ pub(super) fn replay(record: Record, content: &mut Content) -> Result<(), String
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn random_bodies_are_refused_or_replayed(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut content = Content::default();
+            for record in decode(&body).unwrap_or_default() {
+                let mut state = State::of(&content);
+                state.note(&record);
+                let _ = replay(record, &mut content);
+            }
+        }
+    }
+}

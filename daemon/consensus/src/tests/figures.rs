@@ -104,6 +104,7 @@ fn figures_of_one_commit() {
         }
         nodes[0].initialize().await.unwrap();
         nodes[0].role().wait_for(|r| r.is_leader).await.unwrap();
+        nodes[0].read_barrier().await.unwrap();
         for me in 2..=3 {
             nodes[0].add_learner(NodeId(me)).await.unwrap();
             nodes[0].change_voters((1..=me).map(NodeId).collect()).await.unwrap();

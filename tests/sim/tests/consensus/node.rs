@@ -120,7 +120,7 @@ pub(crate) async fn run(world: World, me: u64) -> turmoil::Result {
         seed: u64::from_le_bytes(net::life_seed(world.seed(), me, life)[..8].try_into()?),
         peers: Arc::new(Others { world: world.clone(), control: control.pool(), bulk: bulk.pool() }),
         sync: Lanes::Tasks,
-        settings: Settings { segment: 64 << 10, snapshot_every: 150, keep: 30 },
+        settings: Settings { segment: 64 << 10, snapshot_every: 150, keep: 30, ..Settings::default() },
     })
     .await;
     let consensus = match consensus {
