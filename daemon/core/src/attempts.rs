@@ -22,6 +22,7 @@
 //! Cost: one map entry an attempt held, and a few tree operations a transition (about a microsecond for a no-op's whole life).
 
 mod lease;
+mod outcomes;
 mod queue;
 mod window;
 
@@ -39,7 +40,7 @@ use swarm_proto::{
     Fence, JobId, LogIndex, NodeId, TaskId, UnixMillis,
     ledger::{End, Finish, Outcome},
     peer::{FromWorker, GrantedJob, Load, NodeMeta, Report, ToWorker},
-    spec::{JobSpec, OnPartition, Work},
+    spec::{JobSpec, OnPartition},
 };
 
 use self::{lease::Lease, queue::Room, window::Window};
@@ -47,12 +48,11 @@ use self::{lease::Lease, queue::Room, window::Window};
 /// A time on a clock that counts suspend (CLOCK_BOOTTIME), from an arbitrary zero. Only differences mean anything.
 pub type Boot = Duration;
 
-/// Encoded bytes of outcomes that one message carries at most; a control frame holds twice as much.
-const OUTCOMES_BYTES: usize = 512 << 10;
 /// Attempts named by one `Started` message.
 const STARTED_BATCH: usize = 16_384;
-/// Jobs of which a spec is remembered although no attempt of theirs is here. The leader sends a spec once a stream.
-const JOBS_REMEMBERED: usize = 4_096;
+/// Arrays of which the spec is remembered although nothing of theirs is here. The leader sends a spec again when it thinks that
+/// nothing is.
+const ARRAYS_REMEMBERED: usize = 1_024;
 
 /// What does not change while the daemon lives.
 #[derive(Clone, Copy, Debug)]
@@ -364,7 +364,14 @@ impl Attempts {
             self.end_unrun(key, End::Lost);
             return;
         };
-        let attempt = Attempt { spec: Arc::clone(&known.spec), is_array: known.is_array, item, state: State::Waiting, deadline: None, was_started: false };
+        let attempt = Attempt {
+            spec: Arc::clone(&known.spec),
+            is_array: known.is_array,
+            item,
+            state: State::Waiting,
+            deadline: None,
+            was_started: false,
+        };
         if let Some(reason) = self.room.refuses(&attempt.spec, &self.meta.executors) {
             self.attempts.insert(key, attempt);
             self.end_unrun(key, End::Refused(reason));
@@ -381,9 +388,18 @@ impl Attempts {
         self.say_window();
     }
 
-    /// Specs of jobs that have nothing here are forgotten, oldest first, beyond [`JOBS_REMEMBERED`].
+    /// The spec of a plain job is in its only grant. Those of arrays that have nothing here are forgotten, oldest first, beyond
+    /// [`ARRAYS_REMEMBERED`].
     fn trim_jobs(&mut self) {
-        for _ in 0..self.jobs_order.len().saturating_sub(JOBS_REMEMBERED) {
+        let jobs = &mut self.jobs;
+        self.jobs_order.retain(|job| {
+            let is_array = jobs.get(job).is_some_and(|known| known.is_array);
+            if !is_array {
+                jobs.remove(job);
+            }
+            is_array
+        });
+        for _ in 0..self.jobs_order.len().saturating_sub(ARRAYS_REMEMBERED) {
             let Some(job) = self.jobs_order.pop_front() else { return };
             let is_held = self.attempts.range((TaskId { job, index: 0 }, FIRST)..).next().is_some_and(|((task, _), _)| task.job == job);
             if is_held {
@@ -408,22 +424,6 @@ impl Attempts {
                 }
             }
         }
-    }
-
-    /// An ended attempt is of no more use here.
-    fn remove(&mut self, key: Key) {
-        if self.attempts.remove(&key).is_some_and(|attempt| attempt.was_started && attempt.spec.work != Work::Noop) {
-            self.outputs.push_back(Output::Forget { task: key.0, fence: key.1 });
-        }
-    }
-
-    fn taken(&mut self, seq: u64, now: Boot) {
-        self.window.taken(seq, now);
-        while self.untaken.front().is_some_and(|(sent, _)| *sent <= seq) {
-            let Some((_, finish)) = self.untaken.pop_front() else { return };
-            self.remove((finish.task, finish.fence));
-        }
-        self.say_window();
     }
 
     /// An executor speaks.
@@ -558,23 +558,6 @@ impl Attempts {
         }
     }
 
-    fn outcomes(&mut self) -> FromWorker {
-        self.outcome_seq += 1;
-        let seq = self.outcome_seq;
-        let (mut list, mut bytes) = (Vec::new(), 0);
-        while let Some(finish) = self.unsent.front() {
-            bytes += finish_bytes(finish);
-            if bytes > OUTCOMES_BYTES && !list.is_empty() {
-                break;
-            }
-            let Some(finish) = self.unsent.pop_front() else { break };
-            self.untaken.push_back((seq, finish.clone()));
-            list.push(finish);
-        }
-        self.window.sent(seq, self.now);
-        FromWorker::Outcomes { seq, list }
-    }
-
     /// When to call [`Attempts::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Boot, &'static str)> {
         let timeout = self.deadlines.first().map(|(at, _)| (*at, "an attempt's timeout"));
@@ -605,14 +588,4 @@ const LAST: Fence = Fence { index: LogIndex(u64::MAX), attempt: swarm_proto::Att
 
 const fn of_task(task: TaskId) -> std::ops::RangeInclusive<Key> {
     (task, FIRST)..=(task, LAST)
-}
-
-/// An upper bound of a finish's encoded size.
-fn finish_bytes(finish: &Finish) -> usize {
-    let output = finish.outcome.output.as_ref().map_or(0, |o| o.stdout.len() + o.stderr.len() + 32);
-    let reason = match &finish.outcome.end {
-        End::Spawn(why) | End::Refused(why) => why.len(),
-        End::Succeeded | End::Exit(_) | End::Signal(_) | End::Timeout | End::Cancelled | End::Lost => 0,
-    };
-    96 + output + reason
 }

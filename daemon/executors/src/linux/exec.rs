@@ -191,13 +191,10 @@ enum LinkError {
 
 impl From<io::Error> for LinkError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            // the last two: one that is on its way out
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                Self::Nobody
-            }
-            _ => Self::Io(error),
-        }
+        use io::ErrorKind as Kind;
+        // the last two: one that is on its way out
+        let nobody = [Kind::NotFound, Kind::ConnectionRefused, Kind::ConnectionReset, Kind::BrokenPipe];
+        if nobody.contains(&error.kind()) { Self::Nobody } else { Self::Io(error) }
     }
 }
 
@@ -214,16 +211,17 @@ async fn connect(dir: &Path) -> Result<(Link, Found), LinkError> {
     tx.write_all(&encode(&ToKeeper::Hello { version: VERSION })?).await?;
     let (to_driver, mut inbox) = mpsc::channel(INBOX);
     tokio::spawn(read_frames(rx, to_driver));
-    match inbox.recv().await.ok_or(LinkError::Nobody)? {
-        FromKeeper::Hello { version: VERSION } => {}
-        FromKeeper::Hello { version } => return Err(LinkError::Version(version)),
-        _ => return Err(LinkError::Io(io::Error::other("it did not say Hello"))),
+    let odd = || LinkError::Io(io::Error::other("it does not say what a keeper says"));
+    let FromKeeper::Hello { version } = inbox.recv().await.ok_or(LinkError::Nobody)? else { return Err(odd()) };
+    if version != VERSION {
+        return Err(LinkError::Version(version));
     }
     let mut found = Vec::new();
     loop {
         match inbox.recv().await.ok_or(LinkError::Nobody)? {
             FromKeeper::Recovered(recovered, written) => found.push((recovered, written)),
-            _ => return Ok((Link { tx, inbox }, found)),
+            FromKeeper::Ready => return Ok((Link { tx, inbox }, found)),
+            FromKeeper::Hello { .. } | FromKeeper::Started(_) | FromKeeper::Ended { .. } | FromKeeper::Chunk { .. } => return Err(odd()),
         }
     }
 }

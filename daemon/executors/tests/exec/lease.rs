@@ -6,26 +6,25 @@ use rustix::process::Signal;
 use swarm_executors::Executor;
 use swarm_proto::{ledger::End, peer::Which, spec::OnPartition};
 
-use crate::rig::{Rig, hear, is_alive, keeper_pid, marked, said, signal, text, until};
+use crate::rig::{Rig, hear, is_alive, keeper_pid, marked, marked_as, said, signal, text, until};
 
 #[tokio::test]
 async fn a_daemon_back_in_time_takes_its_tasks_back_with_their_output() {
     let mut rig = Rig::new().await;
     rig.lease(Duration::from_secs(60));
-    let running = rig.sh("echo before; while [ ! -e go ]; do sleep 0.01; done; echo after; exit 4");
+    let running = rig.sh("echo before; while [ ! -e $GO/one ]; do sleep 0.01; done; echo after; exit 4");
     rig.wait_for_line(running, "before").await;
-    let ended = rig.sh("while [ ! -e go ]; do sleep 0.01; done; echo meanwhile");
+    let ended = rig.sh("while [ ! -e $GO/two ]; do sleep 0.01; done; echo meanwhile");
     rig.started(ended).await;
     let taken = rig.sh("echo taken");
     rig.ended(taken).await;
-    rig.exec.forget(taken.0, taken.1);
-    let file = |(task, fence): crate::rig::Key, name: &str| rig.dir.join("work").join(format!("{task}-{fence}")).join(name);
-    let (go_running, go_ended) = (file(running, "go"), file(ended, "go"));
     let keeper = keeper_pid(&rig.dir);
 
     let (dir, mark, temp) = rig.die().await;
-    std::fs::write(&go_ended, "").unwrap();
-    until("it ends while nobody looks", || marked(&mark).len() <= 2 && !go_ended.exists()).await;
+    std::fs::write(dir.join("two"), "").unwrap();
+    let log = dir.join("attempts").join(format!("{}-{}.stdout", ended.0, ended.1));
+    until("it ends while nobody looks", || std::fs::read_to_string(&log).is_ok_and(|text| text == "meanwhile\n")).await;
+    until("it is gone", || !marked_as(&mark, ended.0)).await;
     let mut rig = Rig::back(dir, mark, temp).await;
     assert_eq!(keeper_pid(&rig.dir), keeper);
     let recovered = |key| rig.recovered.iter().find(|r| (r.task, r.fence) == key);
@@ -34,8 +33,9 @@ async fn a_daemon_back_in_time_takes_its_tasks_back_with_their_output() {
     assert_eq!(said(recovered(ended).unwrap().outcome.as_ref().unwrap()), "meanwhile\n");
     assert!(recovered(running).unwrap().lease_until > swarm_executors::boot_now() + Duration::from_secs(20));
 
+    rig.exec.forget(ended.0, ended.1);
     let live = rig.read(running, Which::Stdout, true);
-    std::fs::write(&go_running, "").unwrap();
+    rig.go("one");
     assert_eq!(rig.ended(running).await.end, End::Exit(4));
     assert_eq!(text(&hear(live, Duration::ZERO).await.bytes[0]), "before\nafter\n");
     assert_eq!(rig.left(), []);
@@ -58,7 +58,6 @@ async fn a_keeper_without_tasks_goes_with_its_daemon() {
     rig.lease(Duration::from_secs(3600));
     let key = rig.sh("true");
     rig.ended(key).await;
-    rig.exec.forget(key.0, key.1);
     let keeper = keeper_pid(&rig.dir);
     let (_dir, _, _temp) = rig.die().await;
     until("the keeper is gone", || !is_alive(keeper)).await;

@@ -14,11 +14,10 @@ use crate::rig::{Rig, hear, text};
 #[tokio::test]
 async fn output_is_there_while_the_task_runs_and_afterwards() {
     let mut rig = Rig::new().await;
-    let key = rig.sh("echo one; echo oops >&2; while [ ! -e go ]; do sleep 0.01; done; echo two");
+    let key = rig.sh("echo one; echo oops >&2; while [ ! -e $GO/go ]; do sleep 0.01; done; echo two");
     rig.wait_for_line(key, "one").await;
     let live = rig.read(key, Which::Both, true);
-    let work = rig.dir.join("work").join(format!("{}-{}", key.0, key.1));
-    std::fs::write(work.join("go"), "").unwrap();
+    rig.go("go");
     let heard = hear(live, Duration::ZERO).await;
     assert_eq!((text(&heard.bytes[0]), text(&heard.bytes[1])), ("one\ntwo\n", "oops\n"));
     rig.ended(key).await;
@@ -68,11 +67,10 @@ async fn more_than_is_kept_is_counted() {
 #[tokio::test]
 async fn a_slow_reader_loses_lines_and_nobody_waits() {
     let mut rig = Rig::new().await;
-    let key = rig.sh("echo up; while [ ! -e go ]; do sleep 0.01; done; yes 123456789 | head -n 4000000; echo the last line");
+    let key = rig.sh("echo up; while [ ! -e $GO/go ]; do sleep 0.01; done; yes 123456789 | head -n 4000000; echo the last line");
     rig.wait_for_line(key, "up").await;
     let slow = rig.read(key, Which::Stdout, true);
-    let work = rig.dir.join("work").join(format!("{}-{}", key.0, key.1));
-    std::fs::write(work.join("go"), "").unwrap();
+    rig.go("go");
     // nothing is read until the task has ended
     rig.ended(key).await;
     let heard = hear(slow, Duration::ZERO).await;

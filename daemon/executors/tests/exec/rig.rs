@@ -28,12 +28,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 static MARKS: AtomicU64 = AtomicU64::new(1);
 
+/// A directory that leaves no keeper behind.
+pub(crate) struct Stage(tempfile::TempDir);
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        swarm_executors::keeper::end(&self.0.path().join("keeper"));
+    }
+}
+
 pub(crate) struct Rig {
     pub(crate) dir: PathBuf,
-    temp: Option<tempfile::TempDir>,
+    stage: Option<Stage>,
     pub(crate) exec: Exec,
     pub(crate) recovered: Vec<Recovered>,
     events: mpsc::UnboundedReceiver<ExecEvent>,
+    /// Ended, and not yet asked for.
+    past: BTreeMap<Key, Outcome>,
     /// In the environment of all its tasks.
     pub(crate) mark: String,
     next: u64,
@@ -50,29 +61,29 @@ impl Rig {
         let dir = temp.path().join("keeper");
         let mark = format!("rig-{}-{}", std::process::id(), MARKS.fetch_add(1, Ordering::Relaxed));
         let mut rig = Self::over(dir, mark).await;
-        rig.temp = Some(temp);
+        rig.stage = Some(Stage(temp));
         rig
     }
 
     async fn over(dir: PathBuf, mark: String) -> Self {
         let (tx, events) = mpsc::unbounded_channel();
         let (exec, recovered) = Exec::open(settings(&dir), tx).await.unwrap();
-        Self { dir, temp: None, exec, recovered, events, mark, next: 1 }
+        Self { dir, stage: None, exec, recovered, events, past: BTreeMap::new(), mark, next: 1 }
     }
 
     /// The daemon dies; what is left is its directory.
-    pub(crate) async fn die(self) -> (PathBuf, String, Option<tempfile::TempDir>) {
-        let Self { dir, mark, temp, exec, mut events, .. } = self;
+    pub(crate) async fn die(self) -> (PathBuf, String, Option<Stage>) {
+        let Self { dir, mark, stage, exec, mut events, .. } = self;
         drop(exec);
         // the driver says its last words
         while events.recv().await.is_some() {}
-        (dir, mark, temp)
+        (dir, mark, stage)
     }
 
     /// The daemon is back.
-    pub(crate) async fn back(dir: PathBuf, mark: String, temp: Option<tempfile::TempDir>) -> Self {
+    pub(crate) async fn back(dir: PathBuf, mark: String, stage: Option<Stage>) -> Self {
         let mut rig = Self::over(dir, mark).await;
-        rig.temp = temp;
+        rig.stage = stage;
         rig.next = 1000;
         rig
     }
@@ -83,7 +94,8 @@ impl Rig {
 
     pub(crate) fn spec(&self, argv: &[&str]) -> JobSpec {
         let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
-        let env = BTreeMap::from([("RIG_MARK".to_owned(), self.mark.clone())]);
+        let go = self.dir.to_str().unwrap().to_owned();
+        let env = BTreeMap::from([("RIG_MARK".to_owned(), self.mark.clone()), ("GO".to_owned(), go)]);
         JobSpec {
             name: None,
             work: Work::Exec(Process { argv, env, stdin: Bytes::new(), cwd: None }),
@@ -120,10 +132,13 @@ impl Rig {
 
     pub(crate) async fn ended(&mut self, want: Key) -> Outcome {
         loop {
-            if let ExecEvent::Ended { task, fence, outcome } = self.event().await
-                && (task, fence) == want
-            {
+            if let Some(outcome) = self.past.remove(&want) {
+                // a keeper that owes nothing goes with the test
+                self.exec.forget(want.0, want.1);
                 return outcome;
+            }
+            if let ExecEvent::Ended { task, fence, outcome } = self.event().await {
+                assert_eq!(self.past.insert((task, fence), outcome), None, "ends once");
             }
         }
     }
@@ -152,6 +167,11 @@ impl Rig {
                 other => panic!("{other:?} before '{line}' came: {text}"),
             }
         }
+    }
+
+    /// Makes the file `$GO/name`, for which a task waits.
+    pub(crate) fn go(&self, name: &str) {
+        fs::write(self.dir.join(name), "").unwrap();
     }
 
     /// Pids of live processes that carry this rig's mark.
@@ -183,13 +203,17 @@ pub(crate) async fn hear(mut chunks: mpsc::Receiver<OutputChunk>, pause: Duratio
     }
 }
 
+fn has(pid: i32, line: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|byte| *byte == 0).any(|of| of == line.as_bytes()))
+}
+
 pub(crate) fn marked(mark: &str) -> Vec<i32> {
-    let line = format!("RIG_MARK={mark}");
-    pids()
-        .filter(|pid| {
-            is_alive(*pid) && fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|b| *b == 0).any(|l| l == line.as_bytes()))
-        })
-        .collect()
+    pids().filter(|pid| is_alive(*pid) && has(*pid, &format!("RIG_MARK={mark}"))).collect()
+}
+
+/// Whether a process of that task lives.
+pub(crate) fn marked_as(mark: &str, task: TaskId) -> bool {
+    marked(mark).into_iter().any(|pid| has(pid, &format!("SWARM_TASK_ID={task}")))
 }
 
 pub(crate) fn pids() -> impl Iterator<Item = i32> {

@@ -80,17 +80,26 @@ async fn a_task_sees_its_input_and_its_environment() {
     has(&format!("SWARM_FENCE={}", key.1));
     assert!(!lines.iter().any(|line| line.starts_with("SWARM_INDEX") || line.starts_with("CARGO")), "{lines:#?}");
     let work = lines[lines.len() - 2];
-    assert!(work.contains("/work/") && !std::path::Path::new(work).exists(), "{work}");
+    assert!(work.contains("/work/"), "{work}");
     assert_eq!(lines[lines.len() - 1].trim(), "0");
 }
 
 #[tokio::test]
 async fn what_a_task_leaves_in_its_directory_goes() {
     let mut rig = Rig::new().await;
-    let key = rig.sh("mkdir -p a/b && echo x > a/b/c && pwd");
-    let outcome = rig.ended(key).await;
-    let work = said(&outcome).trim().to_owned();
-    crate::rig::until("the directory is removed", || !std::path::Path::new(&work).exists()).await;
+    for script in ["mkdir -p a/b && echo x > a/b/c && pwd", "rmdir $PWD && echo gone", "chmod 500 . && pwd", "ls -A && pwd"] {
+        let key = rig.sh(&format!("ls -A; {script}"));
+        let outcome = rig.ended(key).await;
+        assert_eq!(said(&outcome).lines().count(), 1, "{script}: {outcome:?}");
+    }
+    let work = rig.dir.join("work");
+    let left = || {
+        std::fs::read_dir(&work)
+            .unwrap()
+            .filter(|entry| std::fs::read_dir(entry.as_ref().unwrap().path()).unwrap().next().is_some())
+            .count()
+    };
+    crate::rig::until("only empty directories are left", || left() == 0).await;
 }
 
 #[tokio::test]
@@ -157,4 +166,5 @@ async fn a_long_directory_name_still_has_a_socket() {
     exec.start(swarm_executors::Start { task: "j1.0".parse().unwrap(), fence: "1.1".parse().unwrap(), spec, is_array: false, item: None });
     let Some(swarm_executors::ExecEvent::Ended { outcome, .. }) = events.recv().await else { panic!() };
     assert_eq!(outcome.end, End::Succeeded);
+    swarm_executors::keeper::end(&dir);
 }

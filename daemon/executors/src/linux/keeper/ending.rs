@@ -1,7 +1,7 @@
 //! How attempts end: roots exit, trees are killed, orphans are found and reaped.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     os::fd::AsFd,
     time::Duration,
 };
@@ -50,8 +50,8 @@ impl Endings {
     pub(super) fn kill(&mut self, key: Key, grace: Option<Boot>) {
         match grace {
             Some(until) if !self.forced.contains(&key) && !self.exited.contains(&key) => {
-                if !self.terminating.contains_key(&key) {
-                    self.terminating.insert(key, until);
+                if let Entry::Vacant(free) = self.terminating.entry(key) {
+                    free.insert(until);
                     self.fresh.insert(key);
                 }
             }
@@ -117,6 +117,11 @@ enum Owner {
     Gone,
     Unknown,
 }
+
+type Trees = BTreeMap<Key, Vec<Process>>;
+
+/// A process, and whether its attempt is known to have ended.
+type Unplaced = (Process, bool);
 
 impl Keeper {
     /// What it left in its own group dies with it, unless it is being given time.
@@ -190,11 +195,11 @@ impl Keeper {
     }
 
     /// Whose every process below the keeper is; and those that are nobody's for sure.
-    fn place(&self, table: &Table) -> (BTreeMap<Key, Vec<Process>>, Vec<(Process, bool)>) {
+    fn place(&self, table: &Table) -> (Trees, Vec<Unplaced>) {
         let me = std::process::id().cast_signed();
         let roots: Vec<(i32, Key)> = self.running.iter().map(|(key, attempt)| (attempt.pid, *key)).collect();
         let mut owners: BTreeMap<i32, Owner> = BTreeMap::new();
-        let mut trees: BTreeMap<Key, Vec<Process>> = BTreeMap::new();
+        let mut trees = Trees::new();
         let mut unplaced = Vec::new();
         for (process, branch) in table.below(me) {
             match owners.entry(branch.pid).or_insert_with(|| self.owner(&branch, &roots)) {
@@ -219,7 +224,7 @@ impl Keeper {
 
     /// A process of an ended attempt dies; one that nothing places dies with the last attempt that can have made it. (A process
     /// that is just being made looks unplaced too; its attempt is starting then.)
-    fn judge(&mut self, unplaced: Vec<(Process, bool)>) {
+    fn judge(&mut self, unplaced: Vec<Unplaced>) {
         let alive = self.alive();
         let mut strays = BTreeMap::new();
         for (process, is_of_gone) in unplaced {

@@ -7,11 +7,18 @@ use std::{
     io::{Seek, Write},
     os::{
         fd::OwnedFd,
-        unix::{ffi::OsStringExt, process::CommandExt},
+        unix::{
+            ffi::OsStringExt,
+            fs::{DirBuilderExt, MetadataExt},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::{
@@ -25,7 +32,7 @@ use swarm_proto::{
 };
 
 use super::super::{boot_now, protocol::Key, tree, wall_now};
-use crate::{Boot, output::kept};
+use crate::Boot;
 
 /// Most spawning threads; more only take turns in the kernel.
 const THREADS: usize = 4;
@@ -72,6 +79,9 @@ struct Shared {
     orders: Mutex<VecDeque<Order>>,
     is_there: Condvar,
     done: Mutex<Vec<Done>>,
+    /// Working directories that are empty and unused.
+    spare: Mutex<Vec<PathBuf>>,
+    dirs_made: AtomicU64,
     epoll: Arc<OwnedFd>,
     /// Wakes the main thread for a failure, which no pidfd tells.
     wake: Arc<OwnedFd>,
@@ -100,8 +110,16 @@ impl Spawner {
             env.push(("PATH", DEFAULT_PATH.into()));
         }
         let base = Base { work: dir.join("work"), keeper, env };
-        let shared = Shared { orders: Mutex::default(), is_there: Condvar::new(), done: Mutex::default(), epoll, wake, base };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            orders: Mutex::default(),
+            is_there: Condvar::new(),
+            done: Mutex::default(),
+            spare: Mutex::default(),
+            dirs_made: AtomicU64::new(0),
+            epoll,
+            wake,
+            base,
+        });
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
         for _ in 0..threads {
             let shared = Arc::clone(&shared);
@@ -123,9 +141,27 @@ impl Spawner {
         at.is_some_and(|at| orders.remove(at).is_some())
     }
 
+    /// Takes a working directory back. What a task left in it is removed aside, and so is one that it made unusable.
+    pub(super) fn take_back(&self, path: PathBuf) {
+        if is_as_new(&path) {
+            lock(&self.0.spare).push(path);
+            return;
+        }
+        let remove = move || {
+            let _ = fs::remove_dir_all(path);
+        };
+        // without a thread it stays until the next keeper begins
+        let _ = std::thread::Builder::new().name("remove".into()).spawn(remove);
+    }
+
     pub(super) fn done(&self) -> Vec<Done> {
         std::mem::take(&mut lock(&self.0.done))
     }
+}
+
+fn is_as_new(dir: &Path) -> bool {
+    let is_ours = fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.mode() & 0o7777 == 0o700);
+    is_ours && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 impl Shared {
@@ -140,7 +176,7 @@ impl Shared {
             };
             drop(orders);
             let (key, token) = (order.key, order.token);
-            let made = self.base.spawn(order);
+            let made = self.spawn(order);
             let mut done = lock(&self.done);
             let made = made.and_then(|made| {
                 let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
@@ -157,37 +193,38 @@ impl Shared {
             }
         }
     }
-}
 
-impl Base {
     fn spawn(&self, order: Order) -> Result<Spawned, String> {
         let Work::Exec(exec) = &order.spec.work else { return Err("the keeper runs processes only".into()) };
         let item = order.item.unwrap_or_else(|| order.key.0.index.to_string());
         let argv: Vec<String> =
             if order.is_array { exec.argv.iter().map(|arg| substitute(arg, &item)).collect() } else { exec.argv.clone() };
         let name = argv.first().ok_or("there is no program to run")?;
-        let program = self.find(name, exec)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(self.base.find(name, exec)?);
         command.arg0(name).args(&argv[1..]).process_group(0).stdin(stdin(exec)?).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.environment(&mut command, exec, &order.key, order.is_array.then_some(item.as_str()));
-        let own = if exec.cwd.is_none() { Some(self.make_work_dir(order.key)?) } else { None };
-        let cwd = exec.cwd.as_ref().map_or_else(|| own.clone().unwrap_or_default(), PathBuf::from);
-        command.current_dir(&cwd);
-        let made = command.spawn().map_err(|e| explain(name, &cwd, &e)).and_then(|child| spawned(child, own.clone()));
-        if made.is_err()
-            && let Some(own) = own
-        {
-            let _ = fs::remove_dir(own);
+        self.base.environment(&mut command, exec, &order.key, order.is_array.then_some(item.as_str()));
+        let own = if exec.cwd.is_none() { Some(self.work_dir()?) } else { None };
+        let cwd = own.as_deref().unwrap_or_else(|| Path::new(exec.cwd.as_deref().unwrap_or(".")));
+        command.current_dir(cwd);
+        let made = command.spawn().map_err(|e| explain(name, cwd, &e)).and_then(|child| spawned(child, own.clone()));
+        if made.is_err() {
+            lock(&self.spare).extend(own);
         }
         made
     }
 
-    fn make_work_dir(&self, key: Key) -> Result<PathBuf, String> {
-        let path = self.work.join(kept::stem(key));
-        fs::create_dir(&path).map_err(|e| format!("making the working directory {}: {e}", path.display()))?;
+    /// An empty directory. Making and removing one a task waits for the file system's journal, so they are used again.
+    fn work_dir(&self) -> Result<PathBuf, String> {
+        if let Some(path) = lock(&self.spare).pop() {
+            return Ok(path);
+        }
+        let path = self.base.work.join(self.dirs_made.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(|e| format!("making the working directory {}: {e}", path.display()))?;
         Ok(path)
     }
+}
 
+impl Base {
     fn environment(&self, command: &mut Command, exec: &Exec, (task, fence): &Key, item: Option<&str>) {
         command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value))).envs(&exec.env);
         command.env(tree::TASK_ID, task.to_string()).env(tree::FENCE, fence.to_string()).env(tree::KEEPER, &self.keeper);

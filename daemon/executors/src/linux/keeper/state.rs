@@ -462,7 +462,7 @@ impl Keeper {
         let Some(mut attempt) = self.running.remove(&key) else { return };
         self.serials.remove(&attempt.serial);
         if let Some(work) = attempt.work.take() {
-            remove_work(work);
+            self.spawner.take_back(work);
         }
         let written = attempt.streams.each_ref().map(Capture::written);
         if written.iter().any(|of| of.kept_bytes < of.bytes) {
@@ -511,17 +511,4 @@ impl Keeper {
     pub(super) fn alive(&self) -> BTreeSet<Key> {
         self.starting.keys().chain(self.running.keys()).copied().collect()
     }
-}
-
-/// An empty directory goes at once; what a task left behind is removed aside.
-fn remove_work(path: PathBuf) {
-    if std::fs::remove_dir(&path).is_ok() {
-        return;
-    }
-    let name = "remove".to_owned();
-    let remove = move || {
-        let _ = std::fs::remove_dir_all(path);
-    };
-    // without a thread it stays until the next keeper begins
-    let _ = std::thread::Builder::new().name(name).spawn(remove);
 }

@@ -1,0 +1,57 @@
+//! Outcomes on their way into the ledger: sent in batches, repeated on a new stream, forgotten when taken.
+
+use swarm_proto::{
+    ledger::{End, Finish},
+    peer::FromWorker,
+    spec::Work,
+};
+
+use super::{Attempts, Boot, Key, Output};
+
+/// Encoded bytes of outcomes that one message carries at most; a control frame holds twice as much.
+const OUTCOMES_BYTES: usize = 512 << 10;
+
+impl Attempts {
+    /// An ended attempt is of no more use here.
+    pub(super) fn remove(&mut self, key: Key) {
+        if self.attempts.remove(&key).is_some_and(|attempt| attempt.was_started && attempt.spec.work != Work::Noop) {
+            self.outputs.push_back(Output::Forget { task: key.0, fence: key.1 });
+        }
+    }
+
+    pub(super) fn taken(&mut self, seq: u64, now: Boot) {
+        self.window.taken(seq, now);
+        while self.untaken.front().is_some_and(|(sent, _)| *sent <= seq) {
+            let Some((_, finish)) = self.untaken.pop_front() else { return };
+            self.remove((finish.task, finish.fence));
+        }
+        self.say_window();
+    }
+
+    pub(super) fn outcomes(&mut self) -> FromWorker {
+        self.outcome_seq += 1;
+        let seq = self.outcome_seq;
+        let (mut list, mut bytes) = (Vec::new(), 0);
+        while let Some(finish) = self.unsent.front() {
+            bytes += finish_bytes(finish);
+            if bytes > OUTCOMES_BYTES && !list.is_empty() {
+                break;
+            }
+            let Some(finish) = self.unsent.pop_front() else { break };
+            self.untaken.push_back((seq, finish.clone()));
+            list.push(finish);
+        }
+        self.window.sent(seq, self.now);
+        FromWorker::Outcomes { seq, list }
+    }
+}
+
+/// An upper bound of a finish's encoded size.
+fn finish_bytes(finish: &Finish) -> usize {
+    let output = finish.outcome.output.as_ref().map_or(0, |o| o.stdout.len() + o.stderr.len() + 32);
+    let reason = match &finish.outcome.end {
+        End::Spawn(why) | End::Refused(why) => why.len(),
+        End::Succeeded | End::Exit(_) | End::Signal(_) | End::Timeout | End::Cancelled | End::Lost => 0,
+    };
+    96 + output + reason
+}
