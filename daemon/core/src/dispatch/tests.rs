@@ -2,6 +2,7 @@
 
 mod desk;
 mod fake;
+mod samples;
 mod sizes;
 mod world;
 
@@ -11,7 +12,10 @@ use swarm_proto::{
     spec::{Array, Resources},
 };
 
-use self::world::{Fates, World, exec, noop};
+use self::{
+    samples::{exec, noop},
+    world::{Fates, World},
+};
 use super::{Dispatch, batch::Sent, worker::Worker};
 
 pub(super) fn encoded(batch: &Batch) -> usize {

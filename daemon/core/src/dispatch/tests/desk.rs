@@ -13,7 +13,10 @@ use swarm_proto::{
     spec::{Array, Cause, JobSpec, OnPartition, Resources},
 };
 
-use super::world::{SETTINGS, admit, exec, meta, ms, noop};
+use super::{
+    samples::{admit, exec, meta, noop},
+    world::{SETTINGS, ms},
+};
 use crate::{
     dispatch::{Dispatch, Output},
     ledger::Ledger,

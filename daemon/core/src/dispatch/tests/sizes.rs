@@ -78,7 +78,7 @@ proptest! {
 
 #[test]
 fn an_admission() {
-    let mut admit = super::world::admit(200);
+    let mut admit = super::samples::admit(200);
     admit.addrs.control = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().expect("an address");
     admit.addrs.bulk = admit.addrs.control;
     admit.name = "n".repeat(128);

@@ -9,14 +9,17 @@ use std::{
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use swarm_proto::{
-    Code, JobId, LogIndex, Millis, NodeId, PeerKey, Problem, RaftDir, TaskId, Term, UnixMillis,
+    Code, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, UnixMillis,
     api::Health,
-    ledger::{Addrs, Admit, Applied, Batch, Command, End, Schedule, Submit, What},
-    peer::{FromWorker, NodeMeta, ToWorker},
-    spec::{Array, Cause, Exec, JobSpec, OnPartition, Resources, Retries, Work},
+    ledger::{Applied, Batch, Command, End, Schedule, Submit, What},
+    peer::{FromWorker, ToWorker},
+    spec::{Array, Cause, JobSpec, OnPartition, Retries, Work},
 };
 
-use super::fake::{Fake, Key, Wish, must_stop};
+use super::{
+    fake::{Fake, Key, Wish, must_stop},
+    samples::{admit, exec, meta, noop},
+};
 use crate::{
     dispatch::{Dispatch, DispatchSettings, Output},
     ledger::Ledger,
@@ -213,6 +216,10 @@ impl World {
                 self.recover(node);
             }
             Event::Heal(node) => {
+                // what was sent meanwhile is lost, and so is the stream
+                if let Some(stream) = self.workers[&node].stream {
+                    self.stream_gone(node, stream);
+                }
                 self.workers.get_mut(&node).expect("known").is_cut_off = false;
                 self.recover(node);
             }
@@ -563,52 +570,4 @@ impl World {
         }
         granted
     }
-}
-
-pub(super) fn admit(n: u64) -> Admit {
-    let byte = u8::try_from(n).expect("few nodes");
-    let addr = std::net::SocketAddr::from(([10, 0, 0, byte], 4747));
-    Admit {
-        key: PeerKey([byte; 32]),
-        raft: RaftDir([byte; 16]),
-        name: format!("node-{n}"),
-        addrs: Addrs { control: addr, bulk: addr },
-        may_vote: true,
-    }
-}
-
-pub(super) fn meta(node: NodeId, cores: u64) -> NodeMeta {
-    NodeMeta {
-        version: 1,
-        name: node.to_string(),
-        software: "test".into(),
-        addrs: admit(node.0).addrs,
-        os: "linux".into(),
-        arch: "x86_64".into(),
-        capacity: Resources { milli_cores: cores * 1000, ..Resources::default() },
-        labels: [("os".to_owned(), "linux".to_owned()), ("name".to_owned(), node.to_string())].into(),
-        executors: vec!["noop".into(), "exec".into()],
-    }
-}
-
-pub(super) fn noop() -> JobSpec {
-    JobSpec {
-        name: None,
-        work: Work::Noop,
-        needs: Resources::default(),
-        labels: BTreeMap::new(),
-        timeout: None,
-        retries: Retries::default(),
-        on_partition: OnPartition::default(),
-        at_most_once: false,
-        patience: None,
-    }
-}
-
-/// A program that runs so many milliseconds.
-pub(super) fn exec(millis: u64, milli_cores: u64) -> JobSpec {
-    let program = if millis > 1000 { "long" } else { "short" };
-    let argv = vec![program.to_owned(), millis.to_string()];
-    let work = Work::Exec(Exec { argv, env: BTreeMap::new(), stdin: bytes::Bytes::new(), cwd: None });
-    JobSpec { work, needs: Resources { milli_cores, ..Resources::default() }, ..noop() }
 }
