@@ -146,8 +146,10 @@ impl Inner {
     /// The engine neither votes nor acknowledges any more.
     pub(crate) async fn stop_engine(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::error!(%error, "the consensus engine did not stop in order");
+        match timeout(STOP, self.raft.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the consensus engine did not stop in order"),
+            Err(_) => tracing::error!("the consensus engine waits for the log's disk and does not stop"),
         }
     }
 }
