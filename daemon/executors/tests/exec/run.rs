@@ -164,7 +164,11 @@ async fn a_long_directory_name_still_has_a_socket() {
     let rig = Rig::new().await;
     let spec = Arc::new(rig.spec(&["true"]));
     exec.start(swarm_executors::Start { task: "j1.0".parse().unwrap(), fence: "1.1".parse().unwrap(), spec, is_array: false, item: None });
-    let Some(swarm_executors::ExecEvent::Ended { outcome, .. }) = events.recv().await else { panic!() };
+    let outcome = loop {
+        if let swarm_executors::ExecEvent::Ended { outcome, .. } = events.recv().await.unwrap() {
+            break outcome;
+        }
+    };
     assert_eq!(outcome.end, End::Succeeded);
     swarm_executors::keeper::end(&dir);
 }
