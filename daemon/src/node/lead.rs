@@ -312,6 +312,11 @@ impl DeskTerm {
         if self.workers.get(&node).is_some_and(|worker| worker.session > session) {
             return;
         }
+        if self.consensus.with_ledger(|ledger| ledger.node(node).is_none_or(|record| record.is_gone)) {
+            // the founder's own worker may be here before the founder is in the ledger: it comes again
+            let _ = tx.send(ToWorker::NotLeader { hint: None });
+            return;
+        }
         self.workers.insert(node, Worker { session, tx });
         let health = self.health.get(&node).copied().unwrap_or_default();
         self.dispatch.handle_health(node, health, now());
