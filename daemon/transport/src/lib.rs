@@ -8,7 +8,7 @@
 //!     UDP socket ------------- mesh -------------------- UDP socket
 //! ```
 //! Each [`Endpoint`] owns one socket and serves the planes it was bound with, on the runtime in which it was bound. Planes
-//! never share a connection. A connection exists for the rest of the house once its Hello was answered ([`handshake`]
+//! never share a connection. A connection exists for the rest of the house once its Hello was answered (`handshake.rs`
 //! holds the order of things); who may stay, and what a stream or datagram means, is the [`Doorkeeper`]'s word. Every bound
 //! stands in [`swarm_proto::limits`].
 //!
