@@ -66,6 +66,9 @@ pub enum Command {
     /// Look at the daemon's configuration; needs no daemon
     #[command(subcommand)]
     Config(verb::config::Verb),
+    /// Measure the swarm
+    #[command(subcommand)]
+    Bench(verb::bench::Verb),
     /// Print completions for a shell
     Completion(verb::completion::Args),
     /// Versions of swarmctl and of the daemon

@@ -1,5 +1,6 @@
 //! What each verb means, one file per verb.
 
+pub mod bench;
 pub mod completion;
 pub mod config;
 pub mod event;
@@ -43,6 +44,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Leader(verb) => leader::call(&session().await?, verb).await,
         Command::Event(verb) => event::call(&session().await?, verb).await,
         Command::Config(verb) => config::call(&out, verb),
+        Command::Bench(verb) => bench::call(verb, cli.global.socket.clone(), out).await,
         Command::Completion(args) => completion::call(&args),
         Command::Version => version::call(&out, session().await.ok()).await,
     }

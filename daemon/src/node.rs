@@ -28,7 +28,7 @@ mod work;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use swarm_consensus::Consensus;
@@ -64,12 +64,25 @@ pub(crate) struct Node {
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) journal: Journal,
     pub(crate) phase: watch::Sender<Phase>,
+    /// Whether the farewell to the other members is said.
+    pub(crate) has_left: watch::Sender<bool>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) started: Instant,
+    /// Whether no attempt is held here.
+    is_quiet: AtomicBool,
     streams: AtomicU64,
 }
 
 impl Node {
+    /// What the worker says after each of its turns.
+    pub(crate) fn set_quiet(&self, is_quiet: bool) {
+        self.is_quiet.store(is_quiet, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_quiet.load(Ordering::Relaxed)
+    }
+
     /// A number for a stream or session of this run; later ones are larger.
     pub(crate) fn next_stream(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed) + 1

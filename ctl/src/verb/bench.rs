@@ -15,7 +15,7 @@ mod usage;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use swarm_client::Client;
 use swarm_proto::{Code, Problem, api::SubmitRequest};
@@ -29,6 +29,23 @@ const MOST: u32 = 10_000_000;
 const ROUND_TRIPS: usize = 500;
 /// How long spawning alone is measured.
 const SPAWN_TIME: Duration = Duration::from_secs(2);
+
+/// What is measured.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// Tasks a second, the time one takes, and what it costs, beside the disk's own pace
+    Tasks(Tasks),
+}
+
+/// Measures what was asked for.
+///
+/// # Errors
+/// No swarm to measure, or a task that did not succeed: a figure of failures is no figure.
+pub async fn call(verb: Verb, socket: Option<PathBuf>, out: Out) -> Outcome {
+    match verb {
+        Verb::Tasks(args) => tasks(&args, &socket.unwrap_or_else(swarm_client::default_socket), out).await,
+    }
+}
 
 /// Options of `bench tasks`.
 #[derive(Args, Clone, Debug)]
@@ -92,11 +109,7 @@ struct Report {
     spawn_per_s: Option<f64>,
 }
 
-/// Runs the benchmark.
-///
-/// # Errors
-/// No swarm to measure, or a task that did not succeed: a figure of failures is no figure.
-pub async fn tasks(args: &Tasks, socket: &std::path::Path, out: Out) -> Outcome {
+async fn tasks(args: &Tasks, socket: &std::path::Path, out: Out) -> Outcome {
     let running = Client::new(socket);
     if !args.throw_away && args.dir.is_none() && running.healthy().await.is_ok() {
         let report = measure(args, &running, None).await?;
@@ -117,7 +130,8 @@ async fn measure(args: &Tasks, client: &Client, swarm: Option<&Throwaway>) -> Re
         let name = client.status().await?.name;
         if *node != name {
             let what = format!("{node} cannot be spoken to");
-            return Err(Problem::new(Code::BadRequest, what, format!("the daemon at this socket is {name}")).hint("give that node's socket with --socket"));
+            return Err(Problem::new(Code::BadRequest, what, format!("the daemon at this socket is {name}"))
+                .hint("give that node's socket with --socket"));
         }
     }
     let pace = match swarm {
@@ -126,7 +140,11 @@ async fn measure(args: &Tasks, client: &Client, swarm: Option<&Throwaway>) -> Re
     };
     let usage = Usage::begin(swarm, client).await?;
     let request = request(args.kind);
-    let figures = if args.array { load::array(client, &request, args.n).await? } else { load::singles(client, &request, args.n, args.in_flight).await? };
+    let figures = if args.array {
+        load::array(client, &request, args.n).await?
+    } else {
+        load::singles(client, &request, args.n, args.in_flight).await?
+    };
     let spent = usage.end(swarm, client).await?;
     let trips = load::one_at_a_time(client, &request, ROUND_TRIPS).await?;
     let spawn_per_s = match args.kind {

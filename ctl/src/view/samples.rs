@@ -217,6 +217,7 @@ pub(crate) fn status() -> Status {
         is_voter: true,
         log_index: LogIndex(1_234),
         peers: vec![peer(2, "pi4", Health::Alive, true, Some(1_234)), peer(3, "laptop", Health::Down, false, None)],
+        log_written: 0,
         up_ms: 3_700_000,
     }
 }

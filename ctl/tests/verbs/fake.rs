@@ -461,6 +461,7 @@ impl Backend for Daemon {
             is_voter: true,
             log_index: LogIndex(20),
             peers: vec![],
+            log_written: 0,
             up_ms: 1,
         }
     }

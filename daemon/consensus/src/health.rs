@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,8 @@ pub struct Health {
     pub stalled: Option<Duration>,
     /// It is over.
     pub fatal: Option<Fatal>,
+    /// Bytes written to the log since the start, padding included.
+    pub written: u64,
 }
 
 /// A stall of the log's disk that changes nothing.
@@ -46,6 +51,7 @@ pub const GIVE_UP: Duration = Duration::from_secs(20);
 pub(crate) struct Vitals {
     disk: Mutex<DiskState>,
     fatal: watch::Sender<Option<Fatal>>,
+    written: AtomicU64,
 }
 
 #[derive(Default)]
@@ -64,11 +70,15 @@ pub(crate) enum Full {
 
 impl Vitals {
     pub(crate) fn new() -> Self {
-        Self { disk: Mutex::default(), fatal: watch::Sender::new(None) }
+        Self { disk: Mutex::default(), fatal: watch::Sender::new(None), written: AtomicU64::new(0) }
     }
 
     pub(crate) fn set_busy(&self, since: Option<Instant>) {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner).busy_since = since;
+    }
+
+    pub(crate) fn add_written(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn set_full(&self, who: Full, is_full: bool) {
@@ -101,7 +111,7 @@ impl Vitals {
 
     pub(crate) fn health(&self) -> Health {
         let disk_full = !self.disk.lock().unwrap_or_else(PoisonError::into_inner).full.is_empty();
-        Health { disk_full, stalled: self.stall(), fatal: self.fatal.borrow().clone() }
+        Health { disk_full, stalled: self.stall(), fatal: self.fatal.borrow().clone(), written: self.written.load(Ordering::Relaxed) }
     }
 
     pub(crate) fn fatal(&self) -> watch::Receiver<Option<Fatal>> {

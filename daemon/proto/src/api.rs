@@ -570,6 +570,8 @@ pub struct Status {
     pub term: Term,
     pub is_voter: bool,
     pub log_index: LogIndex,
+    /// Bytes this daemon has written to its log since it started.
+    pub log_written: u64,
     pub peers: Vec<PeerStatus>,
     pub up_ms: u64,
 }

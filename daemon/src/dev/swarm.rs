@@ -100,7 +100,8 @@ impl Swarm {
         let log = File::options().create(true).append(true).open(self.log_of(&node.name)).map_err(|e| failed("a log is not opened", &e))?;
         let mut command = Command::new(&self.program);
         // what would be one value for all nodes is in their config files; the log level may be asked for from outside
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SWARM_") && name != "SWARM_LOG_LEVEL") {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SWARM_") && name != "SWARM_LOG_LEVEL")
+        {
             command.env_remove(name);
         }
         command

@@ -50,6 +50,7 @@ impl Gateway {
             is_voter: false,
             log_index: LogIndex(0),
             peers: Vec::new(),
+            log_written: 0,
             up_ms: 0,
         };
         Self(Arc::new(Inner { node: OnceLock::new(), early }))

@@ -37,8 +37,8 @@ pub(crate) enum Input {
         from: NodeId,
         reply: Bytes,
     },
-    /// A pull or a dial for this node failed.
-    Unsent {
+    /// There is a connection that a probe had asked for.
+    Linked {
         node: NodeId,
     },
     Leave,
@@ -137,7 +137,7 @@ impl Gossip {
                     tracing::debug!(%from, %error, "the answer to a gossip pull was refused");
                 }
             }
-            Input::Unsent { node } => self.members.handle_unsent(node, now()),
+            Input::Linked { node } => self.members.handle_linked(node, now()),
             Input::Leave => self.members.leave(now()),
         }
     }
@@ -176,7 +176,7 @@ impl Gossip {
             Event::Refuted { incarnation } => {
                 self.node.journal.info(format!("others doubted this node; it answered with incarnation {incarnation}"))
             }
-            Event::HasLeft => {}
+            Event::HasLeft => drop(self.node.has_left.send_replace(true)),
             Event::HeldDeaf(is_deaf) => {
                 if is_deaf {
                     self.node.journal.warn("this node hears too few of its peers: it holds itself deaf and judges nobody");
@@ -190,8 +190,12 @@ impl Gossip {
     /// Makes a connection for the next probe; the pool keeps one dial at a time and backs off.
     fn dial(&self, to: NodeId) {
         let Some(dial) = self.node.roster.dial_control(to) else { return };
-        let pool = self.node.control.clone();
-        tokio::spawn(async move { pool.get(Plane::Control, &dial).await.map(drop) });
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            if node.control.get(Plane::Control, &dial).await.is_ok() {
+                node.gossip.send(Input::Linked { node: to }).await;
+            }
+        });
     }
 
     fn pull(&self, from: NodeId, request: Bytes) {
@@ -201,9 +205,9 @@ impl Gossip {
                 let connection = node.control.get(Plane::Control, &node.roster.dial_control(from)?).await.ok()?;
                 connection.call::<Bytes>(&Open::GossipSync(request)).await.ok()
             };
-            match ask.await {
-                Some(reply) => node.gossip.send(Input::SyncReply { from, reply }).await,
-                None => node.gossip.send(Input::Unsent { node: from }).await,
+            // membership asks again by itself
+            if let Some(reply) = ask.await {
+                node.gossip.send(Input::SyncReply { from, reply }).await;
             }
         });
     }

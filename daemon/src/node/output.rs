@@ -57,7 +57,8 @@ async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &m
         let view = show(node, task).await?;
         let is_over = view.state.is_terminal();
         let told = match (view.node, view.fence) {
-            (Some(at), Some(fence)) if seen != Some(fence) => {
+            // what wrote nothing left nothing to fetch
+            (Some(at), Some(fence)) if seen != Some(fence) && (!is_over || view.output.is_some()) => {
                 seen = Some(fence);
                 Some(fetch(node, at, OutputRequest { task, fence, which, follow: follow && !is_over }, tx).await)
             }

@@ -1,7 +1,10 @@
 //! From nothing to a member that serves, and back: read top to bottom, this is what a daemon does.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -104,8 +107,10 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         outputs: workshop.outputs.clone(),
         journal: env.journal,
         phase: watch::Sender::new(Phase::Joining),
+        has_left: watch::Sender::new(false),
         runtime: tokio::runtime::Handle::current(),
         started: Instant::now(),
+        is_quiet: AtomicBool::new(true),
         streams: AtomicU64::new(0),
     });
     let _ = door.node.set(Arc::downgrade(&node));
@@ -311,6 +316,11 @@ fn announce(node: &Arc<Node>, admit: Admit) {
 }
 
 impl Running {
+    /// This node's own replica, for whoever hosts it to look at; `None` when its log is damaged.
+    pub fn consensus(&self) -> Option<&Consensus> {
+        self.node.consensus.as_ref()
+    }
+
     /// Waits for something that this node cannot live with; says what.
     pub async fn failed(&mut self) -> String {
         match self.fatal.wait_for(Option::is_some).await {
@@ -325,6 +335,12 @@ impl Running {
         node.phase.send_replace(Phase::Stopping);
         if let Some(consensus) = &node.consensus {
             let _ = tokio::time::timeout(HANDOVER, hand_over(&node, consensus)).await;
+        }
+        if node.is_quiet() {
+            // with attempts under way a silent stop is better: a daemon that is back within the lease takes them up
+            node.gossip.send(gossip::Input::Leave).await;
+            let mut gone = node.has_left.subscribe();
+            let _ = tokio::time::timeout(FAREWELL, gone.wait_for(|has_left| *has_left)).await;
         }
         self.stop.send_replace(true);
         if let Some(consensus) = &node.consensus {

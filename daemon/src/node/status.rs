@@ -30,6 +30,7 @@ pub(crate) fn of(node: &Node) -> Status {
         is_voter,
         log_index,
         peers: peers(node),
+        log_written: node.consensus.as_ref().map_or(0, |consensus| consensus.health().written),
         up_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
 }

@@ -99,7 +99,7 @@ fn standing(peer: Option<&Peer>) -> Standing {
     match peer.health {
         Health::Alive => Standing::Alive,
         Health::Suspect | Health::Unknown => Standing::Suspect,
-        Health::Down => Standing::Down(peer.since.elapsed()),
-        Health::Left => Standing::Left,
+        // a daemon that said goodbye may be restarting; only an entry of the log takes a member out
+        Health::Down | Health::Left => Standing::Down(peer.since.elapsed()),
     }
 }

@@ -64,6 +64,7 @@ impl Worker {
         let mut leader = self.node.peers.leader_changes();
         loop {
             self.carry_out().await;
+            self.node.set_quiet(self.attempts.is_quiet());
             let boot = (self.node.clocks.boot)();
             let timer = self.attempts.poll_timeout().map(|(due, _)| Instant::now() + due.saturating_sub(boot));
             let wake = [timer, Some(self.load_at), self.link.is_none().then_some(self.retry_at)].into_iter().flatten().min();

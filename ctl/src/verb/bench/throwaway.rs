@@ -82,7 +82,9 @@ impl Throwaway {
             None => any.leader().await?.name,
         };
         let node = self.ready.nodes.iter().find(|node| node.name == name);
-        let node = node.ok_or_else(|| Problem::new(Code::NotFound, format!("there is no node {name}"), "the throw-away swarm has dev1, dev2 and dev3"))?;
+        let node = node.ok_or_else(|| {
+            Problem::new(Code::NotFound, format!("there is no node {name}"), "the throw-away swarm has dev1, dev2 and dev3")
+        })?;
         Ok(Client::new(&node.socket))
     }
 
@@ -108,7 +110,11 @@ fn beside() -> Result<PathBuf, Problem> {
 
 fn real_disk(dir: Option<&Path>) -> Result<PathBuf, Problem> {
     let refused = |dir: &Path| {
-        let why = format!("{} is a {}: what is written there is in memory only, and a durable figure would be a lie", dir.display(), disk::filesystem(dir));
+        let why = format!(
+            "{} is a {}: what is written there is in memory only, and a durable figure would be a lie",
+            dir.display(),
+            disk::filesystem(dir)
+        );
         Problem::new(Code::BadRequest, "the benchmark does not run there", why).hint("--dir with a directory on a disk")
     };
     if let Some(dir) = dir {

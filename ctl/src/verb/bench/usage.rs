@@ -36,7 +36,7 @@ impl Usage {
 /// Bytes that the voter behind this client has written to its log.
 async fn log_bytes(client: &Client) -> Result<Option<f64>, Problem> {
     let metrics = client.metrics().await?;
-    let line = metrics.lines().find_map(|line| line.strip_prefix("swarm_log_written_bytes_total "));
+    let line = metrics.lines().find_map(|line| line.strip_prefix("swarm_log_written_bytes "));
     Ok(line.and_then(|value| value.trim().parse().ok()))
 }
 

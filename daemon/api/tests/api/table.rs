@@ -342,6 +342,7 @@ impl Table {
             is_voter: true,
             log_index: LogIndex(3),
             peers: vec![],
+            log_written: 0,
             up_ms: 1_500,
         };
         let state = State {

@@ -241,6 +241,7 @@ impl Flusher {
             sleep(pace).await;
         }
         self.file.sync()?;
+        self.vitals.add_written(self.sectors.len());
         self.offset += self.sectors.len();
         self.sequence += 1;
         self.state = self.after;
