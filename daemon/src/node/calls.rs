@@ -32,7 +32,16 @@ pub(crate) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
             change(desk, Command::Schedule { node: id, to }).await
         }
         Call::Resign => resign(node).await,
-        read_only => look(node, desk, read_only).await,
+        read_only @ (Call::Jobs { .. }
+        | Call::Job { .. }
+        | Call::Tasks { .. }
+        | Call::Task { .. }
+        | Call::Explain { .. }
+        | Call::Nodes
+        | Call::Node { .. }
+        | Call::Leader
+        | Call::Stats
+        | Call::Events { .. }) => look(node, desk, read_only).await,
     }
 }
 

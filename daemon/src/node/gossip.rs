@@ -11,7 +11,7 @@ use swarm_proto::{
     NodeId,
     peer::{NodeMeta, Open},
 };
-use swarm_transport::Plane;
+use swarm_transport::{Endpoint, Plane};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -74,6 +74,8 @@ struct Gossip {
     node: Arc<Node>,
     members: Members,
     inbox: mpsc::Receiver<Input>,
+    /// Emptied before any timer runs.
+    endpoint: Endpoint,
 }
 
 fn now() -> std::time::Instant {
@@ -81,11 +83,17 @@ fn now() -> std::time::Instant {
 }
 
 /// Runs membership until the node stops.
-pub(crate) async fn run(node: Arc<Node>, inbox: mpsc::Receiver<Input>, settings: Settings, stop: watch::Receiver<bool>) {
+pub(crate) async fn run(
+    node: Arc<Node>,
+    endpoint: Endpoint,
+    inbox: mpsc::Receiver<Input>,
+    settings: Settings,
+    stop: watch::Receiver<bool>,
+) {
     let mut members = Members::new(node.me, settings, node.seed ^ 0x6d65_6d62, now());
     members.set_meta_version(node.settings.meta.version);
     members.handle_view(&node.roster.current(), now());
-    Gossip { node, members, inbox }.run(stop).await;
+    Gossip { node, members, inbox, endpoint }.run(stop).await;
 }
 
 impl Gossip {
@@ -109,9 +117,18 @@ impl Gossip {
                     }
                 }
                 () = stopped(&mut stop) => return self.carry_out(),
-                () = async { tokio::time::sleep_until(due.expect("guarded")).await }, if due.is_some() => self.members.handle_timeout(now()),
+                () = async { tokio::time::sleep_until(due.expect("guarded")).await }, if due.is_some() => self.handle_due().await,
             }
         }
+    }
+
+    /// What has arrived is heard first; the timers that are then due are about what really did not come.
+    async fn handle_due(&mut self) {
+        self.endpoint.drain().await;
+        while let Ok(input) = self.inbox.try_recv() {
+            self.handle(input);
+        }
+        self.members.handle_timeout(now());
     }
 
     fn drain(&mut self, first: Input) {

@@ -93,7 +93,9 @@ pub(crate) async fn answer(node: &Arc<Node>, key: &PeerKey, admit: Admit) -> Res
                 Ok(Joined { node: id, view, now: (node.clocks.wall)() })
             }
             Applied::Refused(problem) => Err(problem),
-            other => Err(Problem::new(Code::Internal, "the node is not admitted", format!("{other:?}"))),
+            other @ (Applied::Done | Applied::Accepted { .. } | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale) => {
+                Err(Problem::new(Code::Internal, "the node is not admitted", format!("{other:?}")))
+            }
         };
     }
     if is_relayed {

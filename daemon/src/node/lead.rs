@@ -285,7 +285,7 @@ impl DeskTerm {
             ToDesk::Worker { session, report, tx } => self.handle_worker(session, report, tx),
             ToDesk::FromWorker { node, session, message } => {
                 if self.workers.get(&node).is_some_and(|worker| worker.session == session) {
-                    self.from_worker(node, message);
+                    self.handle_from_worker(node, message);
                 }
             }
             ToDesk::WorkerGone { node, session } => {
@@ -323,7 +323,7 @@ impl DeskTerm {
         self.consensus.with_ledger(|ledger| self.dispatch.handle_worker(report, ledger, now()));
     }
 
-    fn from_worker(&mut self, node: NodeId, message: FromWorker) {
+    fn handle_from_worker(&mut self, node: NodeId, message: FromWorker) {
         self.consensus.with_ledger(|ledger| match message {
             FromWorker::Report(report) => self.dispatch.handle_worker(report, ledger, now()),
             other @ (FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_)) => {

@@ -78,10 +78,11 @@ async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &m
 }
 
 async fn show(node: &Arc<Node>, task: TaskId) -> Result<TaskView, Problem> {
-    match forward(node, "local".to_owned(), Call::Task { task }).await? {
-        Reply::Task(view) => Ok(*view),
-        other => Err(Problem::new(Code::Internal, "the task was not shown", format!("unexpected answer {other:?}"))),
+    let reply = forward(node, "local".to_owned(), Call::Task { task }).await?;
+    if let Reply::Task(view) = reply {
+        return Ok(*view);
     }
+    Err(Problem::new(Code::Internal, "the task was not shown", format!("unexpected answer {reply:?}")))
 }
 
 /// The node that ran it cannot be asked: the heads in the ledger are what is left, and enough where they are everything.

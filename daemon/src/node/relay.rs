@@ -38,19 +38,14 @@ struct Link {
     from: mpsc::UnboundedReceiver<Vec<Answer>>,
 }
 
-struct Sent {
-    /// Kept only where it may be sent again.
-    keyed: Option<Numbered>,
-    follow: bool,
-}
-
 struct Relay {
     node: Arc<Node>,
     submitter: String,
     requests: mpsc::Receiver<Vec<Numbered>>,
     answers: mpsc::Sender<Vec<Answer>>,
     waiting: Vec<Numbered>,
-    sent: BTreeMap<u64, Sent>,
+    /// Sent to a leader and not answered.
+    sent: BTreeMap<u64, Numbered>,
     following: BTreeSet<Target>,
     is_finished: bool,
 }
@@ -190,14 +185,12 @@ impl Relay {
     async fn send_waiting(&mut self, link: &Link) -> Result<(), ()> {
         let count = self.waiting.len().min(FRAME_SUBMISSIONS);
         let list: Vec<Numbered> = self.waiting.drain(..count).collect();
-        for item in &list {
-            let keyed = item.submit.key.is_some().then(|| item.clone());
-            self.sent.insert(item.seq, Sent { keyed, follow: item.follow });
-        }
+        self.sent.extend(list.iter().map(|item| (item.seq, item.clone())));
         link.to.send(ToSubmitDesk::Submit(list)).await.map_err(drop)
     }
 
-    async fn pass_on(&mut self, answers: Vec<Answer>) -> Result<(), ()> {
+    async fn pass_on(&mut self, mut answers: Vec<Answer>) -> Result<(), ()> {
+        answers.retain(|answer| !self.takes_back(answer));
         for answer in &answers {
             match answer {
                 Answer::Accepted { seq, job, .. } => {
@@ -215,16 +208,33 @@ impl Relay {
         self.answers.send(answers).await.map_err(drop)
     }
 
+    /// A leader that certainly did nothing is not the client's business: the next one is asked.
+    fn takes_back(&mut self, answer: &Answer) -> bool {
+        match answer {
+            Answer::Refused { seq, problem } if problem.code == Code::NoLeader => {
+                self.waiting.extend(self.sent.remove(seq));
+                true
+            }
+            Answer::Refused { .. }
+            | Answer::Accepted { .. }
+            | Answer::Progress { .. }
+            | Answer::JobEnded(_)
+            | Answer::TaskEnded(_)
+            | Answer::Unknown(_) => false,
+        }
+    }
+
     /// The leader is gone: keyed submissions go to the next one, the fate of the others is unknown.
     async fn give_up_unkeyed(&mut self) {
         let problem =
             Problem::new(Code::UnknownOutcome, "it is not known whether the submission was accepted", "its leader went before it answered")
                 .hint("give submissions a key: then they are sent again, and accepted once");
         let mut answers = Vec::new();
-        for (seq, sent) in std::mem::take(&mut self.sent) {
-            match sent.keyed {
-                Some(item) => self.waiting.push(item),
-                None => answers.push(Answer::Refused { seq, problem: problem.clone() }),
+        for (seq, item) in std::mem::take(&mut self.sent) {
+            if item.submit.key.is_some() {
+                self.waiting.push(item);
+            } else {
+                answers.push(Answer::Refused { seq, problem: problem.clone() });
             }
         }
         if !answers.is_empty() {
@@ -241,13 +251,13 @@ impl Relay {
 /// A submit stream at the current leader, wherever it is.
 async fn connect(node: &Arc<Node>, submitter: &str) -> Option<Link> {
     if let Some(desk) = node.desk.current() {
-        return Some(local(node, &desk).await);
+        return Some(local(node, &desk));
     }
     let leader = node.peers.leader().1.filter(|leader| *leader != node.me)?;
     remote(node, leader, submitter).await
 }
 
-async fn local(node: &Arc<Node>, desk: &Desk) -> Link {
+fn local(node: &Arc<Node>, desk: &Desk) -> Link {
     let (answers, from) = mpsc::unbounded_channel();
     let (to, requests) = mpsc::channel(DEPTH);
     tokio::spawn(serve_desk(node.clone(), desk.clone(), requests, answers));

@@ -45,7 +45,13 @@ pub(crate) fn to_worker(message: ToWorker) -> Vec<ToWorker> {
                 .map(|nodes| ToWorker::View(swarm_proto::ledger::View { nodes: nodes.into_iter().collect(), ..rest.clone() }))
                 .collect()
         }
-        other => vec![other],
+        other @ (ToWorker::Welcome { .. }
+        | ToWorker::NotLeader { .. }
+        | ToWorker::Grants { .. }
+        | ToWorker::Cancel(_)
+        | ToWorker::OutcomesTaken { .. }
+        | ToWorker::Lease { .. }
+        | ToWorker::View(_)) => vec![other],
     }
 }
 

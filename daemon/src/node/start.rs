@@ -114,7 +114,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         streams: AtomicU64::new(0),
     });
     let _ = door.node.set(Arc::downgrade(&node));
-    spawn_parts(&node, desk_tx, gossip_rx, workshop, rng.next_u64(), &stopping);
+    spawn_parts(&node, &control, desk_tx, gossip_rx, workshop, rng.next_u64(), &stopping);
     watch_health(&node, &control, fatal_tx);
     gateway.open(node.clone());
 
@@ -236,6 +236,7 @@ async fn open_ledger(env: &Env, member: Member, peers: Arc<Links>, seed: u64) ->
 
 fn spawn_parts(
     node: &Arc<Node>,
+    control: &Endpoint,
     desk: watch::Sender<Option<desk::Desk>>,
     inbox: tokio::sync::mpsc::Receiver<gossip::Input>,
     workshop: Workshop,
@@ -244,10 +245,21 @@ fn spawn_parts(
 ) {
     let timing = &node.settings.timing;
     let settings = members::Settings::of(timing.probe_interval, timing.probe_timeout, timing.suspicion);
-    tokio::spawn(gossip::run(node.clone(), inbox, settings, stopping.clone()));
+    tokio::spawn(gossip::run(node.clone(), control.clone(), inbox, settings, stopping.clone()));
     tokio::spawn(lead::run(node.clone(), desk));
     tokio::spawn(work::run(node.clone(), workshop, life, stopping.clone()));
     tokio::spawn(hint_from_role(node.clone()));
+    tokio::spawn(review_connections(node.clone()));
+}
+
+/// A member that is gone from the view loses its connections at once.
+async fn review_connections(node: Arc<Node>) {
+    let mut view = node.roster.changes();
+    while view.changed().await.is_ok() {
+        view.mark_unchanged();
+        node.control.review();
+        node.bulk.review();
+    }
 }
 
 /// A voter knows who leads before gossip does.
@@ -279,7 +291,7 @@ fn watch_health(node: &Arc<Node>, control: &Endpoint, fatal: watch::Sender<Optio
         match consensus.failed().await {
             // it works on, without a vote that could be wrong
             Fatal::Diverged { .. } => {}
-            why => drop(fatal.send_replace(Some(why.to_string()))),
+            why @ (Fatal::Disk(_) | Fatal::Stalled(_) | Fatal::Engine(_)) => drop(fatal.send_replace(Some(why.to_string()))),
         }
     });
 }

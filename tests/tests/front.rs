@@ -1,0 +1,88 @@
+//! The front of the house: the demo, swarmctl against a real swarm, and the commands that the README shows.
+
+use std::process::Command;
+
+use swarm_tests::{Rig, ctl, program};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_demo_survives_its_own_murder_of_the_leader() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let output = Command::new(program("swarmd")).args(["demo", dir, "-o", "json"]).output().expect("the demo starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["lost"], 0, "{report}");
+    assert_eq!(report["tasks"], report["succeeded"], "{report}");
+    assert!(report["tasks"].as_u64().expect("a number") >= 60 && report["leader_killed"] == true, "{report}");
+    assert!(report["gap_ms"].as_u64().is_some() && report["reruns"].as_u64().is_some(), "{report}");
+    assert_eq!(report["nodes"].as_array().map(Vec::len), Some(3), "{report}");
+}
+
+#[tokio::test]
+async fn swarmctl_does_what_the_readme_shows() {
+    let rig = Rig::start(3).await;
+    let socket = rig.swarm.nodes()[1].socket.clone();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("a README");
+    let mut ran = 0;
+    for line in readme.lines().filter(|line| line.starts_with("swarmctl ")) {
+        let command = line.split("  #").next().unwrap_or(line).trim();
+        if command.contains("event follow") || command.contains("bench") {
+            continue;
+        }
+        let path = program("swarmctl").parent().expect("a directory").display().to_string();
+        let path = format!("{path}:{}", std::env::var("PATH").unwrap_or_default());
+        let done = Command::new("bash").args(["-c", command]).env("PATH", path).env("SWARM_SOCKET", &socket).output().expect("bash");
+        assert!(done.status.success(), "{command}: {}{}", text(&done.stdout), text(&done.stderr));
+        ran += 1;
+    }
+    assert!(ran >= 5, "the README shows {ran} commands");
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn run_is_like_running_it_here() {
+    let rig = Rig::start(3).await;
+    let socket = &rig.swarm.nodes()[2].socket.clone();
+    let done = ctl(socket, &["run", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((done.status.code(), text(&done.stdout), text(&done.stderr)), (Some(7), "out\n".into(), "err\n".into()));
+    let done = ctl(socket, &["run", "--", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(done.status.code(), Some(128 + 15), "{}", text(&done.stderr));
+    let done = ctl(socket, &["run", "--timeout", "300ms", "--", "sleep", "60"]);
+    assert_eq!(done.status.code(), Some(124), "{}", text(&done.stderr));
+    let done = ctl(socket, &["task", "show", "j999"]);
+    assert_eq!(done.status.code(), Some(3), "{}", text(&done.stderr));
+    let done = ctl(socket, &["submit", "--wait", "--array", "5-9", "-o", "json", "--", "sh", "-c", "test $SWARM_INDEX = $SWARM_ITEM"]);
+    assert!(done.status.success(), "{}{}", text(&done.stdout), text(&done.stderr));
+    rig.swarm.stop().await;
+    let done = ctl(socket, &["status"]);
+    assert_eq!(done.status.code(), Some(5), "{}", text(&done.stderr));
+}
+
+#[test]
+fn the_benchmark_prints_what_it_should() {
+    let output =
+        Command::new(program("swarmctl")).args(["bench", "tasks", "-n", "2000", "--throw-away", "-o", "json"]).output().expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for key in [
+        "tasks_per_s",
+        "ack_p50_ms",
+        "rtt_p50_ms",
+        "rtt_p99_ms",
+        "fdatasync_p50_ms",
+        "fdatasync_p50_ms_3_writers",
+        "cpu_us_per_task",
+        "log_bytes_per_task",
+    ] {
+        assert!(report[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {report}");
+    }
+    let by_node = report["tasks_by_node"].as_object().expect("nodes");
+    let all: u64 = by_node.values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(all, 2000, "{report}");
+    let most = by_node.values().filter_map(serde_json::Value::as_u64).max().expect("one");
+    assert!(most <= 1_000, "at least half run on nodes other than any one: {report}");
+    assert_eq!((report["mode"].as_str(), report["nodes"].as_u64()), (Some("single"), Some(3)));
+}

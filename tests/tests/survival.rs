@@ -1,0 +1,220 @@
+//! Real daemons that are killed, stopped and started again, with tasks under way. What was acknowledged ends exactly once; an
+//! outside witness, a file that each attempt appends to, says how often something ran.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use rustix::process::Signal;
+use swarm_proto::{
+    api::{SubmitLine, SubmitRequest},
+    ledger::TaskState,
+    spec::OnPartition,
+};
+use swarm_tests::{Rig, ended, eventually, first_task, shell, submit};
+
+/// Lines of a witness file.
+fn witness(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_acknowledged_job_survives_the_leader() {
+    let mut rig = Rig::start(3).await;
+    let leader = rig.leader(0).await;
+    let client = rig.client((leader + 1) % 3);
+    let (mut sender, mut answers) = client.submit_stream().await.expect("a stream");
+    let count = 600;
+    let sending = tokio::spawn(async move {
+        for n in 0..count {
+            let request = SubmitRequest { id: n.to_string(), key: Some(format!("survivor-{n}")), noop: true, ..SubmitRequest::default() };
+            sender.send(&request).await.expect("the stream takes it");
+            if n % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+    let (mut accepted, mut ends) = (BTreeMap::new(), BTreeMap::<String, u32>::new());
+    let mut is_killed = false;
+    while ends.len() < count {
+        match answers.next().await.expect("answers").expect("more answers") {
+            SubmitLine::Accepted { id, job, .. } => {
+                accepted.insert(id, job);
+            }
+            SubmitLine::Ended { id, outcome } => {
+                assert!(swarm_tests::is_good(&outcome), "{outcome:?}");
+                *ends.entry(id).or_default() += 1;
+            }
+            SubmitLine::Refused { id, problem } => panic!("{id}: {problem}"),
+            SubmitLine::Progress { .. } => {}
+        }
+        if !is_killed && ends.len() > count / 3 {
+            is_killed = true;
+            rig.swarm.kill(leader).await.expect("killed");
+        }
+    }
+    sending.await.expect("sent");
+    assert_eq!(accepted.len(), count);
+    assert!(ends.values().all(|times| *times == 1), "a job ended twice");
+    assert_eq!(accepted.values().collect::<std::collections::BTreeSet<_>>().len(), count, "two keys made one job");
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_workers_task_runs_elsewhere() {
+    let mut rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("witness");
+    let leader = rig.leader(0).await;
+    let worker = (leader + 1) % 3;
+    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
+    let script = format!("echo $SWARM_ATTEMPT >> {}; sleep 2", path.display());
+    // first kept to one worker, to know which one to kill
+    let pinned = submit(&rig.client(leader), SubmitRequest { labels: label, ..shell(&script) }).await;
+    let free = submit(&rig.client(leader), SubmitRequest { name: Some("free".into()), ..shell(&script) }).await;
+    let at = rig.node_of(leader, pinned).await;
+    assert_eq!(at, worker);
+    rig.swarm.kill(worker).await.expect("killed");
+    assert_eq!(ended(&rig.client(leader), free).await.state, Some(TaskState::Succeeded));
+    rig.swarm.restart(worker).expect("started again");
+    let view = ended(&rig.client(leader), pinned).await;
+    assert_eq!(view.state, Some(TaskState::Succeeded));
+    assert!(!witness(&path).is_empty());
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn all_nodes_killed_at_once_lose_nothing() {
+    let mut rig = Rig::start(3).await;
+    let client = rig.client(0);
+    let mut jobs = Vec::new();
+    for n in 0..40 {
+        let request = SubmitRequest { key: Some(format!("k{n}")), ..shell("sleep 0.3; echo done") };
+        jobs.push(submit(&client, request).await);
+    }
+    for n in 0..3 {
+        rig.swarm.kill(n).await.expect("killed");
+    }
+    for n in 0..3 {
+        rig.swarm.restart(n).expect("started again");
+    }
+    let client = rig.client(1);
+    eventually("a leader", async || client.leader().await.ok()).await;
+    for (n, job) in jobs.iter().enumerate() {
+        assert_eq!(ended(&client, *job).await.state, Some(TaskState::Succeeded), "{job}");
+        let again = client.submit(&SubmitRequest { key: Some(format!("k{n}")), ..shell("sleep 0.3; echo done") }).await.expect("answered");
+        assert_eq!((again.job, again.is_new), (*job, false), "the same key is the same job");
+    }
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn at_most_once_ends_lost_rather_than_run_twice() {
+    let mut rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("witness");
+    let leader = rig.leader(0).await;
+    let worker = (leader + 1) % 3;
+    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
+    let request = SubmitRequest { at_most_once: true, labels: label, ..shell(&format!("echo ran >> {}; sleep 30", path.display())) };
+    let job = submit(&rig.client(leader), request).await;
+    rig.node_of(leader, job).await;
+    rig.swarm.kill(worker).await.expect("killed");
+    assert_eq!(ended(&rig.client(leader), job).await.state, Some(TaskState::Lost));
+    rig.swarm.restart(worker).expect("started again");
+    eventually("the worker is back", async || {
+        let stats = rig.client(leader).stats().await.ok()?;
+        (stats.nodes_online == 3).then_some(())
+    })
+    .await;
+    assert_eq!(witness(&path), ["ran"]);
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_worker_never_overlaps_with_its_successor() {
+    let rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("witness");
+    let leader = rig.leader(0).await;
+    // every attempt writes its number again and again: two at once would interleave
+    let script = format!("for i in $(seq 100); do echo $SWARM_ATTEMPT >> {}; sleep 0.05; done", path.display());
+    let request =
+        SubmitRequest { on_partition: Some(OnPartition::Stop), labels: [("os".to_owned(), "linux".to_owned())].into(), ..shell(&script) };
+    let mut job = submit(&rig.client(leader), request.clone()).await;
+    let mut at = rig.node_of(leader, job).await;
+    while at == leader {
+        rig.client(leader).cancel_job(job).await.expect("cancelled");
+        job = submit(&rig.client(leader), SubmitRequest { cores: Some(1.0), ..request.clone() }).await;
+        at = rig.node_of(leader, job).await;
+    }
+    std::fs::write(&path, "").expect("a fresh witness");
+    rig.signal(at, Signal::STOP);
+    let client = rig.client(leader);
+    eventually("another attempt", async || (first_task(&client, job).await.attempt.0 > 1).then_some(())).await;
+    rig.signal(at, Signal::CONT);
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    let lines: Vec<u32> = witness(&path).iter().filter_map(|line| line.parse().ok()).collect();
+    assert!(lines.is_sorted(), "two attempts at once: {lines:?}");
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_back_in_time_takes_its_tasks_up() {
+    let mut rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("witness");
+    let leader = rig.leader(0).await;
+    let worker = (leader + 1) % 3;
+    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
+    let script = format!("echo before; echo ran >> {}; sleep 4; echo after", path.display());
+    let job = submit(&rig.client(leader), SubmitRequest { labels: label, patience_ms: Some(20_000), ..shell(&script) }).await;
+    assert_eq!(rig.node_of(leader, job).await, worker);
+    rig.swarm.kill(worker).await.expect("killed");
+    rig.swarm.restart(worker).expect("started again");
+    let view = ended(&rig.client(leader), job).await;
+    assert_eq!(view.state, Some(TaskState::Succeeded));
+    let task = first_task(&rig.client(leader), job).await;
+    let output = task.output.expect("it wrote something").stdout.into_bytes().expect("bytes");
+    assert_eq!((task.attempt.0, String::from_utf8_lossy(&output).as_ref()), (1, "before\nafter\n"));
+    assert_eq!(witness(&path), ["ran"]);
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_stays_away_leaves_nothing_running() {
+    let mut rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("witness");
+    let leader = rig.leader(0).await;
+    let worker = (leader + 1) % 3;
+    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
+    let script = format!("setsid sh -c 'while :; do echo x >> {0}; sleep 0.1; done' & sleep 300", path.display());
+    let job = submit(&rig.client(leader), SubmitRequest { labels: label, ..shell(&script) }).await;
+    assert_eq!(rig.node_of(leader, job).await, worker);
+    rig.swarm.kill(worker).await.expect("killed");
+    eventually("the process tree is gone", async || {
+        let before = witness(&path).len();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (before > 0 && witness(&path).len() == before).then_some(())
+    })
+    .await;
+    rig.client(leader).cancel_job(job).await.expect("cancelled");
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn waiting_work_is_given_to_a_node_the_moment_it_joins() {
+    let mut rig = Rig::start(3).await;
+    rig.swarm.kill(2).await.expect("killed");
+    eventually("the others miss it", async || rig.client(0).stats().await.ok().filter(|stats| stats.nodes_online == 2)).await;
+    let leader = eventually("a leader", async || rig.client(0).leader().await.ok()).await;
+    let at = rig.position(&leader.name);
+    let client = rig.client(if at == 2 { 0 } else { at });
+    let job = submit(&client, SubmitRequest { labels: [("dev".to_owned(), "3".to_owned())].into(), ..shell("echo here") }).await;
+    let task = swarm_proto::TaskId { job, index: 0 };
+    assert_eq!(client.task(task).await.expect("known").state, TaskState::Pending);
+    let explain = client.explain(task).await.expect("explained");
+    assert!(!explain.nodes.is_empty(), "{explain:?}");
+    rig.swarm.restart(2).expect("started again");
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    rig.swarm.stop().await;
+}
