@@ -129,6 +129,7 @@ Commands:
   leader      Who decides
   event       What happened
   config      Look at the daemon's configuration; needs no daemon
+  bench       Measure the swarm
   completion  Print completions for a shell
   version     Versions of swarmctl and of the daemon
 
