@@ -209,7 +209,9 @@ impl Gossip {
         let Some(dial) = self.node.roster.dial_control(to) else { return };
         let node = self.node.clone();
         tokio::spawn(async move {
-            if node.control.get(Plane::Control, &dial).await.is_ok() {
+            let is_made = node.control.get(Plane::Control, &dial).await.is_ok();
+            // one that was made before the peer knew its own id is not yet the member's: to try it again at once would never end
+            if is_made && node.control.existing(Plane::Control, to).is_some() {
                 node.gossip.send(Input::Linked { node: to }).await;
             }
         });

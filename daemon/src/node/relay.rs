@@ -13,7 +13,10 @@ use swarm_proto::{
     Code, NodeId, Problem,
     peer::{Answer, FromSubmitDesk, Numbered, Open, Target, ToSubmitDesk},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::{
     Node,
@@ -95,10 +98,17 @@ impl Relay {
             }
             match self.find_leader().await {
                 Some(link) => {
+                    let begun = Instant::now();
                     if self.serve(link).await.is_err() {
                         return;
                     }
                     self.give_up_unkeyed().await;
+                    // who leads now may not be known yet
+                    tokio::time::sleep(AGAIN).await;
+                    if begun.elapsed() < AGAIN {
+                        // whoever is said to lead does not, or not yet: asking at once would be asking without end
+                        sleep(AGAIN).await;
+                    }
                 }
                 None => {
                     if self.refuse_all(&no_leader("the submission was not accepted")).await.is_err() {
@@ -136,12 +146,12 @@ impl Relay {
     }
 
     async fn find_leader(&self) -> Option<Link> {
-        let give_up = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < give_up && !self.answers.is_closed() {
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up && !self.answers.is_closed() {
             if let Some(link) = connect(&self.node, &self.submitter).await {
                 return Some(link);
             }
-            tokio::time::sleep(AGAIN).await;
+            sleep(AGAIN).await;
         }
         None
     }
@@ -164,7 +174,7 @@ impl Relay {
             if self.is_finished && self.is_idle() {
                 return Err(());
             }
-            if self.node.peers.leader().1 != Some(link.leader) {
+            if link.leader != self.node.me && self.node.peers.leader().1 != Some(link.leader) {
                 // a leader that died says nothing; its successor does
                 return Ok(());
             }
@@ -250,10 +260,13 @@ impl Relay {
 
 /// A submit stream at the current leader, wherever it is.
 async fn connect(node: &Arc<Node>, submitter: &str) -> Option<Link> {
-    if let Some(desk) = node.desk.current() {
+    let leader = node.peers.leader().1;
+    if let Some(desk) = node.desk.current()
+        && leader.is_none_or(|leader| leader == node.me)
+    {
         return Some(local(node, &desk));
     }
-    let leader = node.peers.leader().1.filter(|leader| *leader != node.me)?;
+    let leader = leader.filter(|leader| *leader != node.me)?;
     remote(node, leader, submitter).await
 }
 
@@ -279,13 +292,29 @@ pub(crate) async fn serve_desk(
     while let Some(request) = requests.recv().await {
         let message = match request {
             ToSubmitDesk::Submit(list) => ToDesk::Submit { stream, list },
-            ToSubmitDesk::Follow(targets) => ToDesk::Follow { stream, targets },
+            ToSubmitDesk::Follow(targets) => {
+                if !is_up_to_date(&node).await {
+                    break;
+                }
+                ToDesk::Follow { stream, targets }
+            }
         };
         if desk.send(message).await.is_err() {
             return;
         }
     }
     let _ = desk.send(ToDesk::StreamGone { stream }).await;
+}
+
+/// Whether everything that was ever acknowledged is in this ledger: only then is what it does not have unknown.
+async fn is_up_to_date(node: &Node) -> bool {
+    let Some(consensus) = &node.consensus else { return false };
+    if consensus.read_barrier().await.is_ok() {
+        return true;
+    }
+    // whoever asks comes again at once
+    sleep(AGAIN).await;
+    false
 }
 
 async fn remote(node: &Arc<Node>, leader: NodeId, submitter: &str) -> Option<Link> {
