@@ -76,6 +76,7 @@ impl Followers {
         match &event.what {
             What::JobEnded { job, .. } => {
                 self.moved.remove(job);
+                self.end_tasks_of(*job, ledger);
                 for stream in self.jobs.remove(job).unwrap_or_default() {
                     if let Some(outcome) = ledger.job_outcome(*job) {
                         self.answer(stream, Answer::JobEnded(Box::new(outcome)));
@@ -101,6 +102,19 @@ impl Followers {
             | What::NodeScheduled { .. }
             | What::NodeLeft { .. }
             | What::VotersChanged { .. } => {}
+        }
+    }
+
+    /// Tasks that never were granted have no end of their own when their job is cancelled.
+    fn end_tasks_of(&mut self, job: JobId, ledger: &Ledger) {
+        let all = TaskId { job, index: 0 }..=TaskId { job, index: u32::MAX };
+        let tasks: Vec<TaskId> = self.tasks.range(all).map(|(task, _)| *task).collect();
+        for task in tasks {
+            for stream in self.tasks.remove(&task).unwrap_or_default() {
+                if let Some(view) = ledger.task_view(task) {
+                    self.answer(stream, Answer::TaskEnded(Box::new(view)));
+                }
+            }
         }
     }
 

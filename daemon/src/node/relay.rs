@@ -111,7 +111,7 @@ impl Relay {
                     }
                 }
                 None => {
-                    if self.refuse_all(&no_leader("the submission was not accepted")).await.is_err() {
+                    if self.answers.is_closed() || self.refuse_all(&no_leader("the submission was not accepted")).await.is_err() {
                         return;
                     }
                 }
