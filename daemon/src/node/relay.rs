@@ -103,8 +103,6 @@ impl Relay {
                         return;
                     }
                     self.give_up_unkeyed().await;
-                    // who leads now may not be known yet
-                    tokio::time::sleep(AGAIN).await;
                     if begun.elapsed() < AGAIN {
                         // whoever is said to lead does not, or not yet: asking at once would be asking without end
                         sleep(AGAIN).await;
