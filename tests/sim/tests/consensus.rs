@@ -2,7 +2,7 @@
 //!
 //! What must hold after every step: one leader a term; equal hashes after equal entries; no task of consensus fails by itself.
 //! At the end everything is repaired, and what was ever acknowledged is in every ledger, once, under the id that was told.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests, which say what they did")]
 
 #[path = "consensus/node.rs"]
 mod node;

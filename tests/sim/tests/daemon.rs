@@ -1,5 +1,6 @@
 //! The whole daemon by seed, with every fault that the simulator knows. `SWARM_SIM_SEEDS` says how many seeds, `SWARM_SIM_SEED` names
 //! one, and `TRACE=1` shows what happened in it.
+#![expect(clippy::print_stderr, reason = "a run says what it did")]
 
 use swarm_sim::daemon::{Outcome, Plan, run};
 

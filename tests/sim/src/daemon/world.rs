@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    io::{self, Write as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -148,7 +149,7 @@ impl World {
             inner.trace.update(&word.to_le_bytes());
         }
         if inner.is_shown && std::env::var_os("TRACE").is_some_and(|how| how == "all") {
-            eprint!("{:?} {}>{} {}\n", sent.at, sent.from, sent.to, sent.len);
+            show(format_args!("{:?} {}>{} {}", sent.at, sent.from, sent.to, sent.len));
         }
     }
 
@@ -344,7 +345,7 @@ impl Inner {
     fn say(&mut self, line: &dyn fmt::Display) {
         let line = format!("{line}\n");
         if self.is_shown {
-            eprint!("{line}");
+            show(format_args!("{}", line.trim_end()));
         }
         self.trace.update(line.as_bytes());
     }
@@ -465,6 +466,11 @@ impl Inner {
             .collect();
         changed.iter().for_each(|why| self.violate(why));
     }
+}
+
+/// For whoever asked to see the trace.
+fn show(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A seed of seeds.
