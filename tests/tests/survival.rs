@@ -1,7 +1,7 @@
 //! Real daemons that are killed, stopped and started again, with tasks under way. What was acknowledged ends exactly once; an
 //! outside witness, a file that each attempt appends to, says how often something ran.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, os::unix::process::CommandExt as _, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use swarm_proto::{
@@ -9,7 +9,7 @@ use swarm_proto::{
     ledger::TaskState,
     spec::OnPartition,
 };
-use swarm_tests::{Rig, ended, eventually, first_task, shell, submit};
+use swarm_tests::{Rig, ended, eventually, first_task, program, shell, submit};
 
 /// Lines of a witness file.
 fn witness(path: &Path) -> Vec<String> {
@@ -55,6 +55,44 @@ async fn every_acknowledged_job_survives_the_leader() {
     assert_eq!(accepted.len(), count);
     assert!(ends.values().all(|times| *times == 1), "a job ended twice");
     assert_eq!(accepted.values().collect::<std::collections::BTreeSet<_>>().len(), count, "two keys made one job");
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_submitter_that_is_killed_loses_nothing_that_was_acknowledged() {
+    let rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("witness");
+    let said = dir.path().join("said");
+    let socket = rig.swarm.nodes()[1].socket.clone();
+    // one submission after the other, each acknowledgement written down; killed with SIGKILL in the midst of it
+    let submit_one = format!("swarmctl submit --key k$n --cores 0.1 -- sh -c \"echo $n >> {}\" >> {}", path.display(), said.display());
+    let mut submitter = std::process::Command::new("bash")
+        .args(["-c", &format!("for n in $(seq 1000); do {submit_one}; done")])
+        .env(
+            "PATH",
+            format!("{}:{}", program("swarmctl").parent().expect("a directory").display(), std::env::var("PATH").unwrap_or_default()),
+        )
+        .env("SWARM_SOCKET", &socket)
+        .process_group(0)
+        .spawn()
+        .expect("bash");
+    eventually("acknowledgements", async || (witness(&said).len() > 20).then_some(())).await;
+    let group = rustix::process::Pid::from_raw(i32::try_from(submitter.id()).expect("a pid")).expect("a pid");
+    rustix::process::kill_process_group(group, Signal::KILL).expect("killed");
+    submitter.wait().expect("gone");
+    let client = rig.client(0);
+    let acknowledged = witness(&said).len();
+    for n in 1..=acknowledged {
+        let request = SubmitRequest { key: Some(format!("k{n}")), cores: Some(0.1), ..shell(&format!("echo {n} >> {}", path.display())) };
+        let again = client.submit(&request).await.expect("answered");
+        assert!(!again.is_new, "k{n} was acknowledged and is not known");
+        assert_eq!(ended(&client, again.job).await.state, Some(TaskState::Succeeded));
+    }
+    let runs = witness(&path);
+    for n in 1..=acknowledged {
+        assert_eq!(runs.iter().filter(|line| **line == n.to_string()).count(), 1, "task {n}");
+    }
     rig.swarm.stop().await;
 }
 

@@ -226,7 +226,7 @@ pub enum Answer {
 /// Some events, and where the record begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventPage {
-    /// The oldest event still known; a reader that asked for something older has a gap.
+    /// The last event that was forgotten; a reader that asked for what follows something older has a gap.
     pub begins: crate::Cursor,
     pub events: Vec<Event>,
 }

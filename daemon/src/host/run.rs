@@ -98,7 +98,8 @@ async fn serve(config: Config, state: StateDir) -> Result<(), Problem> {
             journal.info(format!("stops: {signal}"));
             Ok(())
         }
-        why = running.failed() => Err(Problem::new(Code::Internal, "the daemon cannot go on", why)),
+        why = running.failed() => Err(Problem::new(Code::Internal, "the daemon cannot go on", why)
+            .hint("mend what is named, and start it again: it reads back what is durable here, and the other voters have the rest")),
     };
     let _ = stop_api.send(true);
     if outcome.is_ok() {
