@@ -100,6 +100,16 @@ impl Rig {
     }
 }
 
+/// Says that a test cannot do its work on this host.
+///
+/// # Panics
+/// `tests/run --nothing-skipped` allows no such thing.
+#[expect(clippy::print_stderr, reason = "a test speaks to whoever runs it")]
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("SWARM_NOTHING_SKIPPED").is_none(), "nothing may be skipped here: {why}");
+    eprintln!("skipped: {why}");
+}
+
 /// The first task of a job.
 ///
 /// # Panics
