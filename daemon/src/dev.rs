@@ -6,7 +6,10 @@
 mod prepare;
 mod swarm;
 
-use std::{io::Write as _, path::PathBuf};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use swarm_proto::{Code, Problem};
@@ -44,7 +47,7 @@ pub enum Form {
 #[derive(Serialize)]
 struct Ready<'a> {
     ready: bool,
-    dir: &'a std::path::Path,
+    dir: &'a Path,
     nodes: &'a [DevNode],
 }
 
@@ -109,17 +112,16 @@ fn announce(swarm: &Swarm, form: Form) {
 fn next_line(swarm: &Swarm) -> String {
     let socket = swarm.nodes()[0].socket.display().to_string();
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("swarmctl"))).filter(|path| path.exists());
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    let ctl = match beside {
-        Some(path) => path.display().to_string(),
-        None if std::path::Path::new(manifest).exists() => {
-            format!("cargo run --release --quiet --manifest-path {} --bin swarmctl --", clean(manifest))
-        }
-        None => "swarmctl".into(),
+    // set while `cargo run` runs this; asked for now, so that the program does not hold where it was built
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(|dir| PathBuf::from(dir).join("../Cargo.toml")).filter(|path| path.exists());
+    let ctl = match (beside, manifest) {
+        (Some(path), _) => path.display().to_string(),
+        (None, Some(manifest)) => format!("cargo run --release --quiet --manifest-path {} --bin swarmctl --", clean(&manifest)),
+        (None, None) => "swarmctl".into(),
     };
     format!("SWARM_SOCKET={socket} {ctl} run -- sh -c 'echo hello from $(hostname), attempt $SWARM_ATTEMPT'")
 }
 
-fn clean(path: &str) -> String {
-    std::fs::canonicalize(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
+fn clean(path: &Path) -> String {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

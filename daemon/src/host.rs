@@ -1,6 +1,13 @@
 //! The real machine under a node: its directory, sockets, clocks, threads and what it offers to tasks.
 
 mod clocks;
+#[cfg(target_os = "linux")]
+mod notify;
+#[cfg(not(target_os = "linux"))]
+mod notify {
+    pub(crate) fn ready(_status: &str) {}
+    pub(crate) fn stopping() {}
+}
 mod offer;
 mod run;
 mod signals;

@@ -10,6 +10,7 @@
 //! ```
 //! [`node`] touches the machine only through [`node::Env`], so the simulator runs the same code. [`host`] is the real machine.
 
+pub mod args;
 pub mod demo;
 pub mod dev;
 pub mod host;

@@ -1,48 +1,16 @@
 //! `swarmd`: the daemon, and throw-away swarms of it.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use swarmd::{demo, dev, host};
-
-/// The peer daemon of the swarm.
-#[derive(Parser)]
-#[command(version, about, disable_help_subcommand = true)]
-struct Args {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Runs the daemon in the foreground (the default).
-    Run(Run),
-    /// Starts a throw-away swarm of real daemons on this machine.
-    Dev(dev::Args),
-    /// Shows the main job: work over real files, and the leader killed half way.
-    Demo(demo::Args),
-    /// Holds the tasks of one daemon; started by it.
-    #[command(hide = true)]
-    Keeper {
-        #[arg(long)]
-        dir: PathBuf,
-    },
-}
-
-#[derive(clap::Args)]
-struct Run {
-    /// The config file.
-    #[arg(long, value_name = "FILE", default_value = mesh_config::CONFIG_FILE)]
-    config: PathBuf,
-    /// End when the process that started this one ends.
-    #[arg(long, hide = true)]
-    end_with_parent: bool,
-}
+use clap::Parser as _;
+use swarmd::{
+    args::{Args, Verb},
+    demo, dev, host,
+};
 
 fn main() -> ExitCode {
     end_on_panic();
-    let verb = Args::parse().verb.unwrap_or_else(|| Verb::Run(Run { config: mesh_config::CONFIG_FILE.into(), end_with_parent: false }));
-    let done = match verb {
+    let done = match Args::parse().verb() {
         Verb::Run(run) => host::run(&run.config, run.end_with_parent),
         Verb::Dev(args) => dev::main(args),
         Verb::Demo(args) => demo::main(args),

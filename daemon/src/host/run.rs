@@ -10,7 +10,7 @@ use swarm_proto::{Code, Problem};
 use swarm_transport::{BindError, Identity};
 use tokio::sync::{oneshot, watch};
 
-use super::{StateDir, clocks, offer, signals, workshop};
+use super::{StateDir, clocks, notify, offer, signals, workshop};
 use crate::node::{self, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Settings};
 
 /// Only the daemon's own user and root may ask.
@@ -69,6 +69,7 @@ async fn serve(config: Config, state: StateDir) -> Result<(), Problem> {
     let gateway = Gateway::new(&settings, state.cluster.cluster);
     let (stop_api, api_stopped) = watch::channel(false);
     serve_api(&config, gateway.clone(), api_stopped).await?;
+    notify::ready(&format!("answers at {}", config.api.socket.display()));
     let env = Env {
         settings,
         identity: Arc::new(identity),
@@ -95,6 +96,7 @@ async fn serve(config: Config, state: StateDir) -> Result<(), Problem> {
     let outcome = tokio::select! {
         biased;
         signal = &mut asked => {
+            notify::stopping();
             journal.info(format!("stops: {signal}"));
             Ok(())
         }
