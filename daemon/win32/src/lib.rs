@@ -1,0 +1,23 @@
+//! What Windows has and neither std nor a safe crate offers: jobs, access lists, a clock that counts suspend.
+//!
+//! A room of its own because its manifest is the only one that does not forbid `unsafe`: every call here that the compiler
+//! cannot check is in one of these small files, each with the reason why it holds, and everything that is exported is safe.
+//! On other systems it is empty.
+#![cfg(windows)]
+
+mod access;
+mod clock;
+mod disk;
+mod job;
+mod pipe;
+mod process;
+mod text;
+
+pub use self::{
+    access::make_private,
+    clock::since_boot,
+    disk::{Space, space_of},
+    job::Job,
+    pipe::listen,
+    process::{ask_to_stop, resume},
+};
