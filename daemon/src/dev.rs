@@ -3,6 +3,7 @@
 //! It makes a node CA, prepares a directory for each node (key, certificate, config) and starts plain `swarmd run --config FILE`.
 //! Nothing in a daemon knows that its swarm is one of these. When this process ends, however it ends, so do they.
 
+mod children;
 mod prepare;
 mod swarm;
 

@@ -21,7 +21,17 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     (
         "swarmd",
         "daemon",
-        &["swarm-proto", "swarm-core", "swarm-transport", "swarm-consensus", "swarm-executors", "swarm-api", "swarm-client", "mesh-config", "swarm-win32"],
+        &[
+            "swarm-proto",
+            "swarm-core",
+            "swarm-transport",
+            "swarm-consensus",
+            "swarm-executors",
+            "swarm-api",
+            "swarm-client",
+            "mesh-config",
+            "swarm-win32",
+        ],
     ),
     ("swarm-client", "ctl/client", &["swarm-proto"]),
     ("swarmctl", "ctl", &["swarm-proto", "swarm-client", "mesh-config"]),

@@ -6,9 +6,14 @@ use std::{
 };
 
 /// The package's socket.
+#[cfg(not(windows))]
 const PACKAGE: &str = "/run/swarmd/swarmd.sock";
+/// The service's pipe.
+#[cfg(windows)]
+const PACKAGE: &str = r"\\.\pipe\swarmd";
 
 /// `SWARM_SOCKET`; else the package's `/run/swarmd/swarmd.sock` if it is there; else `$XDG_RUNTIME_DIR/swarmd/swarmd.sock`.
+/// On Windows the pipe `\\.\pipe\swarmd`.
 pub fn default_socket() -> PathBuf {
     choose_socket(|name| std::env::var_os(name).filter(|value| !value.is_empty()), Path::exists)
 }

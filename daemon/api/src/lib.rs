@@ -1,4 +1,4 @@
-//! The local API: HTTP/1.1 and JSON on a unix socket, for `swarmctl`, the Python client, curl and every script.
+//! The local API: HTTP/1.1 and JSON on a unix socket (a named pipe on Windows), for `swarmctl`, the Python client, curl and every script.
 //!
 //! The room parses, bounds, renders and streams; it decides nothing. What is asked goes to a [`Backend`], which the daemon
 //! implements; what cannot be done comes back as one `Problem`. It runs on its own thread in `swarmd`, and as well inside a
@@ -14,6 +14,8 @@ mod jobs;
 mod logs;
 mod metrics;
 mod nodes;
+#[cfg(windows)]
+mod pipe;
 mod query;
 mod refusal;
 mod router;
@@ -24,6 +26,8 @@ mod submit;
 mod tasks;
 
 pub use backend::{Backend, CallFuture};
+#[cfg(windows)]
+pub use pipe::{ListenError, Socket};
 pub use server::{Accept, Bounds, Caller, serve, serve_within};
 #[cfg(unix)]
 pub use socket::{ListenError, Socket};

@@ -12,7 +12,11 @@ use std::{
 };
 
 #[cfg(unix)]
-mod unix;
+#[path = "disk/unix.rs"]
+mod names;
+#[cfg(windows)]
+#[path = "disk/windows.rs"]
+mod names;
 
 /// The unit that a device writes whole or not at all. Batches start on one, and tearing is judged by it.
 pub const SECTOR: usize = 512;
@@ -96,7 +100,7 @@ pub fn replace(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
 pub struct DirDisk {
     dir: PathBuf,
     /// Locked for as long as it is open.
-    _lock: File,
+    lock: File,
 }
 
 impl DirDisk {
@@ -109,7 +113,7 @@ impl DirDisk {
         fs::create_dir_all(&dir)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { dir, _lock: lock }),
+            Ok(()) => Ok(Self { dir, lock }),
             Err(fs::TryLockError::WouldBlock) => {
                 Err(io::Error::new(io::ErrorKind::WouldBlock, format!("{} is held by another process", dir.display())))
             }
@@ -159,7 +163,7 @@ impl Disk for DirDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.dir.join(from), self.dir.join(to))
+        names::rename(&self.dir.join(from), &self.dir.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -170,10 +174,7 @@ impl Disk for DirDisk {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        // elsewhere the file system orders names by itself, and a directory cannot be opened as a file
-        #[cfg(unix)]
-        unix::sync_directory(&self.dir)?;
-        Ok(())
+        names::sync(&self.dir, &self.lock)
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
                 name: format!("dev{}", n + 1),
                 dir: dir.join(format!("dev{}", n + 1)),
                 config: dir.join(format!("dev{}.toml", n + 1)),
-                socket: dir.join(format!("dev{}.sock", n + 1)),
+                socket: socket(dir, n),
                 control: SocketAddr::new(address(n), port),
             };
             make_private(&node.dir).map_err(|e| failed("a state directory is not made", &e))?;
@@ -58,6 +58,18 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
             Ok(node)
         })
         .collect()
+}
+
+#[cfg(unix)]
+fn socket(dir: &Path, n: usize) -> PathBuf {
+    dir.join(format!("dev{}.sock", n + 1))
+}
+
+/// A pipe, which has no place in a directory; the directory's own name is nobody else's.
+#[cfg(windows)]
+fn socket(dir: &Path, n: usize) -> PathBuf {
+    let swarm = dir.file_name().unwrap_or_default().to_string_lossy();
+    format!(r"\\.\pipe\{swarm}-dev{}", n + 1).into()
 }
 
 fn address(n: usize) -> IpAddr {

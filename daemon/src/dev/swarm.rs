@@ -16,7 +16,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::prepare::{self, Prepared, failed};
+use super::{
+    children::{self, Leash},
+    prepare::{self, Prepared, failed},
+};
 
 /// How long a swarm may take to be ready.
 const READY: Duration = Duration::from_secs(60);
@@ -57,6 +60,7 @@ pub struct DevNode {
 
 /// A throw-away swarm. Its daemons end with this process; [`Swarm::stop`] ends them in order and removes their state.
 pub struct Swarm {
+    leash: Leash,
     dir: tempfile::TempDir,
     program: PathBuf,
     prepared: Vec<Prepared>,
@@ -80,7 +84,8 @@ impl Swarm {
             None => std::env::current_exe().map_err(|e| failed("the daemon's program is not found", &e))?,
         };
         let prepared = prepare::all(dir.path(), options)?;
-        let mut swarm = Self { dir, program, prepared, nodes: Vec::new(), children: Vec::new() };
+        let leash = Leash::new().map_err(|e| failed("the swarm is not started", &e))?;
+        let mut swarm = Self { leash, dir, program, prepared, nodes: Vec::new(), children: Vec::new() };
         for n in 0..swarm.prepared.len() {
             let child = swarm.spawn(n)?;
             let node = &swarm.prepared[n];
@@ -104,15 +109,8 @@ impl Swarm {
         {
             command.env_remove(name);
         }
-        command
-            .args(["run", "--end-with-parent", "--config"])
-            .arg(&node.config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|e| failed(&format!("{} is not started", self.program.display()), &e))
+        command.args(["run", "--end-with-parent", "--config"]).arg(&node.config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.leash.start(&mut command).map_err(|e| failed(&format!("{} is not started", self.program.display()), &e))
     }
 
     /// The directory that holds everything of this swarm.
@@ -240,17 +238,14 @@ impl Swarm {
 
     /// Ends every daemon, in order where they let us, and removes the state.
     pub async fn stop(mut self) {
-        for child in self.children.iter().flatten() {
-            if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
-        }
+        self.children.iter().flatten().for_each(children::ask_to_stop);
         let give_up = Instant::now() + STOP;
         for child in self.children.iter_mut().flatten() {
             if tokio::time::timeout_at(give_up, child.wait()).await.is_err() {
                 let _ = child.kill().await;
             }
         }
+        #[cfg(target_os = "linux")]
         for node in &self.prepared {
             swarm_executors::keeper::end(&node.dir.join("keeper"));
         }

@@ -20,15 +20,13 @@ pub(crate) fn wall() -> UnixMillis {
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 fn boot() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::try_from(now).unwrap_or_default()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
 fn boot() -> Duration {
-    // std's monotonic clock counts suspend on Windows and macOS does not; both are counted from a fixed start of this process
-    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    START.get_or_init(std::time::Instant::now).elapsed()
+    swarm_win32::since_boot()
 }

@@ -8,7 +8,7 @@ use swarm_proto::{
     peer::{Load, NodeMeta},
     spec::Resources,
 };
-use sysinfo::{Disks, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// The node's metadata: what the config says, and where it says nothing, what the host has.
 pub(crate) fn of(config: &Config, executors: Vec<String>, version: u64) -> NodeMeta {
@@ -58,9 +58,16 @@ fn gpus() -> u32 {
 }
 
 /// Total and free bytes of the disk that holds `path`.
+#[cfg(windows)]
 fn disk_of(path: &Path) -> Option<(u64, u64)> {
-    let path: PathBuf = path.canonicalize().ok()?;
-    let disks = Disks::new_with_refreshed_list();
+    swarm_win32::space_of(path).ok().map(|space| (space.total, space.free))
+}
+
+/// Total and free bytes of the disk that holds `path`.
+#[cfg(unix)]
+fn disk_of(path: &Path) -> Option<(u64, u64)> {
+    let path = path.canonicalize().ok()?;
+    let disks = sysinfo::Disks::new_with_refreshed_list();
     let holding = disks.iter().filter(|disk| path.starts_with(disk.mount_point()));
     holding.max_by_key(|disk| disk.mount_point().as_os_str().len()).map(|disk| (disk.total_space(), disk.available_space()))
 }

@@ -13,11 +13,20 @@ pub(crate) async fn stop_asked() -> &'static str {
     }
 }
 
-/// Waits for Ctrl-C.
-#[cfg(not(unix))]
+/// Waits for what a console sends: Ctrl-C, Ctrl-Break, its window's end, the host's shutdown.
+#[cfg(windows)]
 pub(crate) async fn stop_asked() -> &'static str {
-    tokio::signal::ctrl_c().await.expect("a handler can be set at start");
-    "Ctrl-C"
+    use tokio::signal::windows;
+    const SET: &str = "a handler can be set at start";
+    let (mut interrupt, mut stop) = (windows::ctrl_c().expect(SET), windows::ctrl_break().expect(SET));
+    let (mut close, mut shutdown) = (windows::ctrl_close().expect(SET), windows::ctrl_shutdown().expect(SET));
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => "Ctrl-C",
+        _ = stop.recv() => "Ctrl-Break",
+        _ = close.recv() => "the console was closed",
+        _ = shutdown.recv() => "the host shuts down",
+    }
 }
 
 /// Has the kernel end this process when the one that started it ends, however it ends.
@@ -31,5 +40,6 @@ pub(crate) fn end_with_parent() {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// The one that starts this process has it in a job, and the system ends the job with it.
+#[cfg(windows)]
 pub(crate) fn end_with_parent() {}

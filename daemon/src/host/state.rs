@@ -15,7 +15,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use swarm_proto::{ClusterId, Code, Problem};
 
@@ -75,7 +74,7 @@ impl StateDir {
         };
         make_private(path).map_err(|e| unusable(e.to_string()))?;
         let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(|e| unusable(e.to_string()))?;
-        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if let Err(error) = lock.try_lock() {
             let what = format!("another daemon uses the state directory {}", path.display());
             return Err(Problem::new(Code::Conflict, what, error.to_string()).hint("stop it, or give this one a node.state_dir of its own"));
         }
@@ -84,14 +83,17 @@ impl StateDir {
 }
 
 /// Makes a directory that only its owner can read.
+#[cfg(unix)]
 pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
     fs::create_dir_all(path)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+/// Makes a directory that only its owner, the host's administrators and the system can read.
+#[cfg(windows)]
+pub(crate) fn make_private(path: &Path) -> std::io::Result<()> {
+    swarm_win32::make_private(path)
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 
+mod plain;
+
+use self::plain::Plain;
 use crate::identity::IdentityError;
 
 /// Why an endpoint cannot be had. Nothing was bound.
@@ -66,7 +69,14 @@ pub fn udp_socket(addr: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError
         _ => BindError::Io { addr, error },
     };
     let socket = UdpSocket::bind(addr).map_err(named)?;
-    TokioRuntime.wrap_udp_socket(socket).map_err(named)
+    let spare = socket.try_clone().map_err(named)?;
+    match TokioRuntime.wrap_udp_socket(socket) {
+        Ok(socket) => Ok(socket),
+        Err(error) => {
+            tracing::warn!(%addr, %error, "the system refuses a fast UDP socket; a plain one is slower and carries the same");
+            Plain::new(spare).map(|plain| Arc::new(plain) as Arc<dyn AsyncUdpSocket>).map_err(named)
+        }
+    }
 }
 
 /// Remembers whether the last look at a socket found it empty.

@@ -2,8 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
-    os::unix::fs::FileExt as _,
+    io::{Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -53,7 +52,8 @@ fn one_writer(path: &Path) -> std::io::Result<Vec<f64>> {
     let (end, mut at, mut took) = (Instant::now() + TIME, 0, Vec::new());
     while Instant::now() < end {
         let began = Instant::now();
-        file.write_all_at(&[7; WRITE], at)?;
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&[7; WRITE])?;
         file.sync_data()?;
         took.push(began.elapsed().as_secs_f64() * 1e3);
         at = (at + WRITE as u64) % (FILE as u64 - WRITE as u64);
