@@ -1,5 +1,6 @@
 //! The real machine under a node: its directory, sockets, clocks, threads and what it offers to tasks.
 
+mod access;
 mod clocks;
 #[cfg(target_os = "linux")]
 mod notify;

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use swarm_proto::{NodeId, limits};
+use swarm_proto::{NodeId, access::Role, limits};
 
 use crate::{Api, CONTROL_PORT, Config, Exec, Log, Mesh, Node, Resources, fault::EXAMPLE_ADDRESS, read::Reader, setting::Bytes};
 
 /// Longest path of a unix socket: `sun_path` without its NUL.
 const SOCKET_PATH: usize = 107;
+/// Longest name of a group (useradd's bound).
+const GROUP_NAME: usize = 32;
 /// Longest node name: one DNS label.
 const NODE_NAME: usize = 63;
 /// Labels that every node has by itself.
@@ -148,7 +150,14 @@ fn api(reader: &mut Reader<'_>) -> Api {
     if len > SOCKET_PATH {
         reader.fault_in("api.socket", format!("the path has {len} bytes; the kernel takes {SOCKET_PATH}"), "a shorter path");
     }
-    Api { socket }
+    let (group, group_role) = (reader.take::<String>("api.group"), reader.take("api.group_role"));
+    let is_name =
+        |name: &str| (1..=GROUP_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if let Some(group) = group.as_deref().filter(|group| !is_name(group)) {
+        let what = format!("'{}' is not the name of a group (1 to {GROUP_NAME} letters, digits, '.', '-' or '_')", group.escape_debug());
+        reader.fault_in("api.group", what, "group = \"swarm\"");
+    }
+    Api { socket, group, group_role: group_role.unwrap_or(Role::Submitter) }
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {

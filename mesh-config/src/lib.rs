@@ -28,6 +28,7 @@ pub use fault::{Fault, Place, problem};
 pub use preset::{Preset, Timing};
 pub use size::{format_bytes, parse_bytes};
 pub use source::{Env, Source};
+pub use swarm_proto::access::Role;
 pub use write::Explained;
 
 /// Where the package puts the file.
@@ -136,6 +137,10 @@ pub struct Resources {
 pub struct Api {
     /// Absolute, at most 107 bytes (the kernel's bound). Default: [`SOCKET`].
     pub socket: PathBuf,
+    /// Whose members may use the socket too. Default: nobody but root and the daemon's own user.
+    pub group: Option<String>,
+    /// What members of that group may do. Default: submit, and cancel what they submitted.
+    pub group_role: Role,
 }
 
 /// `[log]`: what the daemon writes about itself, to standard error.
@@ -166,7 +171,7 @@ impl Config {
             mesh: Mesh { address, control_port: CONTROL_PORT, bulk_port: BULK_PORT, seeds: Vec::new(), preset: Preset::Lan },
             exec: Exec::default(),
             resources: Resources::default(),
-            api: Api { socket: SOCKET.into() },
+            api: Api { socket: SOCKET.into(), group: None, group_role: Role::Submitter },
             log: Log { level: LOG_LEVEL.into(), format: LogFormat::Text },
             sources: BTreeMap::new(),
         }

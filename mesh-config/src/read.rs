@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 19] = [
+pub(crate) const KEYS: [&str; 21] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -28,6 +28,8 @@ pub(crate) const KEYS: [&str; 19] = [
     "resources.gpus",
     "resources.named",
     "api.socket",
+    "api.group",
+    "api.group_role",
     "log.level",
     "log.format",
 ];

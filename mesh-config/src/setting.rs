@@ -9,7 +9,7 @@ use std::{
 
 use toml::de::DeValue;
 
-use crate::{LogFormat, Preset, Sandbox, Voter, parse_bytes};
+use crate::{LogFormat, Preset, Role, Sandbox, Voter, parse_bytes};
 
 /// A type that a key can have.
 pub(crate) trait Setting: Sized {
@@ -196,4 +196,6 @@ macro_rules! word {
 word!(Voter, "\"auto\" or \"never\"", "auto" => Self::Auto, "never" => Self::Never);
 word!(Preset, "\"lan\" or \"wan\"", "lan" => Self::Lan, "wan" => Self::Wan);
 word!(Sandbox, "\"none\", the only sandbox there is", "none" => Self::None);
+word!(Role, "\"observer\", \"submitter\", \"operator\" or \"admin\"",
+    "observer" => Self::Observer, "submitter" => Self::Submitter, "operator" => Self::Operator, "admin" => Self::Admin);
 word!(LogFormat, "\"text\" or \"json\"", "text" => Self::Text, "json" => Self::Json);

@@ -57,6 +57,8 @@ named = { license = 4 }
 
 [api]
 socket = "/run/user/1000/swarmd.sock"
+group = "swarm"
+group_role = "operator"
 
 [log]
 level = "info,quinn=warn"
@@ -86,6 +88,7 @@ fn a_written_default_reads_back() {
     config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None) };
     assert_snapshot!(config.to_toml(), @r#"
 [api]
+group_role = "submitter"
 socket = "/run/swarmd/swarmd.sock"
 
 [exec]
@@ -134,6 +137,8 @@ resources.disk = (measured)  # default
 resources.gpus = (measured)  # default
 resources.named = (none)  # default
 api.socket = "/run/swarmd/swarmd.sock"  # default
+api.group = (none)  # default
+api.group_role = "submitter"  # default
 log.level = "info,openraft=warn"  # default
 log.format = "text"  # default
 "#);
@@ -164,6 +169,8 @@ cores = -1
 memory = "8 XiB"
 gpus = 1.5
 socket = "/x"
+[api]
+group_role = "root"
 [log]
 level = "loud"
 "#;
@@ -193,7 +200,8 @@ swarmd.toml:21: resources.memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, T
 swarmd.toml:22: resources.gpus: a float where a whole number is wanted
 swarmd.toml:23: resources.socket: there is no such key
     try: it belongs into [api]
-swarmd.toml:25: log.level: 'loud' is not a level (off, error, warn, info, debug, trace) or a list such as info,quinn=warn
+swarmd.toml:25: api.group_role: 'root' is not "observer", "submitter", "operator" or "admin"
+swarmd.toml:27: log.level: 'loud' is not a level (off, error, warn, info, debug, trace) or a list such as info,quinn=warn
 swarmd.toml: mesh.address: it is required
     try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
 SWARM_MESH_ADRESS: there is no such setting

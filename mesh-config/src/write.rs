@@ -61,6 +61,8 @@ impl Config {
             "resources.gpus" => self.resources.gpus.map(|gpus| i64::from(gpus).into()),
             "resources.named" => table(self.resources.named.iter().map(|(name, n)| (name, i64::try_from(*n).unwrap_or(i64::MAX).into()))),
             "api.socket" => path(&self.api.socket),
+            "api.group" => self.api.group.clone().map(Value::from),
+            "api.group_role" => Some(self.api.group_role.word().into()),
             "log.level" => Some(self.log.level.clone().into()),
             "log.format" => Some(if self.log.format == LogFormat::Json { "json" } else { "text" }.into()),
             _ => None,

@@ -128,6 +128,8 @@ resources.disk     (measured)                 default
 resources.gpus     (measured)                 default
 resources.named    (none)                     default
 api.socket         "/run/swarmd/swarmd.sock"  default
+api.group          (none)                     default
+api.group_role     "submitter"                default
 log.level          "warn"                     swarmd.toml:4
 log.format         "text"                     default
 "#);

@@ -8,6 +8,7 @@ use std::{
 use swarm_api::{Backend, CallFuture};
 use swarm_proto::{
     AttemptNo, ClusterId, Code, Cursor, JobId, LogIndex, NodeId, Problem, TaskId, Term, UnixMillis,
+    access::Caller,
     api::{
         Call, Explain, Health, JobOutcome, JobView, LeaderView, NodeEvent, NodeView, OutputView, Phase, Reply, SpecView, Stats, Status,
         TaskView, Text, Verdict,
@@ -405,12 +406,12 @@ async fn output(job: Job, is_follow: bool, chunks: mpsc::Sender<OutputChunk>) {
 }
 
 impl Backend for Daemon {
-    fn call(&self, _: String, call: Call) -> CallFuture {
+    fn call(&self, _: &Caller, call: Call) -> CallFuture {
         let reply = self.0.answer(call);
         Box::pin(std::future::ready(reply))
     }
 
-    fn submit(&self, _: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
+    fn submit(&self, _: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
         let (sender, submissions) = mpsc::channel(8);
         let (answers, receiver) = mpsc::channel(8);
         tokio::spawn(desk(Arc::clone(&self.0), submissions, answers));

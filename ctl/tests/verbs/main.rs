@@ -55,7 +55,7 @@ fn with_swarm<F: Future<Output = ()>>(test: impl FnOnce(Swarm) -> F) {
     LocalSet::new().block_on(&runtime, async {
         let dir = tempfile::tempdir().unwrap();
         let fake = Arc::new(Fake::default());
-        let socket = swarm_api::Socket::bind(&dir.path().join("s"), 0o600).unwrap();
+        let socket = swarm_api::Socket::bind(&dir.path().join("s"), None).unwrap();
         let backend = Arc::new(fake::Daemon(Arc::clone(&fake)));
         tokio::spawn(swarm_api::serve(socket, backend, std::future::pending()));
         test(Swarm { dir, fake }).await;

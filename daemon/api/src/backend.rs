@@ -4,6 +4,7 @@ use std::{future::Future, pin::Pin};
 
 use swarm_proto::{
     Cursor, Problem, TaskId,
+    access::Caller,
     api::{Call, NodeEvent, Reply, Status},
     peer::{Answer, EventPage, Numbered, OutputChunk, Target, Which},
 };
@@ -12,15 +13,15 @@ use tokio::sync::mpsc;
 /// A boxed future of a call.
 pub type CallFuture = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send>>;
 
-/// The daemon behind the API. Every method returns at once; what takes time comes through the future or the receiver.
+/// The daemon behind the API. Whoever asks was found to be allowed to. Every method returns at once; what takes time comes through the future or the receiver.
 pub trait Backend: Send + Sync + 'static {
     /// Anything that has one answer; forwarded to the leader where it must be.
-    fn call(&self, submitter: String, call: Call) -> CallFuture;
+    fn call(&self, caller: &Caller, call: Call) -> CallFuture;
 
     /// The streamed submit. Numbered submissions go in, answers come out in the order in which things became true; an
     /// `Accepted` comes before the end of its job. The receiver ends when the sender is dropped and every followed job ended.
     /// The API always drains the receiver, so a full sender only ever waits for the daemon itself, never for the client.
-    fn submit(&self, submitter: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>);
+    fn submit(&self, caller: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>);
 
     /// `Progress` now and then, at last `JobEnded`, `TaskEnded` or `Unknown`; then it ends. Ending before that means "ask again".
     fn follow(&self, target: Target) -> mpsc::Receiver<Vec<Answer>>;

@@ -13,7 +13,6 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -46,7 +45,7 @@ struct EventsQuery {
 }
 
 /// A stream with `?follow` or `accept: text/event-stream`, else one page.
-pub(crate) async fn events(State(api): State<Api>, headers: HeaderMap, uri: Uri) -> Result<Response, Refusal> {
+pub(crate) async fn events(api: Api, headers: HeaderMap, uri: Uri) -> Result<Response, Refusal> {
     let asked: EventsQuery = query(&uri)?;
     let last_id = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("not text"));
     // A browser that reconnects repeats the old query, so what it has seen since counts for more.
@@ -114,7 +113,7 @@ struct NodeEventsQuery {
     after: u64,
 }
 
-pub(crate) async fn node_events(State(api): State<Api>, uri: Uri) -> Result<Json<Vec<NodeEvent>>, Refusal> {
+pub(crate) async fn node_events(api: Api, uri: Uri) -> Result<Json<Vec<NodeEvent>>, Refusal> {
     let asked: NodeEventsQuery = query(&uri)?;
     Ok(Json(api.backend.node_events(asked.after)))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::Path,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -67,13 +67,13 @@ const fn is_last(line: &FollowLine) -> bool {
     }
 }
 
-pub(crate) async fn job(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn job(api: Api, Path(id): Path<String>) -> Result<Response, Refusal> {
     let job = query::id(&id)?;
     reply!(api, Call::Job { job }, Reply::Job)?;
     Ok(lines(api, Target::Job(job)))
 }
 
-pub(crate) async fn task(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn task(api: Api, Path(id): Path<String>) -> Result<Response, Refusal> {
     let task = query::id(&id)?;
     reply!(api, Call::Task { task }, Reply::Task)?;
     Ok(lines(api, Target::Task(task)))

@@ -1,10 +1,6 @@
 //! Jobs: list, show (and wait), cancel, retry.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Path, State},
-};
+use axum::{Json, body::Body, extract::Path};
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use swarm_proto::{
@@ -36,7 +32,7 @@ enum ListState {
     Any,
 }
 
-pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Vec<JobView>>, Refusal> {
+pub(crate) async fn list(api: Api, uri: Uri) -> Result<Json<Vec<JobView>>, Refusal> {
     let asked: ListQuery = query(&uri)?;
     let call = Call::Jobs { before: asked.before, limit: query::page(asked.limit)?, open_only: asked.state == Some(ListState::Open) };
     reply!(api, call, Reply::Jobs).map(Json)
@@ -49,7 +45,7 @@ pub(crate) struct ShowQuery {
 }
 
 /// With `?wait=SECONDS` not before the job has ended or that time is over; the answer says which.
-pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>, uri: Uri) -> Result<Json<Box<JobView>>, Refusal> {
+pub(crate) async fn show(api: Api, Path(id): Path<String>, uri: Uri) -> Result<Json<Box<JobView>>, Refusal> {
     let job: JobId = query::id(&id)?;
     let wait = query::wait(query::<ShowQuery>(&uri)?.wait)?;
     let view = reply!(api, Call::Job { job }, Reply::Job)?;
@@ -58,12 +54,12 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>, uri: Ur
     reply!(api, Call::Job { job }, Reply::Job).map(Json)
 }
 
-pub(crate) async fn cancel(State(api): State<Api>, Path(id): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn cancel(api: Api, Path(id): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
     api.order(Call::CancelJob { job: query::id(&id)? }).await
 }
 
-pub(crate) async fn retry(State(api): State<Api>, Path(id): Path<String>, body: Body) -> Result<Json<Accepted>, Refusal> {
+pub(crate) async fn retry(api: Api, Path(id): Path<String>, body: Body) -> Result<Json<Accepted>, Refusal> {
     let RetryRequest { key } = query::json_or_default(body).await?;
     accepted(&api, Call::RetryJob { job: query::id(&id)?, key }).await
 }

@@ -28,6 +28,6 @@ mod tasks;
 pub use backend::{Backend, CallFuture};
 #[cfg(windows)]
 pub use pipe::{ListenError, Socket};
-pub use server::{Accept, Bounds, Caller, serve, serve_within};
+pub use server::{Accept, Bounds, GroupAccess, Stranger, serve, serve_within};
 #[cfg(unix)]
 pub use socket::{ListenError, Socket};

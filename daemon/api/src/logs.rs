@@ -5,7 +5,7 @@
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::Path,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -40,7 +40,7 @@ struct LogsQuery {
     raw: Option<String>,
 }
 
-pub(crate) async fn logs(State(api): State<Api>, Path(id): Path<String>, uri: Uri) -> Result<Response, Refusal> {
+pub(crate) async fn logs(api: Api, Path(id): Path<String>, uri: Uri) -> Result<Response, Refusal> {
     let task: TaskId = query::id(&id)?;
     let asked: LogsQuery = query(&uri)?;
     let follow = query::switch("follow", asked.follow.as_deref())?;
@@ -54,7 +54,7 @@ pub(crate) async fn logs(State(api): State<Api>, Path(id): Path<String>, uri: Ur
 }
 
 /// The whole standard output of a task that has ended, as it is.
-pub(crate) async fn result(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn result(api: Api, Path(id): Path<String>) -> Result<Response, Refusal> {
     let task: TaskId = query::id(&id)?;
     let view = reply!(api, Call::Task { task }, Reply::Task)?;
     if !view.state.is_terminal() {

@@ -2,10 +2,7 @@
 //!
 //! Without a leader the figures of the swarm are left out, those of this node stay, and `swarm_leader_known` is 0.
 
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use http::header;
 use prometheus_client::{
     encoding::text::encode,
@@ -18,7 +15,7 @@ use crate::{refusal::Refusal, router::Api};
 
 type Value = Gauge<f64, std::sync::atomic::AtomicU64>;
 
-pub(crate) async fn metrics(State(api): State<Api>) -> Result<Response, Refusal> {
+pub(crate) async fn metrics(api: Api) -> Result<Response, Refusal> {
     let mut registry = Registry::with_prefix("swarm");
     let status = api.backend.status();
     let stats = match api.ask(Call::Stats).await {

@@ -1,10 +1,6 @@
 //! Nodes, by id or name: list, show, and whether they are given work.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Path, State},
-};
+use axum::{Json, body::Body, extract::Path};
 use http::StatusCode;
 use swarm_proto::{
     api::{Call, NodeView, Reply},
@@ -17,11 +13,11 @@ use crate::{
     router::{Api, reply},
 };
 
-pub(crate) async fn list(State(api): State<Api>) -> Result<Json<Vec<NodeView>>, Refusal> {
+pub(crate) async fn list(api: Api) -> Result<Json<Vec<NodeView>>, Refusal> {
     reply!(api, Call::Nodes, Reply::Nodes).map(Json)
 }
 
-pub(crate) async fn show(State(api): State<Api>, Path(node): Path<String>) -> Result<Json<Box<NodeView>>, Refusal> {
+pub(crate) async fn show(api: Api, Path(node): Path<String>) -> Result<Json<Box<NodeView>>, Refusal> {
     reply!(api, Call::Node { node }, Reply::Node).map(Json)
 }
 
@@ -30,14 +26,14 @@ async fn schedule(api: &Api, node: String, to: Schedule, body: Body) -> Result<S
     api.order(Call::Schedule { node, to }).await
 }
 
-pub(crate) async fn cordon(State(api): State<Api>, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn cordon(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
     schedule(&api, node, Schedule::Cordoned, body).await
 }
 
-pub(crate) async fn uncordon(State(api): State<Api>, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn uncordon(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
     schedule(&api, node, Schedule::Open, body).await
 }
 
-pub(crate) async fn drain(State(api): State<Api>, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn drain(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
     schedule(&api, node, Schedule::Draining, body).await
 }

@@ -9,9 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use swarm_proto::access::Caller;
 use tokio::net::windows::named_pipe::NamedPipeServer;
 
-use crate::server::{Accept, Caller};
+use crate::server::{Accept, GroupAccess, Stranger};
 
 /// Where names of pipes begin.
 const PIPES: &str = r"\\.\pipe\";
@@ -38,11 +39,11 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Listens at `path`, inside a tokio runtime. `_mode` is for unix sockets: the access list of a pipe is always the same.
+    /// Listens at `path`, inside a tokio runtime. `_group` is for unix sockets: the access list of a pipe is always the same.
     ///
     /// # Errors
     /// [`ListenError`]; nothing was changed.
-    pub fn bind(path: &Path, _mode: u32) -> Result<Self, ListenError> {
+    pub fn bind(path: &Path, _group: Option<GroupAccess>) -> Result<Self, ListenError> {
         if !path.to_string_lossy().to_lowercase().starts_with(PIPES) {
             return Err(ListenError::NotAPipe(path.to_owned()));
         }
@@ -62,7 +63,7 @@ impl Socket {
 impl Accept for Socket {
     type Stream = NamedPipeServer;
 
-    async fn accept(&mut self) -> io::Result<(NamedPipeServer, Caller)> {
+    async fn accept(&mut self) -> io::Result<(NamedPipeServer, Result<Caller, Stranger>)> {
         if let Err(error) = self.free.connect().await {
             // a client that left at once has used this instance up
             self.free = swarm_win32::listen(self.path.as_os_str(), false)?;
@@ -70,6 +71,6 @@ impl Accept for Socket {
         }
         // the next one waits before this one is served, so that there always is one to connect to
         let next = swarm_win32::listen(self.path.as_os_str(), false)?;
-        Ok((std::mem::replace(&mut self.free, next), Caller::Local))
+        Ok((std::mem::replace(&mut self.free, next), Ok(Caller::local())))
     }
 }

@@ -1,8 +1,8 @@
 //! Connections: who may speak, how many at once, how large a request may be, and how it all ends.
 //!
 //! ```text
-//! accept -> caller known? -> connection free? -> hyper (HTTP/1.1) -> guard -> router -> handler -> Backend
-//!               403              429                                  403, 404, 405, 431
+//! accept -> caller known? -> connection free? -> hyper (HTTP/1.1) -> guard -> router -> judge -> handler -> Backend
+//!               403              429                               403, 405, 431  404    403
 //! ```
 //! The guard stands outside the router and denies what it does not know, so that a forgotten route or method is closed.
 
@@ -12,7 +12,11 @@ use axum::{Router, body::Body};
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use swarm_proto::{Code, Millis, Problem, limits};
+use swarm_proto::{
+    Code, Millis, Problem,
+    access::{Caller, Role},
+    limits,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -31,14 +35,18 @@ const REFUSED_AT_ONCE: usize = 16;
 /// A head larger than this is not even answered in our words; [`limits::HTTP_HEADER`] is judged exactly below it.
 const HEAD_BUFFER: usize = 4 * limits::HTTP_HEADER;
 
-/// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
-    /// The daemon's own user, or root.
-    Local,
-    /// Anybody else, and why that is so.
-    Stranger(String),
+/// A group whose members may speak, and how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupAccess {
+    /// Its number.
+    pub gid: u32,
+    /// What its members may do.
+    pub role: Role,
 }
+
+/// Somebody who is nobody here, and why that is so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger(pub String);
 
 /// Where connections come from.
 pub trait Accept: Send {
@@ -46,7 +54,7 @@ pub trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection and who made it. An error is waited out and tried again.
-    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Caller)>> + Send;
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Result<Caller, Stranger>)>> + Send;
 }
 
 /// Bounds that tests set lower.
@@ -87,7 +95,7 @@ pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>,
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Ok((stream, caller)) => {
-                    if let Some((access, permit)) = admit(&caller, &slots, &refusals) {
+                    if let Some((access, permit)) = admit(caller, &slots, &refusals) {
                         connections.spawn(connection(stream, access, permit, router.clone(), is_closing.clone()));
                     }
                 }
@@ -99,25 +107,24 @@ pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>,
     let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// What a connection may do: anything, or hear one problem.
+/// What a connection may do: what its caller may, or hear one problem.
 #[derive(Clone)]
 enum Access {
-    Full,
+    Known(Caller),
     Refused(Problem),
 }
 
 /// `None`: even those who only wait to be refused are too many, and the connection is closed without a word.
-fn admit(caller: &Caller, slots: &Arc<Semaphore>, refusals: &Arc<Semaphore>) -> Option<(Access, OwnedSemaphorePermit)> {
+fn admit(caller: Result<Caller, Stranger>, slots: &Arc<Semaphore>, refusals: &Arc<Semaphore>) -> Option<(Access, OwnedSemaphorePermit)> {
     let problem = match caller {
-        Caller::Local => match Arc::clone(slots).try_acquire_owned() {
-            Ok(permit) => return Some((Access::Full, permit)),
+        Ok(caller) => match Arc::clone(slots).try_acquire_owned() {
+            Ok(permit) => return Some((Access::Known(caller), permit)),
             Err(_) => Problem::new(Code::Busy, "the connection was refused", "as many are open as this daemon takes")
                 .hint("share one connection, or come back")
                 .retry_after(Millis(1_000)),
         },
-        Caller::Stranger(why) => {
-            Problem::new(Code::Denied, "the connection was refused", why.clone()).hint("run it as the daemon's user or as root")
-        }
+        Err(Stranger(why)) => Problem::new(Code::Denied, "the connection was refused", why)
+            .hint("run it as root, as the daemon's user, or as a member of the group in [api] group"),
     };
     Arc::clone(refusals).try_acquire_owned().ok().map(|permit| (Access::Refused(problem), permit))
 }
@@ -129,7 +136,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     router: Router,
     mut is_closing: watch::Receiver<bool>,
 ) {
-    let keep_alive = matches!(access, Access::Full);
+    let keep_alive = matches!(access, Access::Known(_));
     let service = hyper::service::service_fn(move |request| answer(router.clone(), access.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -155,18 +162,22 @@ async fn closed(is_closing: &mut watch::Receiver<bool>) {
     let _ = is_closing.wait_for(|closing| *closing).await;
 }
 
-async fn answer(router: Router, access: Access, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    if let Err(refusal) = guard(&access, &request) {
-        return Ok(axum::response::IntoResponse::into_response(refusal));
+async fn answer(router: Router, access: Access, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    match guard(access, &request) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            router.oneshot(request.map(Body::new)).await
+        }
+        Err(refusal) => Ok(axum::response::IntoResponse::into_response(refusal)),
     }
-    router.oneshot(request.map(Body::new)).await
 }
 
 /// Denies everything that is not plainly allowed, before any handler sees it.
-fn guard(access: &Access, request: &Request<Incoming>) -> Result<(), Refusal> {
-    if let Access::Refused(problem) = access {
-        return Err(problem.clone().into());
-    }
+fn guard(access: Access, request: &Request<Incoming>) -> Result<Caller, Refusal> {
+    let caller = match access {
+        Access::Known(caller) => caller,
+        Access::Refused(problem) => return Err(problem.into()),
+    };
     let head = head_size(request);
     if head > limits::HTTP_HEADER {
         let why = format!("its head has {head} bytes, at most {} are taken", limits::HTTP_HEADER);
@@ -178,7 +189,7 @@ fn guard(access: &Access, request: &Request<Incoming>) -> Result<(), Refusal> {
     if !router::METHODS.contains(request.method()) {
         return Err(Refusal::method(request.method(), "GET, HEAD, POST"));
     }
-    Ok(())
+    Ok(caller)
 }
 
 /// Bytes of the head as it is usually sent: request line, one line a header, empty line.

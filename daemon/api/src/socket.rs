@@ -3,6 +3,11 @@
 //! The socket is bound under another name beside its path, given its mode, and renamed into place: there is no moment in which
 //! it stands there with the umask's permissions. A path where something answers is refused; a socket where nothing answers is a
 //! dead daemon's and is replaced; anything that is no socket is left alone.
+//!
+//! Who may connect is decided by the file's mode, who may speak by the kernel's word on the caller: root and the daemon's own user
+//! are admin, members of one group have one role, everybody else is told why not. That a caller is a member was checked by the kernel
+//! when it let the process connect; it counts for as long as the file has the mode and group it was given. No user database is
+//! asked, so none that hangs delays anybody.
 
 use std::{
     io,
@@ -10,9 +15,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use swarm_proto::access::{Caller, How};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::server::{Accept, Caller};
+use crate::server::{Accept, GroupAccess, Stranger};
+
+/// Nobody but the daemon's user and root.
+const PRIVATE: u32 = 0o600;
+/// A group too.
+const SHARED: u32 = 0o660;
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -35,20 +46,25 @@ pub struct Socket {
     /// Device and inode of our socket file.
     identity: (u64, u64),
     own_uid: u32,
+    group: Option<GroupAccess>,
 }
 
 impl Socket {
-    /// Listens at `path` with permissions `mode` (0o600, or 0o660 for a group that may at least be told why it is refused).
+    /// Listens at `path`, for the daemon's user, root and the members of `group`.
     ///
     /// # Errors
     /// [`ListenError`]; nothing was changed, but for a dead daemon's socket, which may be gone.
-    pub fn bind(path: &Path, mode: u32) -> Result<Self, ListenError> {
+    pub fn bind(path: &Path, group: Option<GroupAccess>) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { path: path.to_owned(), source };
         remove_stale(path)?;
         let fresh = beside(path);
         let _ = std::fs::remove_file(&fresh);
         let listener = UnixListener::bind(&fresh).map_err(io)?;
         let settle = || -> io::Result<(u64, u64)> {
+            if let Some(group) = group {
+                std::os::unix::fs::chown(&fresh, None, Some(group.gid))?;
+            }
+            let mode = if group.is_some() { SHARED } else { PRIVATE };
             std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
             let meta = std::fs::symlink_metadata(&fresh)?;
             std::fs::rename(&fresh, path)?;
@@ -58,7 +74,7 @@ impl Socket {
             let _ = std::fs::remove_file(&fresh);
             io(source)
         })?;
-        Ok(Self { listener, path: path.to_owned(), identity, own_uid: rustix::process::geteuid().as_raw() })
+        Ok(Self { listener, path: path.to_owned(), identity, own_uid: rustix::process::geteuid().as_raw(), group })
     }
 
     /// Where it listens.
@@ -92,14 +108,33 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 impl Accept for Socket {
     type Stream = UnixStream;
 
-    async fn accept(&mut self) -> io::Result<(UnixStream, Caller)> {
+    async fn accept(&mut self) -> io::Result<(UnixStream, Result<Caller, Stranger>)> {
         let (stream, _) = self.listener.accept().await?;
         let caller = match stream.peer_cred() {
-            Ok(cred) if cred.uid() == 0 || cred.uid() == self.own_uid => Caller::Local,
-            Ok(cred) => Caller::Stranger(format!("user id {} is neither the daemon's own nor root", cred.uid())),
-            Err(e) => Caller::Stranger(format!("the caller's user id cannot be read: {e}")),
+            Ok(cred) if cred.uid() == 0 || cred.uid() == self.own_uid => Ok(Caller::local()),
+            Ok(cred) => self.member(cred.uid(), cred.gid()),
+            Err(e) => Err(Stranger(format!("the caller's user id cannot be read: {e}"))),
         };
         Ok((stream, caller))
+    }
+}
+
+impl Socket {
+    fn member(&self, uid: u32, gid: u32) -> Result<Caller, Stranger> {
+        let Some(group) = self.group else {
+            return Err(Stranger(format!("user id {uid} is neither the daemon's own nor root")));
+        };
+        if gid == group.gid || self.lets_in_only(group) {
+            return Ok(Caller { name: format!("local:{uid}"), role: group.role, how: How::Local });
+        }
+        let why = "the socket's mode was changed, so that connecting to it proves no membership in its group";
+        Err(Stranger(format!("user id {uid} is neither the daemon's own nor root, and {why}")))
+    }
+
+    /// Whether the file is as it was made: then the kernel let in nobody but the group.
+    fn lets_in_only(&self, group: GroupAccess) -> bool {
+        std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity && meta.mode() & 0o777 == SHARED && meta.gid() == group.gid)
     }
 }
 

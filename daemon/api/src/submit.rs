@@ -21,7 +21,6 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::State,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -59,12 +58,17 @@ const OUTLET: usize = 2;
 /// Batches of answers taken in one go.
 const AT_ONCE: usize = 64;
 
-pub(crate) async fn submit(State(api): State<Api>, headers: HeaderMap, body: Body) -> Response {
+pub(crate) async fn submit(api: Api, headers: HeaderMap, body: Body) -> Response {
     let (outlet, frames) = mpsc::channel::<Bytes>(OUTLET);
     let (began, begin) = oneshot::channel();
     let pump = Pump {
         desk: Desk::new(api.bounds.unanswered),
-        input: Input { lines: Lines::default(), reading: Reading::new(api.submitter(), std::env::consts::OS), line: 0, is_ended: false },
+        input: Input {
+            lines: Lines::default(),
+            reading: Reading::new(api.caller.name.clone(), std::env::consts::OS),
+            line: 0,
+            is_ended: false,
+        },
         batch: Vec::new(),
         out: Vec::new(),
         out_lines: 0,
@@ -72,7 +76,7 @@ pub(crate) async fn submit(State(api): State<Api>, headers: HeaderMap, body: Bod
         recalling: None,
         backend: Arc::clone(&api.backend),
     };
-    let (sender, answers) = api.backend.submit(api.submitter());
+    let (sender, answers) = api.backend.submit(&api.caller);
     tokio::spawn(pump.run(Ends { body: Some(body), sender: Some(sender), answers: Some(answers), outlet, began: Some(began) }));
     // The server sends `100 Continue` when the body is asked for, but only as long as no answer has begun.
     if headers.contains_key(header::EXPECT) {

@@ -1,10 +1,6 @@
 //! Tasks: list, show (and wait), explain, cancel, retry. What they wrote: `logs`.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::{Path, State},
-};
+use axum::{Json, body::Body, extract::Path};
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use swarm_proto::{
@@ -31,7 +27,7 @@ struct ListQuery {
     limit: Option<u32>,
 }
 
-pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Vec<TaskView>>, Refusal> {
+pub(crate) async fn list(api: Api, uri: Uri) -> Result<Json<Vec<TaskView>>, Refusal> {
     let asked: ListQuery = query(&uri)?;
     let after = asked.after.as_deref().map(query::id).transpose()?;
     let call = Call::Tasks { job: asked.job, state: asked.state, after, limit: query::page(asked.limit)? };
@@ -39,7 +35,7 @@ pub(crate) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Vec<Ta
 }
 
 /// With `?wait=SECONDS` not before the task has ended or that time is over; the answer says which.
-pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>, uri: Uri) -> Result<Json<Box<TaskView>>, Refusal> {
+pub(crate) async fn show(api: Api, Path(id): Path<String>, uri: Uri) -> Result<Json<Box<TaskView>>, Refusal> {
     let task: TaskId = query::id(&id)?;
     let wait = query::wait(query::<jobs::ShowQuery>(&uri)?.wait)?;
     let view = reply!(api, Call::Task { task }, Reply::Task)?;
@@ -48,16 +44,16 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>, uri: Ur
     reply!(api, Call::Task { task }, Reply::Task).map(Json)
 }
 
-pub(crate) async fn explain(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Box<Explain>>, Refusal> {
+pub(crate) async fn explain(api: Api, Path(id): Path<String>) -> Result<Json<Box<Explain>>, Refusal> {
     reply!(api, Call::Explain { task: query::id(&id)? }, Reply::Explain).map(Json)
 }
 
-pub(crate) async fn cancel(State(api): State<Api>, Path(id): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn cancel(api: Api, Path(id): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
     api.order(Call::CancelTask { task: query::id(&id)? }).await
 }
 
-pub(crate) async fn retry(State(api): State<Api>, Path(id): Path<String>, body: Body) -> Result<Json<Accepted>, Refusal> {
+pub(crate) async fn retry(api: Api, Path(id): Path<String>, body: Body) -> Result<Json<Accepted>, Refusal> {
     let RetryRequest { key } = query::json_or_default(body).await?;
     jobs::accepted(&api, Call::RetryTask { task: query::id(&id)?, key }).await
 }

@@ -7,6 +7,7 @@
 //! What comes from outside is bounded before it is allocated: [`frame`] checks a length before it reads, and every
 //! collection's bound stands in [`limits`].
 
+pub mod access;
 pub mod api;
 pub mod frame;
 pub mod gossip;

@@ -10,11 +10,8 @@ use swarm_proto::{Code, Problem};
 use swarm_transport::{BindError, Identity};
 use tokio::sync::{oneshot, watch};
 
-use super::{StateDir, clocks, notify, offer, signals, workshop};
+use super::{StateDir, access, clocks, notify, offer, signals, workshop};
 use crate::node::{self, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Settings};
-
-/// Only the daemon's own user and root may ask.
-const SOCKET_MODE: u32 = 0o600;
 
 /// Runs the daemon until it is told to stop or cannot go on.
 ///
@@ -135,8 +132,9 @@ fn start_problem(error: &anyhow::Error) -> Problem {
 async fn serve_api(config: &Config, gateway: Gateway, mut stopped: watch::Receiver<bool>) -> Result<(), Problem> {
     let (tx, bound) = oneshot::channel();
     let path = config.api.socket.clone();
+    let group = access::of(&config.api)?;
     Domains::Threads.spawn("api", move || async move {
-        let socket = match swarm_api::Socket::bind(&path, SOCKET_MODE) {
+        let socket = match swarm_api::Socket::bind(&path, group) {
             Ok(socket) => socket,
             Err(error) => return drop(tx.send(Err(error))),
         };
@@ -146,6 +144,7 @@ async fn serve_api(config: &Config, gateway: Gateway, mut stopped: watch::Receiv
     });
     let bound = bound.await.map_err(|e| internal("the API does not start", &e))?;
     bound.map_err(|e| {
-        Problem::new(Code::NotReady, "the API does not start", e.to_string()).hint("set api.socket to a path that this user may write")
+        Problem::new(Code::NotReady, "the API does not start", e.to_string())
+            .hint("set api.socket to a path that this user may write, and api.group to a group that it belongs to")
     })
 }

@@ -8,6 +8,7 @@ use std::{
 use swarm_api::{Backend, CallFuture};
 use swarm_proto::{
     ClusterId, Code, Cursor, LogIndex, Problem, TaskId, Term,
+    access::Caller,
     api::{Call, NodeEvent, Phase, Reply, Status},
     peer::{Answer, EventPage, Numbered, Open, OutputChunk, Target, Which},
 };
@@ -69,12 +70,13 @@ impl Gateway {
 }
 
 impl Backend for Gateway {
-    fn call(&self, submitter: String, call: Call) -> CallFuture {
+    fn call(&self, caller: &Caller, call: Call) -> CallFuture {
         let node = match self.node() {
             Ok(node) => node.clone(),
             Err(problem) => return Box::pin(std::future::ready(Err(problem))),
         };
         let (reply, answer) = oneshot::channel();
+        let submitter = caller.name.clone();
         let runtime = node.runtime.clone();
         runtime.spawn(async move {
             let _ = reply.send(forward(&node, submitter, call).await);
@@ -82,9 +84,9 @@ impl Backend for Gateway {
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(stopping())) })
     }
 
-    fn submit(&self, submitter: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
+    fn submit(&self, caller: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
         match self.node() {
-            Ok(node) => relay::spawn(node, submitter, Vec::new()),
+            Ok(node) => relay::spawn(node, caller.name.clone(), Vec::new()),
             Err(problem) => relay::refuse(problem),
         }
     }

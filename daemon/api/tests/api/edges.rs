@@ -2,9 +2,13 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::Arc};
 
-use swarm_api::{Accept, Bounds, Caller, ListenError, Socket};
+use swarm_api::{Accept, Bounds, GroupAccess, ListenError, Socket, Stranger};
 use swarm_client::Client;
-use swarm_proto::{Code, Millis, Problem, limits};
+use swarm_proto::{
+    Code, Millis, Problem,
+    access::{Caller, Role},
+    limits,
+};
 use tokio::net::UnixStream;
 
 use crate::{World, noop, soon, table::Table};
@@ -106,9 +110,9 @@ struct Strangers(Socket);
 impl Accept for Strangers {
     type Stream = UnixStream;
 
-    async fn accept(&mut self) -> std::io::Result<(UnixStream, Caller)> {
+    async fn accept(&mut self) -> std::io::Result<(UnixStream, Result<Caller, Stranger>)> {
         let (stream, _) = self.0.accept().await?;
-        Ok((stream, Caller::Stranger("for a test".into())))
+        Ok((stream, Err(Stranger("for a test".into()))))
     }
 }
 
@@ -179,9 +183,10 @@ async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
     let path = dir.path().join("swarmd.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert_eq!(Client::connect(&path).await.err().unwrap().code, Code::NoDaemon);
-    let live = Socket::bind(&path, 0o660).unwrap();
+    let group = GroupAccess { gid: rustix::process::getegid().as_raw(), role: Role::Submitter };
+    let live = Socket::bind(&path, Some(group)).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-    let refused = Socket::bind(&path, 0o600).err().unwrap();
+    let refused = Socket::bind(&path, None).err().unwrap();
     assert!(matches!(refused, ListenError::InUse(_)), "{refused}");
     assert!(refused.to_string().starts_with("another swarmd already answers at /"), "{refused}");
     assert!(Client::connect(live.path()).await.is_ok(), "the live one still listens");
@@ -189,10 +194,10 @@ async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing stays behind");
 
     std::fs::write(&path, "precious").unwrap();
-    assert!(matches!(Socket::bind(&path, 0o600), Err(ListenError::NotASocket(_))));
+    assert!(matches!(Socket::bind(&path, None), Err(ListenError::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     let nowhere = dir.path().join("missing").join("swarmd.sock");
-    assert!(matches!(Socket::bind(&nowhere, 0o600), Err(ListenError::Io { .. })));
+    assert!(matches!(Socket::bind(&nowhere, None), Err(ListenError::Io { .. })));
 }
 
 #[tokio::test]
@@ -220,7 +225,7 @@ async fn a_restarted_daemon_is_found_again_by_the_same_client() {
     assert_eq!(soon(waiting).await.unwrap().unwrap_err().code, Code::NoDaemon, "what was not answered in time broke off");
     assert_eq!(world.client.healthy().await.unwrap_err().code, Code::NoDaemon);
 
-    let again = Socket::bind(&world.socket, 0o600).unwrap();
+    let again = Socket::bind(&world.socket, None).unwrap();
     let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(swarm_api::serve(again, Arc::new(world.table.clone()), async {
         let _ = stopped.await;

@@ -7,6 +7,7 @@ use swarm_api::{Backend, CallFuture, Socket, serve};
 use swarm_client::Client;
 use swarm_proto::{
     AttemptNo, Cursor, Fence, JobId, LogIndex, NodeId, Problem, TaskId, UnixMillis,
+    access::Caller,
     api::{Call, JobOutcome, NodeEvent, Status, SubmitLine, TaskView},
     ledger::{Counts, End, TaskState},
     peer::{Answer, EventPage, Numbered, OutputChunk, Target, Which},
@@ -38,7 +39,7 @@ fn outcome(job: JobId) -> JobOutcome {
 }
 
 impl Backend for Echo {
-    fn submit(&self, _: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
+    fn submit(&self, _: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
         let ((sender, mut submissions), (answers, receiver)) = (mpsc::channel::<Vec<Numbered>>(4), mpsc::channel(4));
         tokio::spawn(async move {
             while let Some(batch) = submissions.recv().await {
@@ -52,8 +53,8 @@ impl Backend for Echo {
         });
         (sender, receiver)
     }
-    fn call(&self, submitter: String, call: Call) -> CallFuture {
-        self.0.call(submitter, call)
+    fn call(&self, caller: &Caller, call: Call) -> CallFuture {
+        self.0.call(caller, call)
     }
     fn follow(&self, target: Target) -> mpsc::Receiver<Vec<Answer>> {
         self.0.follow(target)
@@ -107,7 +108,7 @@ fn figures() {
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let socket = Socket::bind(&path, 0o600).unwrap();
+                let socket = Socket::bind(&path, None).unwrap();
                 ready.send(()).unwrap();
                 serve(socket, Arc::new(Echo(Table::new())), async {
                     let _ = stopped.await;

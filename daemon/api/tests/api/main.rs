@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod edges;
 mod figures;
 mod routes;
@@ -55,7 +56,7 @@ impl World {
     fn with<A: Accept + 'static>(table: Table, backend: Arc<dyn Backend>, bounds: Bounds, wrap: impl FnOnce(Socket) -> A) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("swarmd.sock");
-        let listener = wrap(Socket::bind(&socket, 0o600).unwrap());
+        let listener = wrap(Socket::bind(&socket, None).unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve_within(listener, backend, bounds, async {
             let _ = stopped.await;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use swarm_api::{Backend, Bounds, CallFuture};
 use swarm_proto::{
     Code, Cursor, Problem, TaskId,
+    access::Caller,
     api::{ArrayRequest, Call, NodeEvent, Status, SubmitLine, SubmitRequest},
     ledger::TaskState,
     limits,
@@ -216,11 +217,11 @@ fn none<T>() -> mpsc::Receiver<T> {
 macro_rules! only_submits {
     ($name:ty, |$this:ident| $submit:expr) => {
         impl Backend for $name {
-            fn submit(&self, _: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
+            fn submit(&self, _: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
                 let $this = self;
                 $submit
             }
-            fn call(&self, _: String, _: Call) -> CallFuture {
+            fn call(&self, _: &Caller, _: Call) -> CallFuture {
                 Box::pin(std::future::ready(Err(Problem::new(Code::Internal, "no calls", ""))))
             }
             fn follow(&self, _: Target) -> mpsc::Receiver<Vec<Answer>> {

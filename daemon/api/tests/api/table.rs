@@ -11,6 +11,7 @@ use std::{
 use swarm_api::{Backend, CallFuture};
 use swarm_proto::{
     AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, UnixMillis,
+    access::Caller,
     api::{
         Call, Explain, Health, JobOutcome, JobView, LeaderView, NodeEvent, NodeReason, NodeView, OutputView, Phase, Reason, Reply,
         SpecView, Stats, Status, TaskView, Text, Verdict,
@@ -36,6 +37,8 @@ pub(crate) struct State {
     pub(crate) status: Status,
     pub(crate) resigned: u32,
     pub(crate) recalls: u32,
+    /// Who opened a submit stream.
+    pub(crate) heard: Vec<Caller>,
     /// Every call fails with it.
     pub(crate) trouble: Option<Problem>,
 }
@@ -192,9 +195,9 @@ impl State {
         })
     }
 
-    fn retry(&mut self, job: JobId, key: Option<String>) -> Result<Reply, Problem> {
+    fn retry(&mut self, submitter: &str, job: JobId, key: Option<String>) -> Result<Reply, Problem> {
         let old = self.jobs.get(&job).ok_or_else(|| missing(&job))?;
-        let (job, is_new) = self.submit(Submit { key, retry_of: Some(job), ..old.submit.clone() })?;
+        let (job, is_new) = self.submit(Submit { submitter: submitter.to_owned(), key, retry_of: Some(job), ..old.submit.clone() })?;
         Ok(Reply::Accepted { job, is_new })
     }
 
@@ -215,7 +218,7 @@ impl State {
         if node == "n1" || node == self.node.name { Ok(()) } else { Err(missing(&node)) }
     }
 
-    fn call(&mut self, call: Call) -> Result<Reply, Problem> {
+    fn call(&mut self, submitter: &str, call: Call) -> Result<Reply, Problem> {
         if let Some(problem) = &self.trouble {
             return Err(problem.clone());
         }
@@ -245,8 +248,8 @@ impl State {
                 self.task(task)?;
                 Ok(self.cancel(vec![task]))
             }
-            Call::RetryJob { job, key } => self.retry(job, key),
-            Call::RetryTask { task, key } => self.retry(task.job, key),
+            Call::RetryJob { job, key } => self.retry(submitter, job, key),
+            Call::RetryTask { task, key } => self.retry(submitter, task.job, key),
             Call::Nodes => Ok(Reply::Nodes(vec![self.node.clone()])),
             Call::Node { node } => self.named(&node).map(|()| Reply::Node(Box::new(self.node.clone()))),
             Call::Schedule { node, to } => {
@@ -355,6 +358,7 @@ impl Table {
             status,
             resigned: 0,
             recalls: 0,
+            heard: Vec::new(),
             trouble: None,
         };
         Self(Arc::new(Inner { state: Mutex::new(state), changed: watch::Sender::new(0) }))
@@ -470,15 +474,14 @@ async fn output(table: Arc<Inner>, task: TaskId, which: Which, follow: bool, chu
 }
 
 impl Backend for Table {
-    fn call(&self, submitter: String, call: Call) -> CallFuture {
-        assert_eq!(submitter, "local");
-        let reply = self.0.state().call(call);
+    fn call(&self, caller: &Caller, call: Call) -> CallFuture {
+        let reply = self.0.state().call(&caller.name, call);
         self.0.tell();
         Box::pin(std::future::ready(reply))
     }
 
-    fn submit(&self, submitter: String) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
-        assert_eq!(submitter, "local");
+    fn submit(&self, caller: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
+        self.0.state().heard.push(caller.clone());
         let ((sender, submissions), (answers, receiver)) = (mpsc::channel(2), mpsc::channel(2));
         tokio::spawn(desk(Arc::clone(&self.0), submissions, answers));
         (sender, receiver)

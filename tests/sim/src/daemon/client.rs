@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use swarm_api::Backend as _;
 use swarm_proto::{
     Code, JobId, Millis,
+    access::{Caller, How, Role},
     api::{Call, Reply},
     ledger::Submit,
     peer::{Answer, Numbered, Target},
@@ -60,7 +61,7 @@ impl Client {
     /// One stream to one node.
     async fn stay(&mut self) {
         let Some(gateway) = self.gateway() else { return sleep(AGAIN).await };
-        let (tx, mut rx) = gateway.submit("sim".into());
+        let (tx, mut rx) = gateway.submit(&caller());
         drop(gateway);
         let leave = Instant::now() + Duration::from_millis(self.rng.random_range(300..5_000));
         let mut next = Instant::now();
@@ -130,7 +131,7 @@ impl Client {
             _ => return,
         };
         if let Some(gateway) = self.gateway() {
-            let answer = gateway.call("sim".into(), call.clone());
+            let answer = gateway.call(&caller(), call.clone());
             drop(tokio::spawn(check_call(self.world.clone(), call, answer)));
         }
     }
@@ -152,7 +153,7 @@ impl Client {
         let seq = self.next;
         let (spec, array) = self.job();
         let key = Some(format!("c{}-{seq}", self.me));
-        let submit = Submit { submitter: "sim".into(), key, spec: Arc::new(spec), array, retry_of: None };
+        let submit = Submit { submitter: caller().name, key, spec: Arc::new(spec), array, retry_of: None };
         self.open.insert(seq, Numbered { seq, submit, follow: true });
     }
 
@@ -198,4 +199,9 @@ async fn check_call(world: World, call: Call, answer: swarm_api::CallFuture) {
         }
         Err(_) => world.violate(format_args!("{call:?} was never answered")),
     }
+}
+
+/// Who all these clients are.
+fn caller() -> Caller {
+    Caller { name: "sim".into(), role: Role::Operator, how: How::Local }
 }
