@@ -1,10 +1,17 @@
 //! Real daemons that are killed, stopped and started again, with tasks under way. What was acknowledged ends exactly once; an
 //! outside witness, a file that each attempt appends to, says how often something ran.
 
-use std::{collections::BTreeMap, os::unix::process::CommandExt as _, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::Signal;
+use swarm_client::Client;
 use swarm_proto::{
+    JobId,
     api::{SubmitLine, SubmitRequest},
     ledger::TaskState,
     spec::OnPartition,
@@ -14,6 +21,41 @@ use swarm_tests::{Rig, ended, eventually, first_task, program, shell, submit};
 /// Lines of a witness file.
 fn witness(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Three daemons, a leader, another node as the worker that comes to harm, and a witness file.
+struct Scene {
+    rig: Rig,
+    leader: usize,
+    worker: usize,
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let rig = Rig::start(3).await;
+        let leader = rig.leader(0).await;
+        let dir = tempfile::tempdir().expect("a directory");
+        Self { rig, leader, worker: (leader + 1) % 3, path: dir.path().join("witness"), _dir: dir }
+    }
+
+    /// A shell job that only the worker may run.
+    fn pinned(&self, script: &str) -> SubmitRequest {
+        SubmitRequest { labels: [("dev".to_owned(), (self.worker + 1).to_string())].into(), ..shell(script) }
+    }
+
+    /// Submits such a job and waits until the worker runs it.
+    async fn start_pinned(&self, request: SubmitRequest) -> JobId {
+        let job = submit(&self.client(), request).await;
+        assert_eq!(self.rig.node_of(self.leader, job).await, self.worker);
+        job
+    }
+
+    /// A client of the leader.
+    fn client(&self) -> Client {
+        self.rig.client(self.leader)
+    }
 }
 
 #[tokio::test]
@@ -97,26 +139,26 @@ async fn a_submitter_that_is_killed_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_dead_workers_task_runs_elsewhere() {
-    let mut rig = Rig::start(3).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("witness");
-    let leader = rig.leader(0).await;
-    let worker = (leader + 1) % 3;
-    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
-    let script = format!("echo $SWARM_ATTEMPT >> {}; sleep 2", path.display());
-    // first kept to one worker, to know which one to kill
-    let pinned = submit(&rig.client(leader), SubmitRequest { labels: label, ..shell(&script) }).await;
-    let free = submit(&rig.client(leader), SubmitRequest { name: Some("free".into()), ..shell(&script) }).await;
-    let at = rig.node_of(leader, pinned).await;
-    assert_eq!(at, worker);
-    rig.swarm.kill(worker).await.expect("killed");
-    assert_eq!(ended(&rig.client(leader), free).await.state, Some(TaskState::Succeeded));
-    rig.swarm.restart(worker).expect("started again");
-    let view = ended(&rig.client(leader), pinned).await;
-    assert_eq!(view.state, Some(TaskState::Succeeded));
-    assert!(!witness(&path).is_empty());
-    rig.swarm.stop().await;
+async fn a_dead_workers_tasks_run_elsewhere() {
+    let mut scene = Scene::start().await;
+    let mut jobs = Vec::new();
+    for _ in 0..9 {
+        jobs.push(submit(&scene.client(), shell("sleep 3")).await);
+    }
+    let mut there = Vec::new();
+    for job in &jobs {
+        if scene.rig.node_of(scene.leader, *job).await == scene.worker {
+            there.push(*job);
+        }
+    }
+    assert!(!there.is_empty(), "work is spread");
+    scene.rig.swarm.kill(scene.worker).await.expect("killed");
+    for job in jobs {
+        assert_eq!(ended(&scene.client(), job).await.state, Some(TaskState::Succeeded));
+        let attempt = first_task(&scene.client(), job).await.attempt.0;
+        assert_eq!(attempt > 1, there.contains(&job), "{job}, attempt {attempt}: only what ran there runs again");
+    }
+    scene.rig.swarm.stop().await;
 }
 
 #[tokio::test]
@@ -146,25 +188,15 @@ async fn all_nodes_killed_at_once_lose_nothing() {
 
 #[tokio::test]
 async fn at_most_once_ends_lost_rather_than_run_twice() {
-    let mut rig = Rig::start(3).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("witness");
-    let leader = rig.leader(0).await;
-    let worker = (leader + 1) % 3;
-    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
-    let request = SubmitRequest { at_most_once: true, labels: label, ..shell(&format!("echo ran >> {}; sleep 30", path.display())) };
-    let job = submit(&rig.client(leader), request).await;
-    rig.node_of(leader, job).await;
-    rig.swarm.kill(worker).await.expect("killed");
-    assert_eq!(ended(&rig.client(leader), job).await.state, Some(TaskState::Lost));
-    rig.swarm.restart(worker).expect("started again");
-    eventually("the worker is back", async || {
-        let stats = rig.client(leader).stats().await.ok()?;
-        (stats.nodes_online == 3).then_some(())
-    })
-    .await;
-    assert_eq!(witness(&path), ["ran"]);
-    rig.swarm.stop().await;
+    let mut scene = Scene::start().await;
+    let script = format!("echo ran >> {}; sleep 30", scene.path.display());
+    let job = scene.start_pinned(SubmitRequest { at_most_once: true, ..scene.pinned(&script) }).await;
+    scene.rig.swarm.kill(scene.worker).await.expect("killed");
+    assert_eq!(ended(&scene.client(), job).await.state, Some(TaskState::Lost));
+    scene.rig.swarm.restart(scene.worker).expect("started again");
+    eventually("the worker is back", async || scene.client().stats().await.ok().filter(|stats| stats.nodes_online == 3)).await;
+    assert_eq!(witness(&scene.path), ["ran"]);
+    scene.rig.swarm.stop().await;
 }
 
 #[tokio::test]
@@ -197,46 +229,33 @@ async fn a_stopped_worker_never_overlaps_with_its_successor() {
 
 #[tokio::test]
 async fn a_daemon_that_is_back_in_time_takes_its_tasks_up() {
-    let mut rig = Rig::start(3).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("witness");
-    let leader = rig.leader(0).await;
-    let worker = (leader + 1) % 3;
-    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
-    let script = format!("echo before; echo ran >> {}; sleep 4; echo after", path.display());
-    let job = submit(&rig.client(leader), SubmitRequest { labels: label, patience_ms: Some(20_000), ..shell(&script) }).await;
-    assert_eq!(rig.node_of(leader, job).await, worker);
-    rig.swarm.kill(worker).await.expect("killed");
-    rig.swarm.restart(worker).expect("started again");
-    let view = ended(&rig.client(leader), job).await;
-    assert_eq!(view.state, Some(TaskState::Succeeded));
-    let task = first_task(&rig.client(leader), job).await;
+    let mut scene = Scene::start().await;
+    let script = format!("echo before; echo ran >> {}; sleep 4; echo after", scene.path.display());
+    let job = scene.start_pinned(SubmitRequest { patience_ms: Some(20_000), ..scene.pinned(&script) }).await;
+    scene.rig.swarm.kill(scene.worker).await.expect("killed");
+    scene.rig.swarm.restart(scene.worker).expect("started again");
+    assert_eq!(ended(&scene.client(), job).await.state, Some(TaskState::Succeeded));
+    let task = first_task(&scene.client(), job).await;
     let output = task.output.expect("it wrote something").stdout.into_bytes().expect("bytes");
     assert_eq!((task.attempt.0, String::from_utf8_lossy(&output).as_ref()), (1, "before\nafter\n"));
-    assert_eq!(witness(&path), ["ran"]);
-    rig.swarm.stop().await;
+    assert_eq!(witness(&scene.path), ["ran"]);
+    scene.rig.swarm.stop().await;
 }
 
 #[tokio::test]
 async fn a_daemon_that_stays_away_leaves_nothing_running() {
-    let mut rig = Rig::start(3).await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("witness");
-    let leader = rig.leader(0).await;
-    let worker = (leader + 1) % 3;
-    let label = [("dev".to_owned(), (worker + 1).to_string())].into();
-    let script = format!("setsid sh -c 'while :; do echo x >> {0}; sleep 0.1; done' & sleep 300", path.display());
-    let job = submit(&rig.client(leader), SubmitRequest { labels: label, ..shell(&script) }).await;
-    assert_eq!(rig.node_of(leader, job).await, worker);
-    rig.swarm.kill(worker).await.expect("killed");
+    let mut scene = Scene::start().await;
+    let script = format!("setsid sh -c 'while :; do echo x >> {0}; sleep 0.1; done' & sleep 300", scene.path.display());
+    let job = scene.start_pinned(scene.pinned(&script)).await;
+    scene.rig.swarm.kill(scene.worker).await.expect("killed");
     eventually("the process tree is gone", async || {
-        let before = witness(&path).len();
+        let before = witness(&scene.path).len();
         tokio::time::sleep(Duration::from_millis(500)).await;
-        (before > 0 && witness(&path).len() == before).then_some(())
+        (before > 0 && witness(&scene.path).len() == before).then_some(())
     })
     .await;
-    rig.client(leader).cancel_job(job).await.expect("cancelled");
-    rig.swarm.stop().await;
+    scene.client().cancel_job(job).await.expect("cancelled");
+    scene.rig.swarm.stop().await;
 }
 
 #[tokio::test]
