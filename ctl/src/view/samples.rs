@@ -290,6 +290,7 @@ pub(crate) fn events() -> Vec<Event> {
         What::NodeScheduled { node, to: Schedule::Draining },
         What::NodeLeft { node },
         What::VotersChanged { voters: vec![NodeId(1), NodeId(3)] },
+        What::ProtocolRaised { protocol: 2 },
     ];
     let event = |(sub, what)| Event { cursor: Cursor { index: LogIndex(120), sub }, at: NOW, what };
     (0..).zip(all).map(event).collect()

@@ -113,6 +113,7 @@ fn what(what: &What) -> String {
         What::NodeScheduled { node, to } => format!("{node} is now {}", nodes::schedule_word(*to)),
         What::NodeLeft { node } => format!("{node} left"),
         What::VotersChanged { voters } => format!("voters are now {}", nodes::ids(voters)),
+        What::ProtocolRaised { protocol } => format!("every member knows protocol {protocol}: the log is written in it"),
     }
 }
 
@@ -180,6 +181,7 @@ up:         1h 1m
 120.11      2024-06-01T12:00:00.000Z  n3 is now draining
 120.12      2024-06-01T12:00:00.000Z  n3 left
 120.13      2024-06-01T12:00:00.000Z  voters are now n1 n3
+120.14      2024-06-01T12:00:00.000Z  every member knows protocol 2: the log is written in it
 ");
     }
 }

@@ -250,7 +250,7 @@ impl Consensus {
         if self.inner.vitals.stall().is_some() {
             return Err(ProposeError::NotLeader { hint: None });
         }
-        let data = Data::encode(batch)?;
+        let data = Data::encode(batch, self.with_ledger(Ledger::protocol))?;
         let written = tokio::select! {
             biased;
             written = self.inner.scoped(self.inner.raft.client_write(data)) => written,

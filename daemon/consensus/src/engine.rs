@@ -53,7 +53,7 @@ pub(crate) const fn ledger_index(id: &LogId) -> LogIndex {
     LogIndex(id.index + 1)
 }
 
-/// An encoded batch: a format byte, then postcard.
+/// An encoded batch: a byte that tells the protocol it is written in, then postcard.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Data {
     bytes: Bytes,
@@ -67,16 +67,15 @@ pub(crate) struct Data {
 pub(crate) enum DataError {
     #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error("a log entry has format {found}, this version reads up to {known}")]
-    Newer { found: u8, known: u8 },
+    #[error("a log entry is of protocol {found}; this version knows those up to {PROTOCOL}")]
+    Newer { found: u8 },
 }
 
-const FORMAT: u8 = PROTOCOL as u8;
-
 impl Data {
-    /// Encodes a batch, format byte included within [`limits::LOG_ENTRY`].
-    pub(crate) fn encode(batch: Batch) -> Result<Self, FrameError> {
-        let bytes = postcard::to_extend(&batch, vec![FORMAT]).map_err(|e| FrameError::Malformed(e.to_string()))?;
+    /// Encodes a batch in a protocol, whose byte is included within [`limits::LOG_ENTRY`].
+    pub(crate) fn encode(batch: Batch, protocol: u16) -> Result<Self, FrameError> {
+        let protocol = u8::try_from(protocol).map_err(|e| FrameError::Malformed(e.to_string()))?;
+        let bytes = postcard::to_extend(&batch, vec![protocol]).map_err(|e| FrameError::Malformed(e.to_string()))?;
         if bytes.len() > limits::LOG_ENTRY {
             return Err(FrameError::TooLong { len: bytes.len(), limit: limits::LOG_ENTRY });
         }
@@ -99,8 +98,8 @@ impl Data {
             return Ok(batch);
         }
         match self.bytes.split_first() {
-            Some((&FORMAT, body)) => Ok(frame::decode(body)?),
-            Some((&found, _)) => Err(DataError::Newer { found, known: FORMAT }),
+            Some((&found, _)) if u16::from(found) > PROTOCOL => Err(DataError::Newer { found }),
+            Some((_, body)) => Ok(frame::decode(body)?),
             None => Err(FrameError::Malformed("an empty entry".into()).into()),
         }
     }
@@ -136,14 +135,14 @@ mod tests {
     fn the_bound_of_an_entry_is_exact() {
         // each command takes the same three bytes; find the last count that fits
         let fits = (limits::LOG_ENTRY - 6) / 3;
-        let largest = Data::encode(batch(fits)).unwrap();
+        let largest = Data::encode(batch(fits), 1).unwrap();
         assert!(largest.bytes().len() > limits::LOG_ENTRY - 3 && largest.bytes().len() <= limits::LOG_ENTRY, "{}", largest.bytes().len());
-        assert!(matches!(Data::encode(batch(fits + 1)), Err(FrameError::TooLong { .. })));
+        assert!(matches!(Data::encode(batch(fits + 1), 1), Err(FrameError::TooLong { .. })));
     }
 
     #[test]
     fn a_batch_comes_back_fresh_and_decoded() {
-        let data = Data::encode(batch(3)).unwrap();
+        let data = Data::encode(batch(3), 1).unwrap();
         assert_eq!(data.batch(), Ok(batch(3)));
         assert_eq!(data.batch(), Ok(batch(3)), "the second time from its bytes");
         assert_eq!(Data::of(data.bytes().clone()).batch(), Ok(batch(3)));
@@ -152,7 +151,7 @@ mod tests {
     #[test]
     fn both_versions_are_named() {
         let error = Data::of(Bytes::from_static(&[7, 0])).batch().unwrap_err();
-        assert_eq!(error.to_string(), "a log entry has format 7, this version reads up to 1");
+        assert_eq!(error.to_string(), format!("a log entry is of protocol 7; this version knows those up to {PROTOCOL}"));
         assert!(Data::of(Bytes::new()).batch().is_err());
     }
 }

@@ -85,6 +85,8 @@ pub struct Ledger {
     voters: Vec<NodeId>,
     leader: Option<NodeId>,
     term: Term,
+    /// What entries and snapshots are written in.
+    protocol: u16,
     totals: Counts,
     jobs_ended: u64,
     results_refused: u64,
@@ -121,6 +123,7 @@ impl Ledger {
             voters: Vec::new(),
             leader: None,
             term: Term(0),
+            protocol: 1,
             totals: Counts::default(),
             jobs_ended: 0,
             results_refused: 0,
@@ -153,6 +156,7 @@ impl Ledger {
             Command::Admit(admit) => self.admit(admit),
             Command::Schedule { node, to } => self.schedule(*node, *to),
             Command::Leave { node } => self.leave(*node),
+            Command::Raise { protocol } => self.raise(*protocol),
         }
     }
 
@@ -181,6 +185,18 @@ impl Ledger {
             self.leader = Some(node);
             self.term = term;
             self.journal.emit(What::LeaderElected { node, term });
+        }
+        Ok(Applied::Done)
+    }
+
+    /// One step at a time: a version that knows the next protocol need not know the one after it.
+    fn raise(&mut self, protocol: u16) -> Result<Applied, Problem> {
+        if protocol == self.protocol + 1 {
+            self.protocol = protocol;
+            self.journal.emit(What::ProtocolRaised { protocol });
+        } else if protocol != self.protocol {
+            let why = format!("it is {}, and is raised by one", self.protocol);
+            return Err(Problem::new(Code::Conflict, format!("the protocol does not become {protocol}"), why));
         }
         Ok(Applied::Done)
     }

@@ -41,6 +41,8 @@ pub struct Candidate {
     pub standing: Standing,
     /// False: never a voter, never a standby.
     pub may_vote: bool,
+    /// The newest protocol that its version speaks; `None`: not heard yet.
+    pub protocol: Option<u16>,
     /// Value of its label `zone`; `None` is a domain of its own.
     pub zone: Option<String>,
     /// Median time of an fsync of its log; `None`: not known, which counts as slow.
@@ -110,6 +112,20 @@ pub fn choose_change(input: &VoterInput) -> Option<VoterChange> {
     }
     let change = scene.replace_voter().or_else(|| scene.grow());
     change.or_else(|| scene.drop_standby()).or_else(|| scene.add_standby())
+}
+
+/// The protocol to write the log in from now on, one above `present`: every voter and standby is alive and knows it, and so does
+/// every other node that is not Down (a voter may be made of any of them). What is Down, and older, comes back as a worker.
+pub fn choose_protocol(input: &VoterInput, present: u16) -> Option<u16> {
+    let scene = Scene::of(input);
+    let knows_more = |node: &Candidate| node.protocol.is_some_and(|newest| newest > present);
+    let holds_ledger = |id: &NodeId| input.voters.contains(id) || input.learners.contains(id);
+    let holders_know = input.voters.iter().chain(&input.learners).all(|id| scene.is_alive(*id));
+    let others_know = input.nodes.iter().all(|node| match node.standing {
+        Standing::Alive | Standing::Suspect => knows_more(node),
+        Standing::Down(_) | Standing::Left => !holds_ledger(&node.node),
+    });
+    (holders_know && others_know).then_some(present + 1)
 }
 
 /// What the operator should know about the voters; `None` when all is well.

@@ -42,6 +42,8 @@ pub enum Command {
     Schedule { node: NodeId, to: Schedule },
     /// A node goes for good.
     Leave { node: NodeId },
+    /// Every member knows this protocol, the one after the present: entries after this one are written in it.
+    Raise { protocol: u16 },
 }
 
 /// A job to accept.
@@ -343,6 +345,9 @@ pub enum What {
     },
     VotersChanged {
         voters: Vec<NodeId>,
+    },
+    ProtocolRaised {
+        protocol: u16,
     },
 }
 

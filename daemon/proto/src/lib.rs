@@ -22,5 +22,15 @@ pub mod spec;
 pub use ids::{AttemptNo, ClusterId, Cursor, Fence, JobId, LogIndex, Millis, NodeId, PeerKey, RaftDir, TaskId, Term, UnixMillis};
 pub use problem::{Code, Problem};
 
-/// Version of the peer protocol and of the log's entries. Written into ALPN, frames, segments and snapshots.
-pub const PROTOCOL: u16 = 1;
+/// The newest protocol that this build speaks: with peers (in ALPN and Hello), and in the log (entries and snapshots).
+///
+/// A node also speaks the one before it, so a swarm is upgraded host by host. Two peers speak the newest that both know. The log
+/// keeps to the protocol that the ledger records ([`ledger::Command::Raise`]), which the leader raises once every member knows the
+/// next; from then on an older version can neither vote nor go back.
+///
+/// A build made with `SWARM_RAISE_PROTOCOL` in its environment speaks one more than today's, and means the same by it: what a
+/// rolling upgrade is tried with.
+pub const PROTOCOL: u16 = NEWEST + option_env!("SWARM_RAISE_PROTOCOL").is_some() as u16;
+/// The oldest that it still speaks.
+pub const OLDEST_PROTOCOL: u16 = if PROTOCOL > 1 { PROTOCOL - 1 } else { 1 };
+const NEWEST: u16 = 1;

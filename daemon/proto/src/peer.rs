@@ -25,7 +25,7 @@ use crate::{
 /// The first message on a fresh connection, both ways: a connection is one only when it is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Version of the peer protocol.
+    /// Version of the peer protocol that the two agreed on in their handshake; filled in by the transport.
     pub protocol: u16,
     /// Which swarm.
     pub cluster: ClusterId,
@@ -85,6 +85,8 @@ pub struct NodeMeta {
     pub name: String,
     /// Version of the software.
     pub software: String,
+    /// The newest protocol it speaks.
+    pub protocol: u16,
     pub addrs: Addrs,
     pub os: String,
     pub arch: String,

@@ -62,7 +62,8 @@ pub struct DevNode {
 pub struct Swarm {
     leash: Leash,
     dir: tempfile::TempDir,
-    program: PathBuf,
+    /// What each node runs.
+    programs: Vec<PathBuf>,
     prepared: Vec<Prepared>,
     nodes: Vec<DevNode>,
     children: Vec<Option<Child>>,
@@ -85,7 +86,8 @@ impl Swarm {
         };
         let prepared = prepare::all(dir.path(), options)?;
         let leash = Leash::new().map_err(|e| failed("the swarm is not started", &e))?;
-        let mut swarm = Self { leash, dir, program, prepared, nodes: Vec::new(), children: Vec::new() };
+        let programs = vec![program; prepared.len()];
+        let mut swarm = Self { leash, dir, programs, prepared, nodes: Vec::new(), children: Vec::new() };
         for n in 0..swarm.prepared.len() {
             let child = swarm.spawn(n)?;
             let node = &swarm.prepared[n];
@@ -103,14 +105,14 @@ impl Swarm {
     fn spawn(&self, n: usize) -> Result<Child, Problem> {
         let node = &self.prepared[n];
         let log = File::options().create(true).append(true).open(self.log_of(&node.name)).map_err(|e| failed("a log is not opened", &e))?;
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.programs[n]);
         // what would be one value for all nodes is in their config files; the log level may be asked for from outside
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SWARM_") && name != "SWARM_LOG_LEVEL")
         {
             command.env_remove(name);
         }
         command.args(["run", "--end-with-parent", "--config"]).arg(&node.config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.leash.start(&mut command).map_err(|e| failed(&format!("{} is not started", self.program.display()), &e))
+        self.leash.start(&mut command).map_err(|e| failed(&format!("{} is not started", self.programs[n].display()), &e))
     }
 
     /// The directory that holds everything of this swarm.
@@ -225,7 +227,22 @@ impl Swarm {
         child.kill().await.map_err(|e| failed("the daemon is not killed", &e))
     }
 
-    /// Starts a daemon again that was killed.
+    /// Ends a daemon in order and waits until it is gone.
+    ///
+    /// # Errors
+    /// It was not running.
+    pub async fn end(&mut self, n: usize) -> Result<(), Problem> {
+        let mut child = self.children[n].take().ok_or_else(|| failed("the daemon is not stopped", &"it is not running"))?;
+        children::ask_to_stop(&child);
+        child.wait().await.map(|_| ()).map_err(|e| failed("the daemon is not stopped", &e))
+    }
+
+    /// What a node runs when it is started the next time.
+    pub fn set_program(&mut self, n: usize, program: PathBuf) {
+        self.programs[n] = program;
+    }
+
+    /// Starts a daemon again that was ended.
     ///
     /// # Errors
     /// What could not be started.

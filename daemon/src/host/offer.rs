@@ -21,6 +21,7 @@ pub(crate) fn of(config: &Config, executors: Vec<String>, version: u64) -> NodeM
         version,
         name: config.node.name.clone(),
         software: env!("CARGO_PKG_VERSION").into(),
+        protocol: swarm_proto::PROTOCOL,
         addrs: Addrs { control: config.control_addr(), bulk: config.bulk_addr() },
         os,
         arch,

@@ -101,7 +101,8 @@ impl Followers {
             | What::NodeAdmitted { .. }
             | What::NodeScheduled { .. }
             | What::NodeLeft { .. }
-            | What::VotersChanged { .. } => {}
+            | What::VotersChanged { .. }
+            | What::ProtocolRaised { .. } => {}
         }
     }
 

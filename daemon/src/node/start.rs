@@ -14,7 +14,7 @@ use rand_chacha::ChaCha12Rng;
 use swarm_consensus::{Consensus, Fatal, RaftTiming, Spec, StartError};
 use swarm_core::members;
 use swarm_proto::{
-    ClusterId, LogIndex, NodeId, PROTOCOL, PeerKey, RaftDir,
+    ClusterId, LogIndex, NodeId, OLDEST_PROTOCOL, PROTOCOL, PeerKey, RaftDir,
     api::{Health, Phase},
     ledger::{Admit, Command},
     peer::Hello,
@@ -158,6 +158,7 @@ impl Wiring {
             runtime: Arc::new(quinn::TokioRuntime),
             identity: self.identity.clone(),
             cluster: self.cluster,
+            protocols: OLDEST_PROTOCOL..=PROTOCOL,
             seed,
             planes,
             wall: self.wall.clone(),

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use swarm_core::voters::{Candidate, Standing, VoterChange, VoterInput, choose_change, warning};
-use swarm_proto::{NodeId, api::Health};
+use swarm_core::voters::{Candidate, Standing, VoterChange, VoterInput, choose_change, choose_protocol, warning};
+use swarm_proto::{NodeId, PROTOCOL, api::Health, ledger::Command, peer::NodeMeta};
 
-use super::{Node, desk::Desk, peers::Peer};
+use super::{
+    Node,
+    desk::{Desk, commit},
+    peers::Peer,
+};
 
 /// How often the question is asked when nothing happens.
 const EVERY: Duration = Duration::from_millis(250);
@@ -27,6 +31,7 @@ pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
                 continue;
             }
         }
+        raise(&consensus, &desk, &input).await;
         tokio::select! {
             biased;
             () = desk.closed() => return,
@@ -34,6 +39,17 @@ pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
             _ = view.changed() => {}
             () = tokio::time::sleep(EVERY) => {}
         }
+    }
+}
+
+/// Has the log written in the next protocol, once everybody knows it.
+async fn raise(consensus: &swarm_consensus::Consensus, desk: &Desk, input: &VoterInput) {
+    let present = consensus.with_ledger(swarm_core::ledger::Ledger::protocol);
+    let next = if present < PROTOCOL { choose_protocol(input, present) } else { None };
+    if let Some(protocol) = next
+        && let Err(problem) = commit(desk, Command::Raise { protocol }).await
+    {
+        tracing::debug!(%problem, protocol, "the protocol is not raised");
     }
 }
 
@@ -62,6 +78,7 @@ pub(crate) fn warning_of(node: &Arc<Node>) -> Option<String> {
 fn input(node: &Node, consensus: &swarm_consensus::Consensus) -> VoterInput {
     let role = consensus.role().borrow().clone();
     let lags = consensus.lags();
+    let present = consensus.with_ledger(swarm_core::ledger::Ledger::protocol);
     let peers = node.peers.current();
     let view = node.roster.current();
     let wanted = |id: &NodeId| role.voters.contains(id) || role.learners.contains(id);
@@ -78,8 +95,10 @@ fn input(node: &Node, consensus: &swarm_consensus::Consensus) -> VoterInput {
                 } else {
                     standing(peer)
                 },
-                may_vote: record.may_vote,
-                zone: zone(node, record.id, peer),
+                // a version that was put back to before the log's protocol cannot read it
+                may_vote: record.may_vote && meta(node, record.id, peer).is_none_or(|meta| meta.protocol >= present),
+                protocol: meta(node, record.id, peer).map(|meta| meta.protocol),
+                zone: meta(node, record.id, peer).and_then(|meta| meta.labels.get("zone").cloned()),
                 fsync: None,
                 uptime: peer.map_or(Duration::ZERO, |peer| peer.since.elapsed()),
                 is_caught_up: record.id == node.me || matches!(lags.get(&record.id), Some(Some(behind)) if *behind < CAUGHT_UP),
@@ -89,9 +108,8 @@ fn input(node: &Node, consensus: &swarm_consensus::Consensus) -> VoterInput {
     VoterInput { me: node.me, voters: role.voters, learners: role.learners, is_changing: false, nodes }
 }
 
-fn zone(node: &Node, id: NodeId, peer: Option<&Peer>) -> Option<String> {
-    let meta = if id == node.me { Some(&node.settings.meta) } else { peer.and_then(|peer| peer.meta.as_ref()) };
-    meta.and_then(|meta| meta.labels.get("zone").cloned())
+fn meta<'a>(node: &'a Node, id: NodeId, peer: Option<&'a Peer>) -> Option<&'a NodeMeta> {
+    if id == node.me { Some(&node.settings.meta) } else { peer.and_then(|peer| peer.meta.as_deref()) }
 }
 
 fn standing(peer: Option<&Peer>) -> Standing {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use swarm_proto::{Code, NodeId, PeerKey, Problem, limits};
+use swarm_proto::{Code, NodeId, PeerKey, Problem, limits, peer::Hello};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
@@ -303,7 +303,7 @@ async fn dial(shared: &Arc<Shared>, (plane, to): Target) -> Result<Registered, D
 /// Everything between the TLS handshake and the pool.
 async fn greet(shared: &Shared, quinn: &quinn::Connection, plane: Plane, to: Dial) -> Result<Greeted, DialError> {
     let addr = to.addr;
-    let (key, agreed) = handshake::identify(quinn, shared.cluster).map_err(|why| DialError::Handshake { addr, why })?;
+    let (key, agreed, protocol) = handshake::identify(quinn, &shared.tongue).map_err(|why| DialError::Handshake { addr, why })?;
     if agreed != plane {
         return Err(DialError::Handshake { addr, why: format!("asked for {plane}, got {agreed}") });
     }
@@ -313,7 +313,7 @@ async fn greet(shared: &Shared, quinn: &quinn::Connection, plane: Plane, to: Dia
     if let Some(expected) = to.key.filter(|expected| *expected != key) {
         return Err(DialError::WrongKey { addr, expected, found: key });
     }
-    let ours = (shared.hello)();
+    let ours = Hello { protocol, ..(shared.hello)() };
     let hello = match tokio::time::timeout(limits::HANDSHAKE_TIME, handshake::greet(quinn, &ours)).await {
         Ok(Ok(hello)) => hello,
         Ok(Err(NoHello::Refused(problem))) => return Err(DialError::Refused(problem)),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -32,7 +33,7 @@ use crate::{
     serve::{self, Registered},
     settings,
     socket::{BindError, Watched},
-    tls::{Clock, WallClock},
+    tls::{Clock, Tongue, WallClock},
 };
 
 /// Handshakes in flight beyond which a peer must first show that it receives at its address.
@@ -74,6 +75,8 @@ pub struct BindSpec {
     pub identity: Arc<Identity>,
     /// Which swarm.
     pub cluster: ClusterId,
+    /// Versions of the peer protocol that are spoken, `OLDEST_PROTOCOL..=PROTOCOL` but in tests.
+    pub protocols: RangeInclusive<u16>,
     /// Of this life of the daemon: everything random here that shapes behaviour comes from it. Must not be guessable.
     pub seed: [u8; 32],
     /// What is served and dialled.
@@ -94,7 +97,7 @@ pub enum EndpointEnd {
 pub(crate) struct Shared {
     pub(crate) quinn: quinn::Endpoint,
     pub(crate) me: PeerKey,
-    pub(crate) cluster: ClusterId,
+    pub(crate) tongue: Tongue,
     pub(crate) clients: BTreeMap<Plane, quinn::ClientConfig>,
     pub(crate) hello: HelloSource,
     pub(crate) doorkeeper: Arc<dyn Doorkeeper>,
@@ -142,13 +145,14 @@ impl Endpoint {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn bind(spec: BindSpec, hello: HelloSource, doorkeeper: Arc<dyn Doorkeeper>) -> Result<Self, BindError> {
-        let BindSpec { socket, runtime, identity, cluster, seed, planes, wall } = spec;
+        let BindSpec { socket, runtime, identity, cluster, protocols, seed, planes, wall } = spec;
+        let tongue = Tongue { cluster, protocols };
         let clock = Clock(wall);
         let words = planes.iter().map(|plane| plane.word()).collect::<String>();
         let derive = |purpose: &str| blake3::derive_key(purpose, &[&seed, words.as_bytes()].concat());
         let dial_seed = derive("swarm dials 1");
-        let server = settings::server(&identity, cluster, &planes, &clock, derive("swarm retry tokens 1"))?;
-        let client = |plane: &Plane| Ok((*plane, settings::client(&identity, cluster, *plane, &clock, dial_seed)?));
+        let server = settings::server(&identity, &tongue, &planes, &clock, derive("swarm retry tokens 1"))?;
+        let client = |plane: &Plane| Ok((*plane, settings::client(&identity, &tongue, *plane, &clock, dial_seed)?));
         let clients = planes.iter().map(client).collect::<Result<_, BindError>>()?;
         let socket = Arc::new(Watched::new(socket));
         let config = settings::endpoint(&identity, derive("swarm endpoint 1"));
@@ -158,7 +162,7 @@ impl Endpoint {
         let me = identity.peer_key();
         let links = Mutex::new(Links::new(me, derive("swarm dial backoff 1")));
         let tasks = Handle::current();
-        let shared = Arc::new(Shared { quinn, me, cluster, clients, hello, doorkeeper, tasks, links, noise: Noise::default() });
+        let shared = Arc::new(Shared { quinn, me, tongue, clients, hello, doorkeeper, tasks, links, noise: Noise::default() });
         let end = spawn_accepting(&shared);
         Ok(Self { shared, socket, end, local })
     }
@@ -258,8 +262,8 @@ async fn take(shared: Arc<Shared>, incoming: quinn::Incoming, slot: OwnedSemapho
 async fn welcome(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Registered, String> {
     let explained = |e: quinn::ConnectionError| close::explain(&e).to_string();
     let quinn = incoming.accept().map_err(explained)?.await.map_err(explained)?;
-    let (key, plane) = handshake::identify(&quinn, shared.cluster)?;
-    let ours = (shared.hello)();
+    let (key, plane, protocol) = handshake::identify(&quinn, &shared.tongue)?;
+    let ours = Hello { protocol, ..(shared.hello)() };
     let (heard, mut tx) = match handshake::hear(&quinn, &ours).await {
         Ok(heard) => heard,
         Err(error) => {

@@ -13,7 +13,7 @@
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use swarm_proto::{
-    ClusterId, Code, PeerKey, Problem,
+    Code, PeerKey, Problem,
     frame::{self, FrameError},
     limits,
     peer::Hello,
@@ -23,20 +23,22 @@ use crate::{
     frames::{FrameRx, FrameTx, StreamError},
     identity::peer_key,
     plane::Plane,
+    tls::Tongue,
 };
 
 /// The peer's Hello as it came; judged by [`read_hello`].
 type Answer = Result<Hello, Problem>;
 
-/// Who TLS says is there, and on which plane.
-pub(crate) fn identify(connection: &quinn::Connection, cluster: ClusterId) -> Result<(PeerKey, Plane), String> {
+/// Who TLS says is there, on which plane, and the protocol that was agreed on.
+pub(crate) fn identify(connection: &quinn::Connection, tongue: &Tongue) -> Result<(PeerKey, Plane, u16), String> {
     let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let leaf = chain.as_ref().and_then(|chain| chain.first()).ok_or("no certificate was shown")?;
     let key = peer_key(leaf).map_err(|e| e.to_string())?;
     let data = connection.handshake_data().and_then(|any| any.downcast::<HandshakeData>().ok());
     let alpn = data.and_then(|data| data.protocol).ok_or("no protocol was agreed on")?;
-    let plane = Plane::from_alpn(&alpn, cluster).ok_or_else(|| format!("an unknown protocol was agreed on: {}", alpn.escape_ascii()))?;
-    Ok((key, plane))
+    let agreed = Plane::from_alpn(&alpn, &tongue.protocols, tongue.cluster);
+    let (plane, protocol) = agreed.ok_or_else(|| format!("an unknown protocol was agreed on: {}", alpn.escape_ascii()))?;
+    Ok((key, plane, protocol))
 }
 
 /// Why a Hello was not answered by one.
@@ -111,7 +113,7 @@ fn read_hello(body: &[u8], ours: &Hello) -> Result<Hello, Problem> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use swarm_proto::{NodeId, PROTOCOL, frame::HEADER, ledger::Addrs};
+    use swarm_proto::{ClusterId, NodeId, PROTOCOL, frame::HEADER, ledger::Addrs};
 
     use super::*;
 
@@ -137,7 +139,7 @@ mod tests {
         newer.push(0xff);
         let problem = read_hello(&newer, &hello()).unwrap_err();
         assert_eq!(problem.code, Code::Version);
-        assert!(problem.why.contains("protocol 7") && problem.why.contains("speaks 1"), "{}", problem.why);
+        assert!(problem.why.contains("protocol 7") && problem.why.contains(&format!("speaks {PROTOCOL}")), "{}", problem.why);
     }
 
     #[test]

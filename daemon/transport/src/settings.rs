@@ -18,12 +18,12 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use quinn_proto::HashedConnectionIdGenerator;
-use swarm_proto::{ClusterId, limits};
+use swarm_proto::limits;
 
 use crate::{
     identity::{Identity, IdentityError},
     plane::Plane,
-    tls::{self, Clock},
+    tls::{self, Clock, Tongue},
 };
 
 /// First guess of a round trip where commits and probes run: a lost first packet is repeated after three of these. Too small
@@ -63,12 +63,12 @@ fn transport(is_bulk: bool) -> Arc<TransportConfig> {
 /// Settings for connections dialled on a plane.
 pub(crate) fn client(
     identity: &Identity,
-    cluster: ClusterId,
+    tongue: &Tongue,
     plane: Plane,
     clock: &Clock,
     seed: [u8; 32],
 ) -> Result<quinn::ClientConfig, IdentityError> {
-    let tls = tls::client(identity, cluster, plane, clock)?;
+    let tls = tls::client(identity, tongue, plane, clock)?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|e| IdentityError::Mismatch(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let dialled = AtomicU64::new(0);
@@ -85,12 +85,12 @@ pub(crate) fn client(
 /// Settings for connections that come in. The planes of an endpoint share them, since the plane is known only afterwards.
 pub(crate) fn server(
     identity: &Identity,
-    cluster: ClusterId,
+    tongue: &Tongue,
     planes: &[Plane],
     clock: &Clock,
     token_seed: [u8; 32],
 ) -> Result<quinn::ServerConfig, IdentityError> {
-    let tls = tls::server(identity, cluster, planes, clock)?;
+    let tls = tls::server(identity, tongue, planes, clock)?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|e| IdentityError::Mismatch(e.to_string()))?;
     let tokens = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&token_seed);
     let mut unused = quinn::ValidationTokenConfig::default();

@@ -5,7 +5,7 @@
 //! certificates is handed in. "Not before" is not judged: a machine without a clock starts in 1970 and must get in, and
 //! a certificate from the future of such a machine harms nobody.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
@@ -78,8 +78,21 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-pub(crate) fn server(identity: &Identity, cluster: ClusterId, planes: &[Plane], clock: &Clock) -> Result<ServerConfig, IdentityError> {
-    let alpn: Vec<_> = planes.iter().map(|plane| plane.alpn(cluster)).collect();
+/// Which swarm, and in which versions of its protocol.
+#[derive(Clone, Debug)]
+pub(crate) struct Tongue {
+    pub(crate) cluster: ClusterId,
+    pub(crate) protocols: RangeInclusive<u16>,
+}
+
+impl Tongue {
+    fn alpns(&self, plane: Plane) -> Vec<Vec<u8>> {
+        plane.alpns(&self.protocols, self.cluster)
+    }
+}
+
+pub(crate) fn server(identity: &Identity, tongue: &Tongue, planes: &[Plane], clock: &Clock) -> Result<ServerConfig, IdentityError> {
+    let alpn: Vec<_> = planes.iter().flat_map(|plane| tongue.alpns(*plane)).collect();
     let resolver = Arc::new(OneCertificate { certified: Arc::new(certified(identity)?), alpn: alpn.clone(), noise: Noise::default() });
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
@@ -92,7 +105,7 @@ pub(crate) fn server(identity: &Identity, cluster: ClusterId, planes: &[Plane], 
     Ok(config)
 }
 
-pub(crate) fn client(identity: &Identity, cluster: ClusterId, plane: Plane, clock: &Clock) -> Result<ClientConfig, IdentityError> {
+pub(crate) fn client(identity: &Identity, tongue: &Tongue, plane: Plane, clock: &Clock) -> Result<ClientConfig, IdentityError> {
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
         .map_err(mismatch)?
@@ -102,7 +115,7 @@ pub(crate) fn client(identity: &Identity, cluster: ClusterId, plane: Plane, cloc
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    config.alpn_protocols = vec![plane.alpn(cluster)];
+    config.alpn_protocols = tongue.alpns(plane);
     Ok(config)
 }
 
@@ -133,7 +146,7 @@ struct OneCertificate {
 
 impl ResolvesServerCert for OneCertificate {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().take(4).collect();
+        let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().take(8).collect();
         if !offered.iter().any(|one| self.alpn.iter().any(|ours| ours == one))
             && let Some(unsaid) = self.noise.may_speak()
         {

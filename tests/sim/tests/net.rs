@@ -93,6 +93,7 @@ async fn node(seed: u64, me: u64, life: u64, trace: Trace) -> turmoil::Result {
         runtime: Arc::new(quinn::TokioRuntime),
         identity: net::identity(seed, CLUSTER, me),
         cluster: CLUSTER,
+        protocols: PROTOCOL..=PROTOCOL,
         seed: net::life_seed(seed, me, life),
         planes: vec![Plane::Control, Plane::Raft],
         wall: net::wall_clock(),

@@ -26,6 +26,7 @@ fn meta(milli_cores: u64) -> Arc<NodeMeta> {
         version: 1,
         name: "a".into(),
         software: "0".into(),
+        protocol: 1,
         addrs: Addrs { control: addr, bulk: addr },
         os: "linux".into(),
         arch: "x86_64".into(),

@@ -198,7 +198,9 @@ impl Dispatch {
             Command::CancelJob { job } => Sent::CancelJob { ticket, job: *job },
             Command::CancelTask { task } => Sent::CancelTask { ticket, task: *task },
             Command::Admit(_) | Command::Schedule { .. } | Command::Leave { .. } => Sent::Member { ticket },
-            Command::Lead { .. } | Command::Assign(_) | Command::Finish(_) | Command::Lose { .. } => Sent::Other { ticket },
+            Command::Raise { .. } | Command::Lead { .. } | Command::Assign(_) | Command::Finish(_) | Command::Lose { .. } => {
+                Sent::Other { ticket }
+            }
         }
     }
 

@@ -83,6 +83,7 @@ pub(super) fn command(command: &Command) -> usize {
         | Command::CancelJob { .. }
         | Command::CancelTask { .. }
         | Command::Schedule { .. }
-        | Command::Leave { .. } => SMALL,
+        | Command::Leave { .. }
+        | Command::Raise { .. } => SMALL,
     }
 }

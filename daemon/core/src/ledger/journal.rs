@@ -107,6 +107,7 @@ impl Journal {
                 voters.iter().for_each(|voter| self.hash.add(voter.0));
                 [11, voters.len() as u64, 0, 0]
             }
+            What::ProtocolRaised { protocol } => [12, u64::from(*protocol), 0, 0],
         };
         words.into_iter().for_each(|word| self.hash.add(word));
     }

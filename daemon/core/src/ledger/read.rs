@@ -211,6 +211,11 @@ impl Ledger {
         self.results_refused
     }
 
+    /// The protocol that entries and snapshots are written in: every member knew it when it was raised.
+    pub const fn protocol(&self) -> u16 {
+        self.protocol
+    }
+
     /// The latest event that was forgotten, 0.0 while none was: whoever asks for what came after it, or later, has no gap.
     pub const fn events_begin(&self) -> Cursor {
         self.journal.begin

@@ -12,7 +12,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_proto::{
-    AttemptNo, Cursor, JobId, LogIndex, NodeId, TaskId, Term, UnixMillis,
+    AttemptNo, Cursor, JobId, LogIndex, NodeId, PROTOCOL, TaskId, Term, UnixMillis,
     ledger::{Counts, End, Event, NodeRecord, Output, TaskState},
     spec::{Array, Cause, JobSpec},
 };
@@ -27,7 +27,6 @@ use super::{
 };
 
 const MAGIC: &[u8; 4] = b"SWLG";
-const FORMAT: u16 = 1;
 const HEADER: usize = MAGIC.len() + size_of::<u16>();
 const TRAILER: usize = 16;
 
@@ -35,7 +34,7 @@ const TRAILER: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// A newer version wrote it.
-    #[error("the snapshot has format {found}; this version reads {known}")]
+    #[error("the snapshot is of protocol {found}; this version knows those up to {known}")]
     Newer { found: u16, known: u16 },
     /// It is damaged, or none at all.
     #[error("the snapshot cannot be read: {0}")]
@@ -148,7 +147,7 @@ impl Writer {
 impl Ledger {
     /// A snapshot of everything. Takes about 20 bytes and 100 ns a task that has a slot, and as much a job.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer(MAGIC.iter().copied().chain(FORMAT.to_le_bytes()).collect());
+        let mut out = Writer(MAGIC.iter().copied().chain(self.protocol.to_le_bytes()).collect());
         out.put(&self.head());
         out.put_all(self.nodes().count(), self.nodes());
         self.encode_jobs(&mut out);
@@ -209,14 +208,16 @@ impl Ledger {
     pub fn decode(bytes: &[u8]) -> Result<Self, LedgerError> {
         let format = bytes.get(MAGIC.len()..HEADER).filter(|_| bytes.starts_with(MAGIC)).ok_or_else(|| damaged("it is no snapshot"))?;
         let found = u16::from_le_bytes([format[0], format[1]]);
-        if found != FORMAT {
-            return Err(LedgerError::Newer { found, known: FORMAT });
+        if found > PROTOCOL {
+            return Err(LedgerError::Newer { found, known: PROTOCOL });
         }
         let (body, trailer) = bytes.split_last_chunk::<TRAILER>().ok_or_else(|| damaged("it is cut short"))?;
         if blake3::hash(body).as_bytes()[..TRAILER] != trailer[..] {
             return Err(damaged("its checksum differs"));
         }
-        Self::decode_body(body.get(HEADER..).ok_or_else(|| damaged("it is cut short"))?)
+        let mut ledger = Self::decode_body(body.get(HEADER..).ok_or_else(|| damaged("it is cut short"))?)?;
+        ledger.protocol = found;
+        Ok(ledger)
     }
 
     pub(super) fn decode_body(body: &[u8]) -> Result<Self, LedgerError> {

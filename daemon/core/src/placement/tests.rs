@@ -78,7 +78,7 @@ prop_compose! {
         let addr = std::net::SocketAddr::from(([10, 0, 0, 1], 1));
         let executors = [("noop", execs.0), ("exec", execs.1)].into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned());
         NodeMeta {
-            version: 1, name: "n".into(), software: "test".into(), addrs: swarm_proto::ledger::Addrs { control: addr, bulk: addr },
+            version: 1, name: "n".into(), software: "test".into(), protocol: 1, addrs: swarm_proto::ledger::Addrs { control: addr, bulk: addr },
             os: "linux".into(), arch: "arm".into(), capacity, labels, executors: executors.collect(),
         }
     }

@@ -7,6 +7,7 @@ fn node(id: u64) -> Candidate {
         node: NodeId(id),
         standing: Standing::Alive,
         may_vote: true,
+        protocol: Some(1),
         zone: None,
         fsync: None,
         uptime: Duration::from_secs(100),
@@ -31,6 +32,26 @@ fn voters_of(change: Option<VoterChange>) -> Option<BTreeSet<NodeId>> {
         Some(VoterChange::SetVoters { voters, .. }) => Some(voters),
         Some(VoterChange::AddLearner(_) | VoterChange::RemoveLearner(_)) | None => None,
     }
+}
+
+#[test]
+fn the_protocol_is_raised_when_everybody_knows_the_next() {
+    let mut all = input(5, [1, 2, 3], [4]);
+    all.nodes.iter_mut().for_each(|node| node.protocol = Some(2));
+    assert_eq!(choose_protocol(&all, 1), Some(2));
+    assert_eq!(choose_protocol(&all, 2), None);
+    let with = |id, change: fn(&mut Candidate)| {
+        let mut one = all.clone();
+        change(at(&mut one, id));
+        choose_protocol(&one, 1)
+    };
+    for id in 1..=5 {
+        assert_eq!(with(id, |node| node.protocol = Some(1)), None, "n{id} knows it not");
+        assert_eq!(with(id, |node| node.protocol = None), None, "n{id} has not said");
+    }
+    assert_eq!(with(2, |node| node.standing = SHORT), None, "a voter that is away may come back as it was");
+    assert_eq!(with(4, |node| node.standing = LONG), None, "so may a standby");
+    assert_eq!(with(5, |node| (node.standing, node.protocol) = (SHORT, Some(1))), Some(2), "a worker comes back as a worker");
 }
 
 const LONG: Standing = Standing::Down(DOWN_FOR);
@@ -254,6 +275,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
             node: NodeId(0),
             standing,
             may_vote,
+            protocol: Some(1),
             zone,
             fsync: fsync.map(Duration::from_micros),
             uptime: Duration::from_secs(uptime),

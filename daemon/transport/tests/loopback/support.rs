@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -69,6 +70,7 @@ pub(crate) struct How {
     pub(crate) wall: UnixMillis,
     pub(crate) planes: Vec<Plane>,
     pub(crate) addr: SocketAddr,
+    pub(crate) protocols: RangeInclusive<u16>,
 }
 
 impl Default for How {
@@ -81,7 +83,8 @@ impl Default for How {
             name: "test".to_owned(),
             addrs: Addrs { control: at(1), bulk: at(2) },
         };
-        Self { ca: 1, cluster: CLUSTER, hello, wall: TODAY, planes: vec![Plane::Control, Plane::Raft], addr: at(0) }
+        let planes = vec![Plane::Control, Plane::Raft];
+        Self { ca: 1, cluster: CLUSTER, hello, wall: TODAY, planes, addr: at(0), protocols: PROTOCOL..=PROTOCOL }
     }
 }
 
@@ -115,6 +118,7 @@ impl Node {
             runtime: Arc::new(quinn::TokioRuntime),
             identity,
             cluster: how.cluster,
+            protocols: how.protocols,
             seed: *blake3::hash(&LIVES.fetch_add(1, Ordering::Relaxed).to_le_bytes()).as_bytes(),
             planes: how.planes,
             wall: Arc::new(move || how.wall),

@@ -53,6 +53,7 @@ fn settings(host: u64, life: u64, nodes: u64) -> Settings {
         version: life,
         name: name(host),
         software: "sim".into(),
+        protocol: swarm_proto::PROTOCOL,
         addrs,
         os: "linux".into(),
         arch: "sim".into(),

@@ -84,7 +84,8 @@ impl Model {
             | What::NodeAdmitted { .. }
             | What::NodeScheduled { .. }
             | What::NodeLeft { .. }
-            | What::VotersChanged { .. } => Ok(()),
+            | What::VotersChanged { .. }
+            | What::ProtocolRaised { .. } => Ok(()),
         }
     }
 

@@ -90,6 +90,7 @@ fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<K
         runtime: Arc::new(quinn::TokioRuntime),
         identity: net::identity(world.seed(), CLUSTER, me),
         cluster: CLUSTER,
+        protocols: PROTOCOL..=PROTOCOL,
         seed: net::life_seed(world.seed(), me, life),
         planes,
         wall: net::wall_clock(),

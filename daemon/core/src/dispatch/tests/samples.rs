@@ -28,6 +28,7 @@ pub(super) fn meta(node: NodeId, cores: u64) -> NodeMeta {
         version: 1,
         name: node.to_string(),
         software: "test".into(),
+        protocol: 1,
         addrs: admit(node.0).addrs,
         os: "linux".into(),
         arch: "x86_64".into(),

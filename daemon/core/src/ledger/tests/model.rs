@@ -85,6 +85,7 @@ pub(super) struct Model {
     pub(super) last_node: u64,
     pub(super) leader: Option<NodeId>,
     pub(super) term: u64,
+    pub(super) protocol: u16,
     pub(super) events: Vec<Event>,
     pub(super) refused: u64,
 }
@@ -105,6 +106,7 @@ impl Model {
             last_node: 0,
             leader: None,
             term: 0,
+            protocol: 1,
             events: Vec::new(),
             refused: 0,
         }
@@ -152,6 +154,7 @@ impl Model {
             Command::Admit(admit) => self.admit(admit),
             Command::Schedule { node, to } => self.schedule(*node, *to),
             Command::Leave { node } => self.leave(*node),
+            Command::Raise { protocol } => self.raise(*protocol),
         }
     }
 
@@ -162,6 +165,18 @@ impl Model {
         if (self.leader, self.term) != (Some(node), term.0) {
             (self.leader, self.term) = (Some(node), term.0);
             self.emit(What::LeaderElected { node, term });
+        }
+        Answer::Is(Applied::Done)
+    }
+
+    fn raise(&mut self, protocol: u16) -> Answer {
+        match protocol.checked_sub(self.protocol) {
+            Some(0) => {}
+            Some(1) => {
+                self.protocol = protocol;
+                self.emit(What::ProtocolRaised { protocol });
+            }
+            Some(_) | None => return Answer::Refused(Code::Conflict),
         }
         Answer::Is(Applied::Done)
     }

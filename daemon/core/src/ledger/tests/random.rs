@@ -33,6 +33,7 @@ enum Step {
     Admit { key: u8, raft: u8, name: u8 },
     Schedule { node: Index, to: u8 },
     Leave { node: Index },
+    Raise { protocol: u16 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -47,6 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (index(), 0u8..7, -1i8..8).prop_map(|(task, cause, fence)| Step::Lose { task, cause, fence }),
         1 => index().prop_map(|job| Step::CancelJob { job }),
         4 => (index(), index()).prop_map(|(job, task)| Step::CancelTask { job, task }),
+        // 2 would be taken, and only a version that knows it could go on
+        1 => prop::sample::select(vec![0u16, 1, 3]).prop_map(|protocol| Step::Raise { protocol }),
         2 => (0u8..7, 0u8..9, 0u8..4).prop_map(|(key, raft, name)| Step::Admit { key, raft, name }),
         1 => (index(), 0u8..6).prop_map(|(node, to)| Step::Schedule { node, to }),
         1 => prop::option::weighted(0.2, index())
@@ -172,6 +175,7 @@ fn resolve(step: &Step, model: &Model) -> Option<Command> {
             Command::Schedule { node: NodeId(pick(node, &nodes)?), to }
         }
         Step::Leave { node } => Command::Leave { node: NodeId(pick(node, &nodes)?) },
+        Step::Raise { protocol } => Command::Raise { protocol },
     })
 }
 

@@ -1,7 +1,7 @@
 //! The rules one by one, as the promises say them.
 
 use swarm_proto::{
-    AttemptNo, Code, Cursor, Millis, Term,
+    AttemptNo, Code, Cursor, Millis, PROTOCOL, Term,
     ledger::{Output, Schedule, TaskState, What},
     spec::{Cause, Exec, Retries},
 };
@@ -243,6 +243,21 @@ fn a_key_and_a_directory_are_a_node() {
     assert_eq!(admitted(desk.one(Command::Admit(admit(3, 33, &"é".repeat(64))))), Ok(7));
     assert_eq!(admitted(desk.one(Command::Admit(admit(8, 8, &"é".repeat(64))))), Ok(8));
     assert_eq!(desk.ledger.node(NodeId(8)).map(|node| node.name.clone()), Some(format!("{}-2", "é".repeat(63))));
+}
+
+#[test]
+fn the_protocol_is_raised_by_one_and_older_versions_are_told() {
+    let mut desk = Desk::new();
+    assert_eq!(desk.one(Command::Raise { protocol: 1 }), Applied::Done, "as it is");
+    assert_eq!(code(desk.one(Command::Raise { protocol: 3 })), Code::Conflict);
+    assert_eq!(code(desk.one(Command::Raise { protocol: 0 })), Code::Conflict);
+    for protocol in 2..=PROTOCOL + 1 {
+        assert_eq!(desk.one(Command::Raise { protocol }), Applied::Done);
+        assert_eq!(last_event(&desk), What::ProtocolRaised { protocol });
+    }
+    assert_eq!(desk.ledger.protocol(), PROTOCOL + 1);
+    let problem = Ledger::decode(&desk.ledger.encode()).expect_err("this version does not know it").to_string();
+    assert!(problem.contains(&format!("protocol {}", PROTOCOL + 1)) && problem.contains(&format!("up to {PROTOCOL}")), "{problem}");
 }
 
 #[test]

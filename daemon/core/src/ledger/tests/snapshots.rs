@@ -1,7 +1,7 @@
 //! Snapshots: what is not one is refused, and nothing in the bytes makes the reader fall over.
 
 use proptest::prelude::*;
-use swarm_proto::{ledger::Output, spec::Cause};
+use swarm_proto::{PROTOCOL, ledger::Output, spec::Cause};
 
 use super::*;
 use crate::ledger::LedgerError;
@@ -52,10 +52,10 @@ fn a_snapshot_is_the_ledger() {
 #[test]
 fn another_format_is_refused_with_both_names() {
     let mut bytes = rich().encode();
-    bytes[4] = 2;
+    bytes[4] = 9;
     let error = Ledger::decode(&bytes).unwrap_err();
-    assert_eq!(error, LedgerError::Newer { found: 2, known: 1 });
-    assert_eq!(error.to_string(), "the snapshot has format 2; this version reads 1");
+    assert_eq!(error, LedgerError::Newer { found: 9, known: PROTOCOL });
+    assert_eq!(error.to_string(), format!("the snapshot is of protocol 9; this version knows those up to {PROTOCOL}"));
 }
 
 #[test]
