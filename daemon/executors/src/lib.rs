@@ -23,8 +23,9 @@ pub use swarm_core::attempts::{Boot, ExecEvent, Recovered, Start};
 #[cfg(target_os = "linux")]
 pub use self::linux::{
     boot_now,
-    exec::{Exec, ExecSettings, OpenError},
+    exec::{Exec, ExecSettings, KeeperAt, OpenError},
     keeper,
+    task_user::{TaskUser, TaskUserError},
 };
 pub use self::{noop::Noop, output::OutputStore};
 

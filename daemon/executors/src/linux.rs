@@ -3,6 +3,7 @@
 pub(crate) mod exec;
 pub mod keeper;
 mod protocol;
+pub(crate) mod task_user;
 mod tree;
 
 use std::{io, path::Path, time::Duration};

@@ -7,6 +7,10 @@
 //! The keeper is started with the first task, and taken over when an earlier life of the daemon left one. When its connection
 //! breaks, the keeper is dead or about to be: what it left is killed by its marks, every attempt it had is reported lost, and the next start makes
 //! a new one.
+//!
+//! A keeper that is a service ([`KeeperAt::Socket`]) is started by whoever owns its socket, when we connect. It may run tasks as a
+//! user whose processes we can neither see into nor end, so what a dead one left is killed by the next one, as the first thing it
+//! does, and its attempts are reported lost when that one answers.
 
 use std::{
     collections::BTreeSet,
@@ -51,6 +55,8 @@ const KEPT_TOTAL: u64 = 1 << 30;
 const START_TIME: Duration = Duration::from_secs(5);
 /// How long a keeper whose connection broke may take to let go of its directory.
 const DEATH_TIME: Duration = Duration::from_secs(2);
+/// Between two tries to reach a service.
+const SERVICE_PAUSE: Duration = Duration::from_millis(20);
 /// Commands taken in one turn.
 const TURN: usize = 1024;
 /// Messages of the keeper that wait for the driver.
@@ -61,10 +67,19 @@ const INBOX: usize = 256;
 pub struct ExecSettings {
     /// Directory of the keeper, made if absent, mode 0700: socket, kept output, working directories.
     pub dir: PathBuf,
-    /// Program and arguments that call [`crate::keeper::main`] with that directory.
-    pub keeper: Vec<OsString>,
+    /// How a keeper for it comes to be.
+    pub keeper: KeeperAt,
     /// Most bytes of kept output; `None`: 1 GiB or a tenth of the disk, whichever is less.
     pub keep: Option<u64>,
+}
+
+/// How a keeper comes to be.
+#[derive(Clone, Debug)]
+pub enum KeeperAt {
+    /// We start it: program and arguments that call [`crate::keeper::main`] with the directory.
+    Program(Vec<OsString>),
+    /// It is a service: it is there, or begins, when we connect to this socket.
+    Socket(PathBuf),
 }
 
 /// The executor cannot be had; nothing was started.
@@ -115,7 +130,7 @@ impl Exec {
         let outputs = OutputStore::new(settings.dir.join("attempts"), keep, follow);
         outputs.collect();
         let mut driver = Driver { settings, id, events, outputs: Arc::clone(&outputs), held: BTreeSet::new(), lease_until: None };
-        let (link, recovered) = match connect(&driver.settings.dir).await {
+        let (link, recovered) = match driver.find().await {
             Ok((link, recovered)) => {
                 let list = driver.take_over(recovered);
                 (Some(link), list)
@@ -200,11 +215,16 @@ impl From<io::Error> for LinkError {
 
 type Found = Vec<(Recovered, [Written; 2])>;
 
-async fn connect(dir: &Path) -> Result<(Link, Found), LinkError> {
-    let (name, held) = socket_name(dir)?;
+async fn connect(settings: &ExecSettings) -> Result<(Link, Found), LinkError> {
+    let (name, held) = match &settings.keeper {
+        KeeperAt::Program(_) => socket_name(&settings.dir)?,
+        KeeperAt::Socket(path) => (path.clone(), None),
+    };
     let stream = UnixStream::connect(name).await?;
     drop(held);
-    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+    // of a service's socket, its manager is the owner
+    let owner = stream.peer_cred()?.uid();
+    if owner != rustix::process::geteuid().as_raw() && !(owner == 0 && matches!(settings.keeper, KeeperAt::Socket(_))) {
         return Err(LinkError::Io(io::Error::other("its socket belongs to another user")));
     }
     let (rx, mut tx) = stream.into_split();
@@ -272,8 +292,7 @@ impl Driver {
                     }
                 };
                 if !lives {
-                    link = None;
-                    self.keeper_is_gone().await;
+                    link = self.keeper_is_gone().await;
                 }
             } else {
                 if commands.recv_many(&mut batch, TURN).await == 0 {
@@ -316,7 +335,7 @@ impl Driver {
                 if self.hand_over(&mut link, batch).await.is_ok() {
                     return Some(link);
                 }
-                self.keeper_is_gone().await;
+                return self.keeper_is_gone().await;
             }
             Err(why) => {
                 tracing::warn!(%why, "the keeper cannot be started");
@@ -330,8 +349,35 @@ impl Driver {
         None
     }
 
+    /// A keeper that is there. A service is given the time to come; without it tasks cannot start, and the next one tries again.
+    async fn find(&self) -> Result<(Link, Found), LinkError> {
+        let begun = tokio::time::Instant::now();
+        let KeeperAt::Socket(path) = &self.settings.keeper else { return connect(&self.settings).await };
+        loop {
+            match connect(&self.settings).await {
+                Err(LinkError::Nobody) if begun.elapsed() < START_TIME => tokio::time::sleep(SERVICE_PAUSE).await,
+                Err(LinkError::Nobody) => {
+                    tracing::warn!(socket = %path.display(), "no keeper answers; tasks cannot start until one does");
+                    return Err(LinkError::Nobody);
+                }
+                other => return other,
+            }
+        }
+    }
+
     async fn start_keeper(&self) -> Result<Link, String> {
-        let [program, args @ ..] = self.settings.keeper.as_slice() else { return Err("no program is set".into()) };
+        let program = match &self.settings.keeper {
+            KeeperAt::Program(program) => program,
+            KeeperAt::Socket(path) => {
+                return match self.find().await {
+                    Ok((link, _)) => Ok(link),
+                    Err(LinkError::Nobody) => Err(format!("none answers at {}", path.display())),
+                    Err(LinkError::Version(theirs)) => Err(format!("one of version {theirs} still has tasks")),
+                    Err(LinkError::Io(e)) => Err(e.to_string()),
+                };
+            }
+        };
+        let [program, args @ ..] = program.as_slice() else { return Err("no program is set".into()) };
         // not the daemon's: whoever reads that to its end would wait for the keeper
         let log_path = self.settings.dir.join("keeper.log");
         let log = std::fs::File::create(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
@@ -345,7 +391,7 @@ impl Driver {
             .map_err(|e| format!("{}: {e}", Path::new(program).display()))?;
         let started = tokio::time::Instant::now();
         loop {
-            match connect(&self.settings.dir).await {
+            match connect(&self.settings).await {
                 Ok((link, _)) => {
                     tokio::spawn(async move { child.wait().await });
                     return Ok(link);
@@ -444,17 +490,23 @@ impl Driver {
         let _ = self.events.send(ExecEvent::Ended { task: key.0, fence: key.1, outcome });
     }
 
-    /// Its connection broke: nothing of it may live on, and then its attempts are lost.
-    async fn keeper_is_gone(&mut self) {
+    /// Its connection broke: nothing of it may live on, and then its attempts are lost. The next one, if a service makes it.
+    async fn keeper_is_gone(&mut self) -> Option<Link> {
         self.clear_orphans().await;
+        let next = match &self.settings.keeper {
+            KeeperAt::Program(_) => None,
+            KeeperAt::Socket(_) => self.find().await.ok().map(|(link, _)| link),
+        };
         for key in std::mem::take(&mut self.held) {
             self.ended(key, End::Lost);
         }
+        next
     }
 
     async fn clear_orphans(&self) {
-        let (dir, id) = (self.settings.dir.clone(), self.id.clone());
-        let killed = tokio::task::spawn_blocking(move || clear_orphans(&dir, &id)).await;
+        let dir = self.settings.dir.clone();
+        let id = matches!(self.settings.keeper, KeeperAt::Program(_)).then(|| self.id.clone());
+        let killed = tokio::task::spawn_blocking(move || clear_orphans(&dir, id.as_deref())).await;
         match killed {
             Ok(Ok(0)) => {}
             Ok(Ok(count)) => tracing::warn!(count, "killed what a dead keeper left behind"),
@@ -464,8 +516,8 @@ impl Driver {
     }
 }
 
-/// Waits until no keeper owns `dir`, helping one along that does not let go, and kills what it left there.
-fn clear_orphans(dir: &Path, id: &str) -> io::Result<usize> {
+/// Waits until no keeper owns `dir`, helping one along that does not let go, and kills what it left there, where that is ours to do.
+fn clear_orphans(dir: &Path, id: Option<&str>) -> io::Result<usize> {
     let lock = std::fs::File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
     let waited = std::time::Instant::now();
     while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -479,5 +531,5 @@ fn clear_orphans(dir: &Path, id: &str) -> io::Result<usize> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(tree::kill_orphans(id))
+    Ok(id.map_or(0, |id| tree::kill_orphans(id, None)))
 }

@@ -17,6 +17,9 @@
 //! socket is full, for the daemon can read the file. When the daemon is gone the keeper goes on until the lease ends, kills everything, and
 //! exits. While the daemon is there but silent (stopped, hung), attempts that must not outlive their lease die at its end.
 //!
+//! **As whom.** A keeper may run tasks as another user ([`super::task_user`]); it then runs as a service of its own, which the
+//! daemon can reach but not start: the daemon stays without any power over users. Such a keeper is handed its socket.
+//!
 //! Ending: cancel and timeout send SIGTERM to the whole tree, then SIGKILL after [`GRACE`]; a lease's end kills at once.
 
 mod capture;
@@ -38,7 +41,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{keeper_id, socket_name, tree};
+use self::spawn::Spawner;
+use super::{
+    keeper_id, socket_name,
+    task_user::{TaskUser, acting_as, make_private},
+    tree,
+};
 
 /// Held by the keeper that owns the directory; holds its pid.
 pub(crate) const LOCK: &str = "keeper.lock";
@@ -66,32 +74,86 @@ fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> KeeperErr
     move |error| KeeperError::System { what, error: error.into() }
 }
 
-/// Serves the daemon that owns `dir` until there is nothing left to do. To be called on a process's main thread with no other
-/// thread running; the process must be the keeper's own.
+/// What a keeper is begun with.
+#[derive(Debug)]
+pub struct Start {
+    /// The daemon's directory for it.
+    pub dir: PathBuf,
+    /// As whom tasks run; `None`: as the keeper does.
+    pub user: Option<TaskUser>,
+    /// A socket that somebody else listens on for it; `None`: its own, in `dir`.
+    pub listener: Option<UnixListener>,
+}
+
+/// The socket that a service manager put in the place of standard input, if there is one.
+pub fn listener_on_stdin() -> Option<UnixListener> {
+    use rustix::fd::AsFd;
+    let stdin = io::stdin();
+    let listens = rustix::net::sockopt::socket_acceptconn(stdin.as_fd()).unwrap_or(false);
+    listens.then(|| stdin.as_fd().try_clone_to_owned().ok().map(UnixListener::from)).flatten()
+}
+
+/// Serves the daemon that owns the directory until there is nothing left to do. To be called on a process's main thread with no
+/// other thread running; the process must be the keeper's own.
 ///
 /// # Errors
-/// [`KeeperError::Taken`] when `dir` has a keeper; `System` with what failed.
-pub fn main(dir: &Path) -> Result<(), KeeperError> {
+/// [`KeeperError::Taken`] when the directory has a keeper; `System` with what failed.
+pub fn main(start: Start) -> Result<(), KeeperError> {
+    let Start { dir, user, listener } = start;
+    let handed = listener.as_ref().and_then(|listener| listener.try_clone().ok());
+    let served = serve(&dir, user, listener);
+    if let (Err(_), Some(handed)) = (&served, handed) {
+        // whoever waits there hears that there is no keeper, and is not the reason to start the next one at once
+        let _ = handed.set_nonblocking(true).map(|()| handed.accept());
+    }
+    served
+}
+
+fn serve(dir: &Path, user: Option<TaskUser>, listener: Option<UnixListener>) -> Result<(), KeeperError> {
+    make_private(dir).map_err(system("making the directory"))?;
     let lock = lock(dir)?;
     // fails where the caller made us a leader already
     let _ = rustix::process::setsid();
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(system("becoming a sub-reaper"))?;
     let id = keeper_id(dir).map_err(system("reading the keeper's id"))?;
-    tree::kill_orphans(&id);
-    let work = dir.join("work");
-    // leftovers of a keeper that was killed
-    let _ = fs::remove_dir_all(&work);
-    for path in [&work, &dir.join("attempts")] {
-        fs::create_dir_all(path).map_err(system("making a directory"))?;
+    tree::kill_orphans(&id, None);
+    if let Some(user) = &user {
+        user.prepare().map_err(system("becoming able to run tasks as another user"))?;
+        tree::kill_orphans(&id, Some(user));
     }
+    let work = make_work(dir, &id, user.as_ref())?;
+    make_private(&dir.join("attempts")).map_err(system("making a directory"))?;
+    let is_own = listener.is_none();
+    let listener = listener.map_or_else(|| bind(dir), Ok)?;
+    let keeper = state::Keeper::new(dir, Spawner::base(work, id, user), listener).map_err(system("setting up"))?;
+    let served = keeper.run().map_err(system("waiting for events"));
+    if is_own {
+        let _ = fs::remove_file(dir.join("keeper.sock"));
+    }
+    drop(lock);
+    served
+}
+
+/// The directory of working directories, without the leftovers of a keeper that was killed.
+fn make_work(dir: &Path, id: &str, user: Option<&TaskUser>) -> Result<PathBuf, KeeperError> {
+    let work = user.map_or_else(|| dir.join("work"), |user| user.work_dir(id));
+    let make = || {
+        let _ = fs::remove_dir_all(&work);
+        make_private(&work)
+    };
+    acting_as(user, make).map_err(|error| {
+        let why = user.map_or_else(|| error.to_string(), |user| user.explain_home(&error));
+        system("making the directory of working directories")(io::Error::new(error.kind(), why))
+    })?;
+    Ok(work)
+}
+
+fn bind(dir: &Path) -> Result<UnixListener, KeeperError> {
     let (name, held) = socket_name(dir).map_err(system("opening the directory"))?;
     let _ = fs::remove_file(dir.join("keeper.sock"));
     let listener = UnixListener::bind(&name).map_err(system("binding the socket"))?;
     drop(held);
-    let served = state::Keeper::new(dir, id, listener).map_err(system("setting up"))?.run().map_err(system("waiting for events"));
-    let _ = fs::remove_file(dir.join("keeper.sock"));
-    drop(lock);
-    served
+    Ok(listener)
 }
 
 /// Ends the keeper of `dir` and every task it has, at once. For whoever throws a state directory away.
@@ -108,7 +170,7 @@ pub fn end(dir: &Path) {
     if dir.join(LOCK).exists()
         && let Ok(id) = keeper_id(dir)
     {
-        tree::kill_orphans(&id);
+        tree::kill_orphans(&id, None);
     }
 }
 

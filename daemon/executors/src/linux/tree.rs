@@ -12,7 +12,10 @@ use std::{collections::BTreeMap, fs, io::Read};
 use rustix::process::{Pid, Signal, kill_process};
 use swarm_proto::{Fence, TaskId};
 
-use super::protocol::Key;
+use super::{
+    protocol::Key,
+    task_user::{TaskUser, acting_as},
+};
 
 /// The variables that mark every process of an attempt.
 pub(crate) const TASK_ID: &str = "SWARM_TASK_ID";
@@ -132,12 +135,16 @@ fn value<'a>(environ: &'a [u8], name: &str) -> Option<&'a str> {
 }
 
 /// Kills what a keeper that is no more has left behind; says how many processes that were. To be called while no keeper owns
-/// the directory that `id` belongs to. Those that cannot die (uninterruptible) are given up after a while.
-pub(crate) fn kill_orphans(id: &str) -> usize {
+/// the directory that `id` belongs to. Those that cannot die (uninterruptible) are given up after a while. It looks as `user`: marks
+/// can be read by whom the process belongs to, and by root.
+pub(crate) fn kill_orphans(id: &str, user: Option<&TaskUser>) -> usize {
     let mut killed = std::collections::BTreeSet::new();
     for round in 0..200u64 {
-        let table = Table::scan();
-        let marked = table.marked(id);
+        let (table, marked) = acting_as(user, || {
+            let table = Table::scan();
+            let marked = table.marked(id);
+            (table, marked)
+        });
         if marked.is_empty() {
             break;
         }

@@ -8,3 +8,4 @@ mod rig;
 mod run;
 mod speed;
 mod tree;
+mod user;

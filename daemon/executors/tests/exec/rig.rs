@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use swarm_executors::{Exec, ExecEvent, ExecSettings, Executor, Recovered, Start, boot_now};
+use swarm_executors::{Exec, ExecEvent, ExecSettings, Executor, KeeperAt, Recovered, Start, boot_now};
 use swarm_proto::{
     AttemptNo, Fence, JobId, LogIndex, TaskId,
     ledger::{End, Outcome},
@@ -52,22 +52,38 @@ pub(crate) struct Rig {
 
 pub(crate) fn settings(dir: &Path) -> ExecSettings {
     let keeper = vec![env!("CARGO_BIN_EXE_swarm-keeper").into(), dir.into()];
-    ExecSettings { dir: dir.to_owned(), keeper, keep: None }
+    ExecSettings { dir: dir.to_owned(), keeper: KeeperAt::Program(keeper), keep: None }
+}
+
+fn new_mark() -> String {
+    format!("rig-{}-{}", std::process::id(), MARKS.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Rig {
     pub(crate) async fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("keeper");
-        let mark = format!("rig-{}-{}", std::process::id(), MARKS.fetch_add(1, Ordering::Relaxed));
-        let mut rig = Self::over(dir, mark).await;
+        let mut rig = Self::over(settings(&dir), new_mark()).await;
         rig.stage = Some(Stage(temp));
         rig
     }
 
-    async fn over(dir: PathBuf, mark: String) -> Self {
+    /// Its tasks run as `user`, below `home`. Needs root.
+    pub(crate) async fn new_as(user: &str, home: &Path) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let mut settings = settings(&temp.path().join("keeper"));
+        if let KeeperAt::Program(program) = &mut settings.keeper {
+            program.extend([user.into(), home.into()]);
+        }
+        let mut rig = Self::over(settings, new_mark()).await;
+        rig.stage = Some(Stage(temp));
+        rig
+    }
+
+    async fn over(settings: ExecSettings, mark: String) -> Self {
         let (tx, events) = mpsc::unbounded_channel();
-        let (exec, recovered) = Exec::open(settings(&dir), tx).await.unwrap();
+        let dir = settings.dir.clone();
+        let (exec, recovered) = Exec::open(settings, tx).await.unwrap();
         Self { dir, stage: None, exec, recovered, events, past: BTreeMap::new(), mark, next: 1 }
     }
 
@@ -82,7 +98,7 @@ impl Rig {
 
     /// The daemon is back.
     pub(crate) async fn back(dir: PathBuf, mark: String, stage: Option<Stage>) -> Self {
-        let mut rig = Self::over(dir, mark).await;
+        let mut rig = Self::over(settings(&dir), mark).await;
         rig.stage = stage;
         rig.next = 1000;
         rig

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use swarm_executors::{Exec, Executor};
+use swarm_executors::{Exec, Executor, KeeperAt};
 use swarm_proto::{
     ledger::End,
     spec::{JobSpec, Work},
@@ -131,7 +131,7 @@ async fn a_keeper_that_cannot_start_is_the_task_s_end() {
     let temp = tempfile::tempdir().unwrap();
     let (tx, mut events) = mpsc::unbounded_channel();
     let mut bad = settings(temp.path());
-    bad.keeper = vec!["/no/such/swarmd".into()];
+    bad.keeper = KeeperAt::Program(vec!["/no/such/swarmd".into()]);
     let (exec, _) = Exec::open(bad, tx).await.unwrap();
     let rig = Rig::new().await;
     let mut starts = rig.spec(&["true"]);

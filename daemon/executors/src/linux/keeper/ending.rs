@@ -16,6 +16,7 @@ use super::{
     super::{
         boot_now,
         protocol::Key,
+        task_user::acting_as,
         tree::{Process, Table},
     },
     state::Keeper,
@@ -158,8 +159,8 @@ impl Keeper {
     }
 
     fn round(&mut self) {
-        let table = Table::scan();
-        let (trees, unplaced) = self.place(&table);
+        // what is asked of /proc is told to whom the processes belong
+        let (trees, unplaced) = acting_as(self.spawner.user(), || self.place(&Table::scan()));
         let empty = Vec::new();
         let of = |key: &Key| trees.get(key).unwrap_or(&empty);
         for key in std::mem::take(&mut self.endings.fresh) {

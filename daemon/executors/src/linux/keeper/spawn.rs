@@ -23,15 +23,21 @@ use std::{
 
 use rustix::{
     event::epoll,
-    fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create},
-    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    fs::{Access, AtFlags, MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create},
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, waitpid},
 };
 use swarm_proto::{
     UnixMillis,
     spec::{Exec, JobSpec, Work},
 };
 
-use super::super::{boot_now, protocol::Key, tree, wall_now};
+use super::super::{
+    boot_now,
+    protocol::Key,
+    task_user::{TaskUser, acting_as},
+    tree, wall_now,
+};
 use crate::Boot;
 
 /// Most spawning threads; more only take turns in the kernel.
@@ -40,6 +46,8 @@ const THREADS: usize = 4;
 const STACK: usize = 256 << 10;
 /// Variables of the keeper's own environment that tasks see.
 const INHERITED: [&str; 8] = ["PATH", "HOME", "LANG", "LC_ALL", "USER", "LOGNAME", "SHELL", "TZ"];
+/// Those that are another user's where tasks run as one.
+const OF_THE_USER: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A process to make.
@@ -89,10 +97,11 @@ struct Shared {
 }
 
 /// What all processes share.
-struct Base {
+pub(super) struct Base {
     work: PathBuf,
     keeper: String,
     env: Vec<(&'static str, OsString)>,
+    user: Option<TaskUser>,
 }
 
 /// The threads. They end with the process.
@@ -104,12 +113,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Spawner {
-    pub(super) fn new(dir: &Path, keeper: String, epoll: Arc<OwnedFd>, wake: Arc<OwnedFd>) -> std::io::Result<Self> {
+    /// What processes of this keeper have in common: where their directories are made, whose they are, as whom they run.
+    pub(super) fn base(work: PathBuf, keeper: String, user: Option<TaskUser>) -> Base {
         let mut env: Vec<_> = INHERITED.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
         if env.iter().all(|(name, _)| *name != "PATH") {
             env.push(("PATH", DEFAULT_PATH.into()));
         }
-        let base = Base { work: dir.join("work"), keeper, env };
+        if let Some(user) = &user {
+            env.retain(|(name, _)| !OF_THE_USER.contains(name));
+            env.extend([("HOME", user.home.clone().into()), ("SHELL", "/bin/sh".into())]);
+            env.extend(["USER", "LOGNAME"].map(|name| (name, user.name.clone().into())));
+        }
+        Base { work, keeper, env, user }
+    }
+
+    pub(super) fn new(base: Base, epoll: Arc<OwnedFd>, wake: Arc<OwnedFd>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             orders: Mutex::default(),
             is_there: Condvar::new(),
@@ -143,15 +161,21 @@ impl Spawner {
 
     /// Takes a working directory back. What a task left in it is removed aside, and so is one that it made unusable.
     pub(super) fn take_back(&self, path: PathBuf) {
-        if is_as_new(&path) {
+        if acting_as(self.user(), || is_as_new(&path)) {
             lock(&self.0.spare).push(path);
             return;
         }
+        let shared = Arc::clone(&self.0);
         let remove = move || {
-            let _ = fs::remove_dir_all(path);
+            let _ = acting_as(shared.base.user.as_ref(), || fs::remove_dir_all(path));
         };
         // without a thread it stays until the next keeper begins
         let _ = std::thread::Builder::new().name("remove".into()).spawn(remove);
+    }
+
+    /// As whom processes run, if not as we do.
+    pub(super) fn user(&self) -> Option<&TaskUser> {
+        self.0.base.user.as_ref()
     }
 
     pub(super) fn done(&self) -> Vec<Done> {
@@ -200,17 +224,30 @@ impl Shared {
         let argv: Vec<String> =
             if order.is_array { exec.argv.iter().map(|arg| substitute(arg, &item)).collect() } else { exec.argv.clone() };
         let name = argv.first().ok_or("there is no program to run")?;
-        let mut command = Command::new(self.base.find(name, exec)?);
-        command.arg0(name).args(&argv[1..]).process_group(0).stdin(stdin(exec)?).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let user = self.base.user.as_ref();
+        let Prepared { program, input, own, stdout, stderr } = acting_as(user, || self.prepare(name, exec))?;
+        let mut command = Command::new(program);
+        command.arg0(name).args(&argv[1..]).process_group(0).stdin(input).stdout(stdout.1).stderr(stderr.1);
+        if let Some(user) = user {
+            command.uid(user.uid);
+        }
         self.base.environment(&mut command, exec, &order.key, order.is_array.then_some(item.as_str()));
-        let own = if exec.cwd.is_none() { Some(self.work_dir()?) } else { None };
         let cwd = own.as_deref().unwrap_or_else(|| Path::new(exec.cwd.as_deref().unwrap_or(".")));
         command.current_dir(cwd);
-        let made = command.spawn().map_err(|e| explain(name, cwd, &e)).and_then(|child| spawned(child, own.clone()));
+        let made = command.spawn().map_err(|e| acting_as(user, || explain(name, cwd, &e)));
+        let made = made.and_then(|child| spawned(&child, [stdout.0, stderr.0], own.clone()));
         if made.is_err() {
             lock(&self.spare).extend(own);
         }
         made
+    }
+
+    /// What belongs to the task before it is there: its user may open a pipe by name, as `echo >/dev/stderr` does.
+    fn prepare(&self, name: &str, exec: &Exec) -> Result<Prepared, String> {
+        let (program, input) = (self.base.find(name, exec)?, stdin(exec)?);
+        let (stdout, stderr) = (pipe()?, pipe()?);
+        let own = if exec.cwd.is_none() { Some(self.work_dir()?) } else { None };
+        Ok(Prepared { program, input, own, stdout, stderr })
     }
 
     /// An empty directory. Making and removing one a task waits for the file system's journal, so they are used again.
@@ -241,7 +278,8 @@ impl Base {
         }
         let own = || self.env.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.clone());
         let path = exec.env.get("PATH").map(OsString::from).or_else(own).unwrap_or_else(|| DEFAULT_PATH.into());
-        let is_program = |path: &PathBuf| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file();
+        let may_run = |path: &Path| rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+        let is_program = |path: &PathBuf| may_run(path) && path.is_file();
         std::env::split_paths(&path)
             .map(|dir| dir.join(name))
             .find(is_program)
@@ -253,25 +291,33 @@ fn explain(name: &str, cwd: &Path, error: &std::io::Error) -> String {
     if cwd.is_dir() { format!("{name}: {error}") } else { format!("the working directory {} is not there", cwd.display()) }
 }
 
-fn spawned(mut child: std::process::Child, work: Option<PathBuf>) -> Result<Spawned, String> {
+/// What a process is made with: for each stream, the end that we read, and its own.
+struct Prepared {
+    program: PathBuf,
+    input: Stdio,
+    own: Option<PathBuf>,
+    stdout: (File, Stdio),
+    stderr: (File, Stdio),
+}
+
+fn pipe() -> Result<(File, Stdio), String> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("making a pipe: {e}"))?;
+    fcntl_getfl(&ours).and_then(|flags| fcntl_setfl(&ours, flags | OFlags::NONBLOCK)).map_err(|e| format!("making a pipe: {e}"))?;
+    Ok((ours.into(), theirs.into()))
+}
+
+fn spawned(child: &std::process::Child, [stdout, stderr]: [File; 2], work: Option<PathBuf>) -> Result<Spawned, String> {
     let (started, started_boot) = (wall_now(), boot_now());
     let pid = child.id().cast_signed();
-    let watch = || -> rustix::io::Result<OwnedFd> { pidfd_open(Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty()) };
-    let pipes = child.stdout.take().zip(child.stderr.take());
-    match (watch(), pipes) {
-        (Ok(pidfd), Some((stdout, stderr))) => {
-            let (stdout, stderr) = (File::from(OwnedFd::from(stdout)), File::from(OwnedFd::from(stderr)));
-            for pipe in [&stdout, &stderr] {
-                fcntl_getfl(pipe).and_then(|flags| fcntl_setfl(pipe, flags | OFlags::NONBLOCK)).map_err(|e| e.to_string())?;
-            }
-            Ok(Spawned { pid, pidfd, stdout, stderr, work, started, started_boot })
+    let watched = Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    watched.map(|pidfd| Spawned { pid, pidfd, stdout, stderr, work, started, started_boot }).map_err(|e| {
+        // not `Child::kill`: it may be another user's, and its group goes too
+        if let Some(pid) = Pid::from_raw(pid) {
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
         }
-        (pidfd, _) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(pidfd.err().map_or_else(|| "its pipes are missing".into(), |e| format!("watching the process: {e}")))
-        }
-    }
+        format!("watching the process: {e}")
+    })
 }
 
 /// Bytes that wait in memory, so that nobody has to feed a pipe.

@@ -30,7 +30,7 @@ use super::{
     capture::{Capture, Got},
     ending::Endings,
     link::Link,
-    spawn::{Order, Spawned, Spawner},
+    spawn::{Base, Order, Spawned, Spawner},
 };
 use crate::{
     Boot,
@@ -88,7 +88,7 @@ pub(super) struct Keeper {
     epoll: Arc<OwnedFd>,
     wake: Arc<OwnedFd>,
     timer: OwnedFd,
-    spawner: Spawner,
+    pub(super) spawner: Spawner,
     link: Option<Link>,
     /// Whether room in the socket is waited for.
     is_blocked: bool,
@@ -111,7 +111,7 @@ fn now_and(span: Duration) -> Boot {
 }
 
 impl Keeper {
-    pub(super) fn new(dir: &Path, id: String, listener: UnixListener) -> io::Result<Self> {
+    pub(super) fn new(dir: &Path, base: Base, listener: UnixListener) -> io::Result<Self> {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
@@ -120,7 +120,7 @@ impl Keeper {
         watch(&listener, LISTENER)?;
         watch(&*wake, WAKE)?;
         watch(&timer, TIMER)?;
-        let spawner = Spawner::new(dir, id, Arc::clone(&epoll), Arc::clone(&wake))?;
+        let spawner = Spawner::new(base, Arc::clone(&epoll), Arc::clone(&wake))?;
         let mut this = Self {
             outputs: dir.join("attempts"),
             listener,
