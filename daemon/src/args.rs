@@ -17,7 +17,7 @@ pub struct Args {
 impl Args {
     /// What was asked for; without a verb, the daemon.
     pub fn verb(self) -> Verb {
-        self.verb.unwrap_or_else(|| Verb::Run(Run { config: mesh_config::CONFIG_FILE.into(), end_with_parent: false }))
+        self.verb.unwrap_or_else(|| Verb::Run(Run { config: mesh_config::CONFIG_FILE.into(), keeper_socket: None, end_with_parent: false }))
     }
 }
 
@@ -30,12 +30,21 @@ pub enum Verb {
     Dev(dev::Args),
     /// Shows the main job: work over real files, and the leader killed half way.
     Demo(demo::Args),
-    /// Holds the tasks of one daemon; started by it.
+    /// Holds the tasks of one daemon; started by it, or as a service of its own.
     #[command(hide = true)]
-    Keeper {
-        #[arg(long)]
-        dir: PathBuf,
-    },
+    Keeper(Keeper),
+}
+
+/// `keeper`. A service gives the socket as standard input, and the daemon's config file, which says the rest.
+#[derive(clap::Args)]
+pub struct Keeper {
+    #[arg(long, value_name = "DIR", required_unless_present = "config", conflicts_with = "config")]
+    pub dir: Option<PathBuf>,
+    /// As whom tasks run.
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub user: Option<String>,
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `run`.
@@ -44,6 +53,9 @@ pub struct Run {
     /// The config file.
     #[arg(long, value_name = "FILE", default_value = mesh_config::CONFIG_FILE)]
     pub config: PathBuf,
+    /// Tasks run under a keeper that is a service and listens there, not under one that this daemon starts.
+    #[arg(long, value_name = "PATH")]
+    pub keeper_socket: Option<PathBuf>,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub end_with_parent: bool,

@@ -2,6 +2,7 @@
 
 mod access;
 mod clocks;
+mod keeper;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(not(target_os = "linux"))]
@@ -16,6 +17,7 @@ mod state;
 mod workshop;
 
 pub use self::{
+    keeper::keeper,
     run::run,
     state::{ClusterFile, StateDir},
 };

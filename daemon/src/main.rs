@@ -11,10 +11,10 @@ use swarmd::{
 fn main() -> ExitCode {
     end_on_panic();
     let done = match Args::parse().verb() {
-        Verb::Run(run) => host::run(&run.config, run.end_with_parent),
+        Verb::Run(run) => host::run(&run),
         Verb::Dev(args) => dev::main(args),
         Verb::Demo(args) => demo::main(args),
-        Verb::Keeper { dir } => keeper(&dir),
+        Verb::Keeper(args) => host::keeper(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -23,17 +23,6 @@ fn main() -> ExitCode {
             ExitCode::from(problem.code.exit_code())
         }
     }
-}
-
-#[cfg(target_os = "linux")]
-fn keeper(dir: &std::path::Path) -> Result<(), swarm_proto::Problem> {
-    swarm_executors::keeper::main(dir)
-        .map_err(|e| swarm_proto::Problem::new(swarm_proto::Code::Internal, "the keeper ended", e.to_string()))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn keeper(_dir: &std::path::Path) -> Result<(), swarm_proto::Problem> {
-    Err(swarm_proto::Problem::new(swarm_proto::Code::BadRequest, "there is no keeper on this host", "it needs Linux"))
 }
 
 /// The one place where this program prints what went wrong.

@@ -12,6 +12,8 @@ const SOCKET_PATH: usize = 107;
 const GROUP_NAME: usize = 32;
 /// Longest node name: one DNS label.
 const NODE_NAME: usize = 63;
+/// Longest name of a user of the host.
+const USER_NAME: usize = 32;
 /// Labels that every node has by itself.
 const OWN_LABELS: [&str; 2] = ["os", "arch"];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -118,12 +120,27 @@ fn mesh(reader: &mut Reader<'_>, address: Option<IpAddr>) -> Option<Mesh> {
 }
 
 fn exec(reader: &mut Reader<'_>) -> Exec {
-    let exec = Exec { enabled: reader.take("exec.enabled").unwrap_or_default(), sandbox: reader.take("exec.sandbox") };
+    let enabled = reader.take("exec.enabled").unwrap_or_default();
+    let exec = Exec { enabled, sandbox: reader.take("exec.sandbox"), user: task_user(reader) };
     if exec.enabled && exec.sandbox.is_none() && !reader.is_set("exec.sandbox") {
-        let what = "enabled without a word on the sandbox; there is none yet, so tasks may do all that swarmd's user may";
+        let what = "enabled without a word on the sandbox; there is none yet, so tasks may do all that their user may";
         reader.fault_in("exec.enabled", what, "sandbox = \"none\" beside it, if that is what you want");
     }
     exec
+}
+
+fn task_user(reader: &mut Reader<'_>) -> Option<String> {
+    let user: String = reader.take("exec.user")?;
+    let is_name = (1..=USER_NAME).contains(&user.len())
+        && user.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+        && !user.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    if user == "root" {
+        reader.fault_in("exec.user", "tasks never run as root", "user = \"swarm-task\"");
+    } else if !is_name {
+        let what = format!("'{}' is not the name of a user", user.escape_debug());
+        reader.fault_in("exec.user", what, "user = \"swarm-task\"");
+    }
+    Some(user)
 }
 
 fn resources(reader: &mut Reader<'_>) -> Resources {

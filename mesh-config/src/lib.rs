@@ -102,18 +102,20 @@ pub struct Mesh {
 }
 
 /// `[exec]`: whether this host runs processes for the swarm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exec {
     /// Default: no.
     pub enabled: bool,
     /// What stands between a task and the host. `Some` whenever `enabled`.
     pub sandbox: Option<Sandbox>,
+    /// As whom tasks run: a user of this host, never root. Default: as the daemon does, so that a task may read the node's key.
+    pub user: Option<String>,
 }
 
 /// What stands between a task and the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandbox {
-    /// Nothing: a task may do all that the daemon's user may.
+    /// Nothing: a task may do all that its user may ([`Exec::user`]).
     None,
 }
 

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 21] = [
+pub(crate) const KEYS: [&str; 22] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -22,6 +22,7 @@ pub(crate) const KEYS: [&str; 21] = [
     "mesh.preset",
     "exec.enabled",
     "exec.sandbox",
+    "exec.user",
     "resources.cores",
     "resources.memory",
     "resources.disk",

@@ -47,6 +47,7 @@ preset = "wan"
 [exec]
 enabled = true
 sandbox = "none"
+user = "swarm-task"
 
 [resources]
 cores = 3.5
@@ -85,7 +86,7 @@ fn every_key_is_read_explained_and_written_back() {
 fn a_written_default_reads_back() {
     let mut config = Config::new("n-1", Ipv4Addr::LOCALHOST.into());
     assert_eq!(parse(&config.to_toml()).unwrap().to_toml(), config.to_toml());
-    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None) };
+    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: Some("swarm-task".into()) };
     assert_snapshot!(config.to_toml(), @r#"
 [api]
 group_role = "submitter"
@@ -94,6 +95,7 @@ socket = "/run/swarmd/swarmd.sock"
 [exec]
 enabled = true
 sandbox = "none"
+user = "swarm-task"
 
 [log]
 format = "text"
@@ -131,6 +133,7 @@ mesh.seeds = []  # default
 mesh.preset = "lan"  # default
 exec.enabled = false  # default
 exec.sandbox = (none)  # default
+exec.user = (none)  # default
 resources.cores = (measured)  # default
 resources.memory = "512MiB"  # swarmd.toml:5
 resources.disk = (measured)  # default
@@ -247,9 +250,17 @@ swarmd.toml:3: mesh.control_port: control_port and bulk_port are both 4748
 }
 
 #[test]
+fn tasks_never_run_as_root() {
+    for name in ["root", "0", "-x", "Ann", "a b", "", "über"] {
+        let found = faults(&format!("[mesh]\naddress = '10.0.0.1'\n[exec]\nuser = '{name}'"), &[]);
+        assert!(found.starts_with("swarmd.toml:4: exec.user: ") && found.contains("try: user = \"swarm-task\""), "{name}: {found}");
+    }
+}
+
+#[test]
 fn exec_without_a_sandbox_has_to_be_written_out() {
     assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[exec]\nenabled = true", &[]), @r#"
-swarmd.toml:4: exec.enabled: enabled without a word on the sandbox; there is none yet, so tasks may do all that swarmd's user may
+swarmd.toml:4: exec.enabled: enabled without a word on the sandbox; there is none yet, so tasks may do all that their user may
     try: sandbox = "none" beside it, if that is what you want
 "#);
     assert_snapshot!(faults("[mesh]\naddress = '10.0.0.1'\n[exec]\nenabled = true\nsandbox = 'jail'", &[]), @r#"swarmd.toml:5: exec.sandbox: 'jail' is not "none", the only sandbox there is"#);

@@ -55,6 +55,7 @@ impl Config {
             "mesh.preset" => Some(self.mesh.preset.word().into()),
             "exec.enabled" => Some(self.exec.enabled.into()),
             "exec.sandbox" => self.exec.sandbox.map(|Sandbox::None| "none".into()),
+            "exec.user" => self.exec.user.clone().map(Value::from),
             "resources.cores" => self.resources.cores.map(Value::Float),
             "resources.memory" => size(self.resources.memory),
             "resources.disk" => size(self.resources.disk),

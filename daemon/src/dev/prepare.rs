@@ -83,7 +83,7 @@ fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options)
     config.mesh.control_port = node.control.port();
     config.mesh.bulk_port = node.control.port() + 1;
     config.mesh.seeds = seeds.iter().copied().filter(|seed| *seed != node.control).collect();
-    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None) };
+    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: None };
     config.resources = options.resources.clone();
     config.api.socket.clone_from(&node.socket);
     config.log.level.clone_from(&options.log);

@@ -11,22 +11,25 @@ use swarm_transport::{BindError, Identity};
 use tokio::sync::{oneshot, watch};
 
 use super::{StateDir, access, clocks, notify, offer, signals, workshop};
-use crate::node::{self, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Settings};
+use crate::{
+    args::Run,
+    node::{self, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Settings},
+};
 
 /// Runs the daemon until it is told to stop or cannot go on.
 ///
 /// # Errors
 /// Whatever keeps it from starting, and what it cannot live with.
-pub fn run(config: &Path, end_with_parent: bool) -> Result<(), Problem> {
-    if end_with_parent {
+pub fn run(args: &Run) -> Result<(), Problem> {
+    if args.end_with_parent {
         signals::end_with_parent();
     }
-    let config = Config::load(config, &mesh_config::Env::of_process()).map_err(|faults| mesh_config::problem(&faults))?;
+    let config = Config::load(&args.config, &mesh_config::Env::of_process()).map_err(|faults| mesh_config::problem(&faults))?;
     init_log(&config)?;
     let state = StateDir::open(&config.node.state_dir)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| internal("the runtime does not start", &e))?;
-    runtime.block_on(serve(config, state))
+    runtime.block_on(serve(config, state, args.keeper_socket.as_deref()))
 }
 
 fn init_log(config: &Config) -> Result<(), Problem> {
@@ -46,14 +49,14 @@ fn internal(what: &str, why: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::Internal, what, why.to_string())
 }
 
-async fn serve(config: Config, state: StateDir) -> Result<(), Problem> {
+async fn serve(config: Config, state: StateDir, keeper_socket: Option<&Path>) -> Result<(), Problem> {
     let clocks = clocks::real();
     let journal = Journal::new(clocks.wall.clone());
     let identity = Identity::load(&state.path).map_err(|e| {
         Problem::new(Code::NotReady, "this node has no identity that can be used", e.to_string())
             .hint("`swarmd dev` makes one for each node of a throw-away swarm")
     })?;
-    let workshop = workshop::open(&config, &state.path).await?;
+    let workshop = workshop::open(&config, &state.path, keeper_socket).await?;
     let names = workshop.executors.iter().map(|executor| executor.name().to_owned()).collect();
     let meta = offer::of(&config, names, (clocks.wall)().0);
     let settings = Settings {

@@ -10,29 +10,36 @@ use swarm_proto::{
 };
 use tokio::sync::mpsc;
 
-use super::clocks;
+use super::{clocks, keeper};
 use crate::node::{Outputs, Workshop};
 
 /// Opens the executors, and takes over what an earlier daemon of this directory left running.
-pub(crate) async fn open(config: &Config, state_dir: &Path) -> Result<Workshop, Problem> {
+pub(crate) async fn open(config: &Config, state_dir: &Path, keeper_socket: Option<&Path>) -> Result<Workshop, Problem> {
     let (tx, events) = mpsc::unbounded_channel::<ExecEvent>();
     let noop: Arc<dyn Executor> = Arc::new(Noop::new(tx.clone(), clocks::wall));
     let mut workshop = Workshop { executors: vec![noop], events, recovered: Vec::new(), outputs: Arc::new(NoOutputs) };
     if config.exec.enabled {
-        add_exec(&mut workshop, state_dir, tx).await?;
+        add_exec(&mut workshop, config, &state_dir.join(keeper::DIR), keeper_socket, tx).await?;
     }
     Ok(workshop)
 }
 
 #[cfg(target_os = "linux")]
-async fn add_exec(workshop: &mut Workshop, state_dir: &Path, events: Events) -> Result<(), Problem> {
-    use swarm_executors::{Exec, ExecSettings};
+async fn add_exec(
+    workshop: &mut Workshop,
+    config: &Config,
+    dir: &Path,
+    keeper_socket: Option<&Path>,
+    events: Events,
+) -> Result<(), Problem> {
+    use swarm_executors::{Exec, ExecSettings, KeeperAt};
 
     let refused = |why: String| Problem::new(Code::NotReady, "the exec executor does not start", why);
-    let program = std::env::current_exe().map_err(|e| refused(e.to_string()))?;
-    let dir = state_dir.join("keeper");
-    let keeper = vec![program.into(), "keeper".into(), "--dir".into(), dir.clone().into()];
-    let settings = ExecSettings { dir, keeper, keep: None };
+    let keeper = match keeper_socket {
+        Some(path) => KeeperAt::Socket(path.to_owned()),
+        None => KeeperAt::Program(keeper_program(config, dir).map_err(refused)?),
+    };
+    let settings = ExecSettings { dir: dir.to_owned(), keeper, keep: None };
     let (exec, recovered) = Exec::open(settings, events).await.map_err(|e| refused(e.to_string()))?;
     workshop.outputs = Arc::new(Kept(exec.outputs()));
     workshop.recovered = recovered;
@@ -40,8 +47,25 @@ async fn add_exec(workshop: &mut Workshop, state_dir: &Path, events: Events) -> 
     Ok(())
 }
 
+/// The keeper that this daemon starts itself. A keeper that cannot change users says so when the first task is to start.
+#[cfg(target_os = "linux")]
+fn keeper_program(config: &Config, dir: &Path) -> Result<Vec<std::ffi::OsString>, String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut words: Vec<std::ffi::OsString> = vec![program.into(), "keeper".into(), "--dir".into(), dir.into()];
+    if let Some(user) = &config.exec.user {
+        words.extend(["--user".into(), user.into()]);
+    }
+    Ok(words)
+}
+
 #[cfg(not(target_os = "linux"))]
-async fn add_exec(_workshop: &mut Workshop, _state_dir: &Path, _events: Events) -> Result<(), Problem> {
+async fn add_exec(
+    _workshop: &mut Workshop,
+    _config: &Config,
+    _dir: &Path,
+    _keeper_socket: Option<&Path>,
+    _events: Events,
+) -> Result<(), Problem> {
     Err(Problem::new(Code::NotReady, "the exec executor does not start", "it needs Linux").hint("set exec.enabled = false on this host"))
 }
 

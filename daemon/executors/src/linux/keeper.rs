@@ -103,10 +103,15 @@ pub fn main(start: Start) -> Result<(), KeeperError> {
     let handed = listener.as_ref().and_then(|listener| listener.try_clone().ok());
     let served = serve(&dir, user, listener);
     if let (Err(_), Some(handed)) = (&served, handed) {
-        // whoever waits there hears that there is no keeper, and is not the reason to start the next one at once
-        let _ = handed.set_nonblocking(true).map(|()| handed.accept());
+        turn_away(&handed);
     }
     served
+}
+
+/// For a keeper that cannot begin: whoever waits at its socket hears that there is none, and is not the reason to start the next
+/// one at once.
+pub fn turn_away(listener: &UnixListener) {
+    let _ = listener.set_nonblocking(true).map(|()| listener.accept());
 }
 
 fn serve(dir: &Path, user: Option<TaskUser>, listener: Option<UnixListener>) -> Result<(), KeeperError> {

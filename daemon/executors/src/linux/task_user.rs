@@ -134,7 +134,8 @@ pub(super) fn make_private(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nswarm-task:x:997:996::/var/lib/swarm-task:/usr/sbin/nologin\nodd:x:1\ntoor:x:0:0::/:\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/bash\nswarm-task:x:997:996::/var/lib/swarm-task:/usr/sbin/nologin\nodd:x:1\ntoor:x:0:0::/:\n";
     const GROUP: &str = "render:x:104:a,swarm-task\nvideo:x:44:swarm-task\nother:x:7:swarm-tasks\nswarm-task:x:996:\n";
 
     #[test]

@@ -1,0 +1,55 @@
+//! `swarmd keeper`: the process under which this host's tasks run. What it is, and why it is apart: `swarm_executors::keeper`.
+
+use swarm_proto::{Code, Problem};
+
+use crate::args::Keeper;
+
+/// Below the state directory.
+pub(crate) const DIR: &str = "keeper";
+
+/// Runs until there is nothing left to do.
+///
+/// # Errors
+/// What keeps it from starting, and what it cannot live with.
+#[cfg(target_os = "linux")]
+pub fn keeper(args: Keeper) -> Result<(), Problem> {
+    use swarm_executors::keeper;
+
+    let listener = keeper::listener_on_stdin();
+    match place_and_user(args) {
+        Ok((dir, user)) => {
+            keeper::main(keeper::Start { dir, user, listener }).map_err(|e| Problem::new(Code::Internal, "the keeper ended", e.to_string()))
+        }
+        Err(problem) => {
+            listener.iter().for_each(keeper::turn_away);
+            Err(problem)
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn place_and_user(args: Keeper) -> Result<(std::path::PathBuf, Option<swarm_executors::TaskUser>), Problem> {
+    let (dir, user) = match (args.config, args.dir) {
+        (Some(path), _) => {
+            let env = mesh_config::Env::of_process();
+            let config = mesh_config::Config::load(&path, &env).map_err(|faults| mesh_config::problem(&faults))?;
+            (config.node.state_dir.join(DIR), config.exec.user)
+        }
+        (None, Some(dir)) => (dir, args.user),
+        (None, None) => return Err(Problem::new(Code::BadRequest, "the keeper does not start", "it needs --dir or --config")),
+    };
+    let user = user.map(|name| swarm_executors::TaskUser::find(&name)).transpose().map_err(|e| {
+        Problem::new(Code::NotReady, "tasks cannot run as the user of exec.user", e.to_string())
+            .hint("adduser --system --group --home /var/lib/swarm-task swarm-task; or take exec.user out of the config")
+    })?;
+    Ok((dir, user))
+}
+
+/// There is none.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn keeper(_args: Keeper) -> Result<(), Problem> {
+    Err(Problem::new(Code::BadRequest, "there is no keeper on this host", "it needs Linux"))
+}
