@@ -13,6 +13,7 @@ mod check;
 mod fault;
 mod preset;
 mod read;
+mod reference;
 mod setting;
 mod size;
 mod source;
@@ -26,6 +27,7 @@ use std::{
 
 pub use fault::{Fault, Place, problem};
 pub use preset::{Preset, Timing};
+pub use reference::{Described, commented, reference, variable};
 pub use size::{format_bytes, parse_bytes};
 pub use source::{Env, Source};
 pub use swarm_proto::access::Role;
