@@ -14,10 +14,16 @@ use crate::rig::{Rig, keeper_pid, said, signal, until};
 
 const USER: &str = "nobody";
 
+#[expect(clippy::print_stderr, reason = "a test speaks to whoever runs it")]
+fn skip(why: &str) {
+    assert!(std::env::var_os("SWARM_NOTHING_SKIPPED").is_none(), "nothing may be skipped here: {why}");
+    eprintln!("skipped: {why}");
+}
+
 /// A home for the tasks, and a keeper that gives it to them. `None` where this test may not change users.
 async fn rig() -> Option<(Rig, tempfile::TempDir)> {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can run tasks as another user");
+        skip("tasks as another user than the keeper: only root can change users");
         return None;
     }
     let home = tempfile::tempdir().unwrap();
