@@ -14,6 +14,7 @@ mod jobs;
 mod logs;
 mod metrics;
 mod nodes;
+mod pace;
 #[cfg(windows)]
 mod pipe;
 mod query;
@@ -26,6 +27,7 @@ mod submit;
 mod tasks;
 
 pub use backend::{Backend, CallFuture};
+pub use pace::{Pace, Rate, too_often};
 #[cfg(windows)]
 pub use pipe::{ListenError, Socket};
 pub use server::{Accept, Bounds, GroupAccess, Stranger, serve, serve_within};

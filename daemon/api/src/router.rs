@@ -20,7 +20,7 @@ use swarm_proto::{
     api::{Call, LeaderView, Phase, Reply, Stats, Status},
 };
 
-use crate::{Backend, Bounds, events, follow, jobs, logs, metrics, nodes, refusal::Refusal, submit, tasks};
+use crate::{Backend, Bounds, Pace, events, follow, jobs, logs, metrics, nodes, refusal::Refusal, submit, tasks, too_often};
 
 /// Methods that any path takes at all.
 pub(crate) const METHODS: [http::Method; 3] = [http::Method::GET, http::Method::HEAD, http::Method::POST];
@@ -91,16 +91,19 @@ pub(crate) fn misfit(reply: &Reply) -> Refusal {
 
 pub(crate) fn build(backend: Arc<dyn Backend>, bounds: Bounds) -> Router {
     let mut router = Router::new();
+    let pace = Arc::new(Pace::new(bounds.requests));
     for operation in Operation::ALL {
-        let judged = handler(*operation).route_layer(from_fn(move |request, next| judge(*operation, request, next)));
+        let pace = Arc::clone(&pace);
+        let judged = handler(*operation).route_layer(from_fn(move |request, next| judge(*operation, Arc::clone(&pace), request, next)));
         router = router.route(operation.path(), judged);
     }
     router.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(Shared { backend, bounds })
 }
 
-/// Stands before every handler: lets pass who may do the one thing that the route does.
-async fn judge(operation: Operation, mut request: Request, next: Next) -> Response {
+/// Stands before every handler: lets pass who may do the one thing that the route does, and does not ask too often.
+async fn judge(operation: Operation, pace: Arc<Pace<String>>, mut request: Request, next: Next) -> Response {
     let judged = request.extensions_mut().remove::<Caller>().ok_or_else(nobody).and_then(|caller| {
+        pace.take(&caller.name).map_err(|wait| too_often("the request was refused", format_args!("'{}'", caller.name), wait))?;
         caller.may(operation)?;
         Ok(Allowed(caller))
     });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept -> caller known? -> connection free? -> hyper (HTTP/1.1) -> guard -> router -> judge -> handler -> Backend
-//!               403              429                               403, 405, 431  404    403
+//!               403              429                               403, 405, 431  404  403, 429
 //! ```
 //! The guard stands outside the router and denies what it does not know, so that a forgotten route or method is closed.
 
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{Backend, refusal::Refusal, router};
+use crate::{Backend, pace::Rate, refusal::Refusal, router};
 
 /// How long requests in flight may go on after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(1);
@@ -64,11 +64,17 @@ pub struct Bounds {
     pub connections: usize,
     /// Submissions of one stream whose answers were not all sent.
     pub unanswered: usize,
+    /// Requests of one caller.
+    pub requests: Rate,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: limits::API_CONNECTIONS, unanswered: limits::SUBMIT_UNANSWERED }
+        Self {
+            connections: limits::API_CONNECTIONS,
+            unanswered: limits::SUBMIT_UNANSWERED,
+            requests: Rate::new(limits::API_REQUESTS.0, limits::API_REQUESTS.1),
+        }
     }
 }
 

@@ -80,6 +80,10 @@ pub const HTTP_BODY: usize = 1 << 20;
 pub const HTTP_LINE: usize = 256 << 10;
 /// Connections to the local API; the next one is told `busy`.
 pub const API_CONNECTIONS: usize = 1_024;
+/// Requests a second of one caller of the API, and how many at once; the next one is told `busy`. A stream of submissions is one.
+pub const API_REQUESTS: (u32, u32) = (1_000, 2_000);
+/// Questions a second that one peer may ask on the control plane, and how many at once: it asks for all of its own clients.
+pub const PEER_REQUESTS: (u32, u32) = (5_000, 10_000);
 /// Submissions of one stream whose answers were not all sent; the next one is told `busy`.
 pub const SUBMIT_UNANSWERED: usize = 1_000_000;
 /// Job events a ledger remembers; older ones are gone, and readers are told where it begins.

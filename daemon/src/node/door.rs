@@ -1,12 +1,16 @@
 //! Who may come in, and where each stream goes.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use swarm_api::{Pace, too_often};
 use swarm_proto::{
     ClusterId, Code, LogIndex, NodeId, PeerKey, Problem,
-    api::Phase,
-    peer::{Answer, FromSubmitDesk, Hello, Open, ToSubmitDesk},
+    api::{Phase, Reply},
+    peer::{Answer, FromSubmitDesk, Hello, Joined, Open, ToSubmitDesk},
 };
 use swarm_transport::{Doorkeeper, FrameRx, FrameTx, Peer, Plane};
 use tokio::sync::mpsc;
@@ -22,6 +26,8 @@ pub(crate) struct Door {
     pub(crate) roster: Roster,
     /// Weak, because the node holds the pools that hold this.
     pub(crate) node: OnceLock<Weak<Node>>,
+    /// How often each peer may ask.
+    pub(crate) pace: Pace<PeerKey>,
 }
 
 impl Doorkeeper for Door {
@@ -56,6 +62,18 @@ impl Doorkeeper for Door {
         if *node.phase.borrow() == Phase::Stopping {
             return;
         }
+        if let Err(wait) = self.paced(&peer, &open) {
+            tokio::spawn(refuse(
+                too_often(
+                    "the question was refused",
+                    peer.node.map_or_else(|| "a peer that is not admitted".into(), |id| node.roster.name(id)),
+                    wait,
+                ),
+                open,
+                tx,
+            ));
+            return;
+        }
         tokio::spawn(serve(node, peer, open, tx, rx));
     }
 
@@ -67,6 +85,21 @@ impl Doorkeeper for Door {
 }
 
 impl Door {
+    /// Consensus and the one stream of a worker pace themselves; everything else is a question.
+    fn paced(&self, peer: &Peer, open: &Open) -> Result<(), Duration> {
+        match open {
+            Open::Raft(_) | Open::RaftAppend | Open::Snapshot(_) | Open::Work => Ok(()),
+            Open::Join(_)
+            | Open::Meta
+            | Open::View { .. }
+            | Open::GossipSync(_)
+            | Open::Call { .. }
+            | Open::Submit { .. }
+            | Open::Events { .. }
+            | Open::Output(_) => self.pace.take(&peer.key),
+        }
+    }
+
     fn node(&self) -> Option<Arc<Node>> {
         self.node.get()?.upgrade()
     }
@@ -76,6 +109,27 @@ impl Door {
         if let Some(node) = self.node() {
             node.runtime.clone().spawn(async move { join::refresh_view(&node).await });
         }
+    }
+}
+
+/// Tells why, where the answer has words for it; otherwise the stream just ends.
+async fn refuse(problem: Problem, open: Open, mut tx: FrameTx) {
+    let sent = match open {
+        Open::Join(_) => tx.send(&Err::<Joined, _>(problem)).await,
+        Open::Call { .. } => tx.send(&Err::<Reply, _>(problem)).await,
+        Open::Meta
+        | Open::View { .. }
+        | Open::GossipSync(_)
+        | Open::Submit { .. }
+        | Open::Work
+        | Open::Events { .. }
+        | Open::Raft(_)
+        | Open::RaftAppend
+        | Open::Snapshot(_)
+        | Open::Output(_) => return,
+    };
+    if sent.is_ok() {
+        let _ = tx.finish();
     }
 }
 

@@ -11,12 +11,14 @@ use std::{
 use anyhow::Context as _;
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
+use swarm_api::{Pace, Rate};
 use swarm_consensus::{Consensus, Fatal, RaftTiming, Spec, StartError};
 use swarm_core::members;
 use swarm_proto::{
     ClusterId, LogIndex, NodeId, OLDEST_PROTOCOL, PROTOCOL, PeerKey, RaftDir,
     api::{Health, Phase},
     ledger::{Admit, Command},
+    limits,
     peer::Hello,
 };
 use swarm_transport::{BindSpec, CloseCode, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, WallClock};
@@ -39,6 +41,8 @@ use super::{
     work,
 };
 
+/// How often one peer may ask.
+const PEER_RATE: Rate = Rate::new(limits::PEER_REQUESTS.0, limits::PEER_REQUESTS.1);
 /// How long a planned stop waits for another voter to take over.
 const HANDOVER: Duration = Duration::from_secs(2);
 /// How long the endpoints may take to say goodbye.
@@ -63,7 +67,7 @@ pub struct Running {
 pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::Result<Running> {
     let mut rng = ChaCha12Rng::seed_from_u64(env.seed);
     let roster = Roster::load(env.records.clone());
-    let door = Arc::new(Door { cluster: env.cluster, roster: roster.clone(), node: OnceLock::new() });
+    let door = Arc::new(Door { cluster: env.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
     let me = watch::Sender::new(None);
     let Holdings { control_socket, bulk_socket, workshop } = holdings;
     let (stop, stopping) = watch::channel(false);

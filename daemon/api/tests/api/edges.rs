@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::Arc};
 
-use swarm_api::{Accept, Bounds, GroupAccess, ListenError, Socket, Stranger};
+use swarm_api::{Accept, Bounds, GroupAccess, ListenError, Rate, Socket, Stranger};
 use swarm_client::Client;
 use swarm_proto::{
     Code, Millis, Problem,
@@ -102,6 +102,26 @@ async fn connections_are_counted_and_the_next_is_told() {
         }
     };
     soon(freed).await;
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_back() {
+    let world = World::within(Bounds { requests: Rate::new(5, 20), ..Bounds::default() });
+    let mut refused = None;
+    for asked in 0..30 {
+        let raw = world.get("/healthz").await;
+        if raw.status == 429 {
+            assert!(asked >= 20, "the whole burst is free, {asked} were");
+            assert!(raw.head.contains("retry-after: 1\r\n"), "{}", raw.head);
+            refused = Some(raw.problem());
+        }
+    }
+    let problem = refused.expect("thirty are more than twenty and what comes in meanwhile");
+    let wait = problem.retry_after_ms.expect("a busy node says when");
+    assert_eq!((problem.code, wait <= 200), (Code::Busy, true), "{problem:?}");
+    assert!(world.table.0.state().jobs.is_empty());
+    tokio::time::sleep(std::time::Duration::from_millis(wait + 1)).await;
+    assert_eq!(world.get("/healthz").await.status, 200);
 }
 
 /// A socket on which everybody is somebody else.
