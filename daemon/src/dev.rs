@@ -15,7 +15,10 @@ use std::{
 use serde::Serialize;
 use swarm_proto::{Code, Problem};
 
-pub use self::swarm::{DevNode, Options, Swarm};
+pub use self::{
+    prepare::Authority,
+    swarm::{DevNode, Options, Swarm},
+};
 use crate::host::stop_asked;
 
 /// Most nodes one command starts.

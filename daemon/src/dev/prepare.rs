@@ -30,14 +30,41 @@ pub(crate) fn failed(what: &str, why: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::Internal, what, why.to_string())
 }
 
+/// The CA of a throw-away swarm, which only this process holds.
+pub struct Authority {
+    cluster: ClusterId,
+    ca: Ca,
+}
+
+impl Authority {
+    /// A new swarm.
+    ///
+    /// # Errors
+    /// The CA is not made.
+    pub fn create() -> Result<Self, Problem> {
+        let mut cluster = ClusterId::default();
+        ChaCha12Rng::from_os_rng().fill_bytes(&mut cluster.0);
+        let key = SecretKey::generate().map_err(|e| failed("the throw-away CA is not made", &e))?;
+        let ca = Ca::create(cluster, key).map_err(|e| failed("the throw-away CA is not made", &e))?;
+        Ok(Self { cluster, ca })
+    }
+
+    /// Makes a node's state directory: a key and a certificate of this CA, and the swarm that it belongs to.
+    ///
+    /// # Errors
+    /// What could not be made or written.
+    pub fn prepare(&self, dir: &Path, founder: bool) -> Result<(), Problem> {
+        make_private(dir).map_err(|e| failed("a state directory is not made", &e))?;
+        ClusterFile { cluster: self.cluster, founder }.save(dir).map_err(|e| failed("a state directory is not made", &e))?;
+        let identity = SecretKey::generate().and_then(|key| self.ca.identity(key)).map_err(|e| failed("a certificate is not made", &e))?;
+        identity.save(dir).map_err(|e| failed("a certificate is not written", &e))
+    }
+}
+
 /// Prepares all nodes below `dir`.
 pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Problem> {
     let mut rng = ChaCha12Rng::from_os_rng();
-    let mut cluster = [0; 16];
-    rng.fill_bytes(&mut cluster);
-    let cluster = ClusterId(cluster);
-    let key = SecretKey::generate().map_err(|e| failed("the throw-away CA is not made", &e))?;
-    let ca = Ca::create(cluster, key).map_err(|e| failed("the throw-away CA is not made", &e))?;
+    let authority = Authority::create()?;
     let port = free_ports(options.nodes, &mut rng)?;
     let seeds: Vec<SocketAddr> = (0..options.nodes.min(3)).map(|n| SocketAddr::new(address(n), port)).collect();
     (0..options.nodes)
@@ -49,10 +76,7 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
                 socket: socket(dir, n),
                 control: SocketAddr::new(address(n), port),
             };
-            make_private(&node.dir).map_err(|e| failed("a state directory is not made", &e))?;
-            ClusterFile { cluster, founder: n == 0 }.save(&node.dir).map_err(|e| failed("a state directory is not made", &e))?;
-            let identity = SecretKey::generate().and_then(|key| ca.identity(key)).map_err(|e| failed("a certificate is not made", &e))?;
-            identity.save(&node.dir).map_err(|e| failed("a certificate is not written", &e))?;
+            authority.prepare(&node.dir, n == 0)?;
             let config = config_of(&node, n, &seeds, options);
             std::fs::write(&node.config, config.to_toml()).map_err(|e| failed("a config is not written", &e))?;
             Ok(node)
