@@ -2,7 +2,12 @@
 
 use std::process::Command;
 
-use swarm_tests::{Rig, ctl, program};
+use swarm_proto::{
+    Code,
+    api::{SubmitLine, SubmitRequest},
+};
+use swarm_tests::{Rig, ctl, eventually, program};
+use swarmd::dev::Authority;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -85,4 +90,56 @@ fn the_benchmark_prints_what_it_should() {
     let most = by_node.values().filter_map(serde_json::Value::as_u64).max().expect("one");
     assert!(most <= 1_000, "at least half run on nodes other than any one: {report}");
     assert_eq!((report["mode"].as_str(), report["nodes"].as_u64()), (Some("single"), Some(3)));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_opened_early_serves_once_the_node_is_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let authority = Authority::create().expect("a CA");
+    let (port, address) = (port(), |n: u8| std::net::IpAddr::from([127, 0, 0, n]));
+    let mut daemons = Vec::new();
+    let mut start = |n: u8| {
+        let (state, config) = (dir.path().join(format!("n{n}")), dir.path().join(format!("n{n}.toml")));
+        authority.prepare(&state, n == 1).expect("prepared");
+        let text = format!(
+            "[node]\nname = \"e{n}\"\nstate_dir = {state:?}\n[mesh]\naddress = \"{}\"\ncontrol_port = {port}\nbulk_port = {}\n\
+             seeds = [\"{}:{port}\"]\n[api]\nsocket = \"{}.sock\"\n",
+            address(n),
+            port + 1,
+            address(3 - n),
+            state.display()
+        );
+        std::fs::write(&config, text).expect("written");
+        let args = ["run", "--end-with-parent", "--config"];
+        let child = tokio::process::Command::new(program("swarmd")).args(args).arg(config).kill_on_drop(true).spawn();
+        daemons.push(child.expect("swarmd starts"));
+        swarm_client::Client::new(dir.path().join(format!("n{n}.sock")))
+    };
+    let client = start(2);
+    eventually("the daemon answers", async || client.status().await.ok()).await;
+    let (mut sender, mut answers) = client.submit_stream().await.expect("a stream");
+    let mut ask = async |id: &str| {
+        let request = SubmitRequest { id: id.into(), key: Some(id.into()), noop: true, ..SubmitRequest::default() };
+        sender.send(&request).await.expect("sent");
+        answers.next().await.expect("an answer").expect("more answers")
+    };
+    assert!(matches!(ask("early").await, SubmitLine::Refused { problem, .. } if problem.code == Code::NotReady));
+    start(1);
+    let mut n = 0;
+    let accepted = eventually("the same stream accepts", async || {
+        n += 1;
+        match ask(&n.to_string()).await {
+            SubmitLine::Accepted { id, .. } => Some(id),
+            SubmitLine::Refused { .. } | SubmitLine::Progress { .. } | SubmitLine::Ended { .. } => None,
+        }
+    })
+    .await;
+    assert_eq!(accepted, n.to_string());
+}
+
+/// A port that, with the one above it, is free now.
+fn port() -> u16 {
+    let free = |port: u16| (1..=2).all(|n| std::net::UdpSocket::bind((std::net::Ipv4Addr::new(127, 0, 0, n), port)).is_ok());
+    let own = u16::try_from(std::process::id() % 5_000).expect("small");
+    (0..100).map(|n| 40_000 + 2 * own + 200 * n % 10_000).find(|port| free(*port) && free(*port + 1)).expect("a free port")
 }

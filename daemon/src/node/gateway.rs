@@ -87,14 +87,18 @@ impl Backend for Gateway {
     fn submit(&self, caller: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
         match self.node() {
             Ok(node) => relay::spawn(node, caller.name.clone(), Vec::new()),
-            Err(problem) => relay::refuse(problem),
+            Err(_) => {
+                let gateway = self.clone();
+                relay::early(move || gateway.node().cloned(), caller.name.clone())
+            }
         }
     }
 
     fn follow(&self, target: Target) -> mpsc::Receiver<Vec<Answer>> {
         match self.node() {
             Ok(node) => relay::spawn(node, String::new(), vec![target]).1,
-            Err(problem) => relay::refuse(problem).1,
+            // ends at once: nothing is known here
+            Err(_) => mpsc::channel(1).1,
         }
     }
 

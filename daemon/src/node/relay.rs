@@ -61,29 +61,32 @@ pub(crate) fn spawn(
 ) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
     let (to_relay, requests) = mpsc::channel(DEPTH);
     let (answers, from_relay) = mpsc::channel(DEPTH);
-    let relay = Relay {
-        node: node.clone(),
-        submitter,
-        requests,
-        answers,
-        waiting: Vec::new(),
-        sent: BTreeMap::new(),
-        following: follow.into_iter().collect(),
-        is_finished: false,
-    };
+    let relay = Relay { following: follow.into_iter().collect(), ..Relay::new(node, submitter, requests, answers) };
     node.runtime.spawn(relay.run());
     (to_relay, from_relay)
 }
 
-/// The answer of a node that is not up, to every submission.
-pub(crate) fn refuse(problem: Problem) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
+/// A stream that was opened before the node was up: what comes until then is refused, and what comes later is relayed.
+pub(crate) fn early(
+    node: impl Fn() -> Result<Arc<Node>, Problem> + Send + 'static,
+    submitter: String,
+) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
     let (to_relay, mut requests) = mpsc::channel::<Vec<Numbered>>(DEPTH);
     let (answers, from_relay) = mpsc::channel(DEPTH);
     tokio::spawn(async move {
         while let Some(list) = requests.recv().await {
-            let refused = list.into_iter().map(|item| Answer::Refused { seq: item.seq, problem: problem.clone() }).collect();
-            if answers.send(refused).await.is_err() {
-                return;
+            match node() {
+                Ok(node) => {
+                    let relay = Relay { waiting: list, ..Relay::new(&node, submitter, requests, answers) };
+                    node.runtime.spawn(relay.run());
+                    return;
+                }
+                Err(problem) => {
+                    let refused = list.into_iter().map(|item| Answer::Refused { seq: item.seq, problem: problem.clone() }).collect();
+                    if answers.send(refused).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     });
@@ -91,6 +94,19 @@ pub(crate) fn refuse(problem: Problem) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Re
 }
 
 impl Relay {
+    fn new(node: &Arc<Node>, submitter: String, requests: mpsc::Receiver<Vec<Numbered>>, answers: mpsc::Sender<Vec<Answer>>) -> Self {
+        Self {
+            node: node.clone(),
+            submitter,
+            requests,
+            answers,
+            waiting: Vec::new(),
+            sent: BTreeMap::new(),
+            following: BTreeSet::new(),
+            is_finished: false,
+        }
+    }
+
     async fn run(mut self) {
         loop {
             if self.is_idle() && !self.wait_for_work().await {
