@@ -1,0 +1,343 @@
+//! A mesh with a daemon on every host.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use swarm_client::Client;
+use swarm_proto::{
+    NodeId,
+    api::{Health, Phase, Status},
+};
+use swarmd::dev::Authority;
+
+use crate::{host::Host, mesh::Mesh, until};
+
+/// What a lab is like.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Of the mesh; two of one name never run at once.
+    pub name: String,
+    /// Hosts at the beginning.
+    pub hosts: usize,
+    /// How long the resolver's answers live, in seconds.
+    pub ttl: u32,
+    pub preset: Preset,
+    /// The `swarmd` to run.
+    pub program: PathBuf,
+}
+
+/// How patient the daemons are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    Lan,
+    Wan,
+}
+
+impl Preset {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Wan => "wan",
+        }
+    }
+
+    /// How long the swarm may take to be whole again after anything: a dead voter is replaced after 30 s.
+    pub(crate) const fn patience(self) -> Duration {
+        match self {
+            Self::Lan => Duration::from_secs(90),
+            Self::Wan => Duration::from_secs(180),
+        }
+    }
+}
+
+/// A lab that is up. Its daemons and its mesh go when it is dropped; its files stay until the next one of its name.
+pub struct Lab {
+    pub mesh: Mesh,
+    spec: Spec,
+    dir: PathBuf,
+    authority: Authority,
+    hosts: Vec<Host>,
+    /// Hosts that are gone for good: their nodes may stay in the list of members, but not alive.
+    gone: Vec<String>,
+}
+
+impl Lab {
+    /// Makes the mesh, and on each host the files of a daemon, which is started.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub async fn up(spec: &Spec) -> anyhow::Result<Self> {
+        let mesh = Mesh::up(&spec.name, spec.hosts, spec.ttl).await?;
+        let dir = std::env::temp_dir().join(format!("swarm-lab.{}", spec.name));
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        }
+        std::fs::create_dir_all(dir.join("witness"))?;
+        let authority = Authority::create()?;
+        let mut lab = Self { mesh, spec: spec.clone(), dir, authority, hosts: Vec::new(), gone: Vec::new() };
+        for n in 1..=spec.hosts {
+            lab.prepare(&format!("h{n}")).await?;
+        }
+        Ok(lab)
+    }
+
+    async fn prepare(&mut self, name: &str) -> anyhow::Result<()> {
+        let addresses = self.mesh.addresses().await?;
+        let address = *addresses.get(name).with_context(|| format!("meshlab knows no {name}"))?;
+        let mut host = Host::new(&self.dir, name, address);
+        std::fs::create_dir_all(&host.dir)?;
+        self.authority.prepare(&host.state_dir(), self.hosts.is_empty())?;
+        let seeds = ["h1", "h2", "h3"].into_iter().filter_map(|seed| addresses.get(seed)).copied().collect::<Vec<IpAddr>>();
+        host.configure(&seeds, self.spec.preset)?;
+        host.start(&self.mesh, &self.spec.program)?;
+        self.hosts.push(host);
+        Ok(())
+    }
+
+    /// An address of the mesh that no host has had.
+    pub(crate) fn free_address(&self) -> IpAddr {
+        let taken = |n: u8| self.hosts.iter().any(|host| host.address == IpAddr::from([100, 64, 99, n]));
+        IpAddr::from([100, 64, 99, (1..=u8::MAX).find(|n| !taken(*n)).unwrap_or_default()])
+    }
+
+    /// Keeps its files, but for the state, for somebody to look at; says where.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn keep(&self, what: &str) -> anyhow::Result<PathBuf> {
+        let kept = std::env::temp_dir().join(format!("swarm-lab.{}.failed-{what}", self.spec.name));
+        if kept.exists() {
+            std::fs::remove_dir_all(&kept)?;
+        }
+        std::fs::create_dir(&kept)?;
+        for host in &self.hosts {
+            std::fs::copy(host.dir.join("log"), kept.join(format!("{}.log", host.name)))?;
+        }
+        Ok(kept)
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) const fn preset(&self) -> Preset {
+        self.spec.preset
+    }
+
+    /// The hosts whose daemon runs.
+    pub fn running(&self) -> Vec<String> {
+        self.hosts.iter().filter(|host| host.is_running()).map(|host| host.name.clone()).collect()
+    }
+
+    pub(crate) fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    fn host(&mut self, name: &str) -> anyhow::Result<&mut Host> {
+        self.hosts.iter_mut().find(|host| host.name == name).with_context(|| format!("there is no host {name}"))
+    }
+
+    /// A client of a host's daemon.
+    ///
+    /// # Errors
+    /// There is no such host.
+    pub fn client(&self, name: &str) -> anyhow::Result<Client> {
+        let host = self.hosts.iter().find(|host| host.name == name);
+        Ok(host.with_context(|| format!("there is no host {name}"))?.client())
+    }
+
+    /// One more host with a daemon.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub async fn add(&mut self) -> anyhow::Result<String> {
+        let name = self.mesh.run(&["add"]).await?.trim().to_owned();
+        self.prepare(&name).await?;
+        Ok(name)
+    }
+
+    /// A host breaks: its daemon and all that it ran are killed, its network is gone.
+    ///
+    /// # Errors
+    /// What could not be undone.
+    pub async fn remove(&mut self, name: &str) -> anyhow::Result<()> {
+        self.host(name)?.kill().await?;
+        self.mesh.run(&["remove", name]).await?;
+        self.hosts.retain(|host| host.name != name);
+        self.gone.push(name.to_owned());
+        Ok(())
+    }
+
+    /// A host gets another address on the mesh, and its daemon is told: it is started again with it.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub async fn readdress(&mut self, name: &str, address: IpAddr) -> anyhow::Result<()> {
+        self.mesh.run(&["readdr", name, &address.to_string()]).await?;
+        let addresses = self.mesh.addresses().await?;
+        let seeds = ["h1", "h2", "h3"].into_iter().filter_map(|seed| addresses.get(seed)).copied().collect::<Vec<IpAddr>>();
+        let preset = self.spec.preset;
+        let host = self.host(name)?;
+        host.stop().await?;
+        host.address = address;
+        host.configure(&seeds, preset)?;
+        self.start(name)
+    }
+
+    /// Starts a host's daemon again.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&mut self, name: &str) -> anyhow::Result<()> {
+        let (mesh, program) = (&self.mesh, &self.spec.program);
+        let host = self.hosts.iter_mut().find(|host| host.name == name);
+        host.with_context(|| format!("there is no host {name}"))?.start(mesh, program)
+    }
+
+    /// Stops a host's daemon in order.
+    ///
+    /// # Errors
+    /// It did not stop by itself.
+    pub async fn stop(&mut self, name: &str) -> anyhow::Result<()> {
+        self.host(name)?.stop().await
+    }
+
+    /// Kills a host's daemon.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        self.host(name)?.kill().await
+    }
+
+    /// What a host's daemon says of itself and its peers.
+    ///
+    /// # Errors
+    /// Why it says nothing.
+    pub async fn status(&mut self, name: &str) -> Result<Status, String> {
+        let host = self.hosts.iter_mut().find(|host| host.name == name);
+        host.ok_or_else(|| format!("there is no host {name}"))?.status().await
+    }
+
+    /// Who leads, as `asked` says.
+    ///
+    /// # Errors
+    /// It knows of none.
+    pub async fn leader(&mut self, asked: &str) -> Result<String, String> {
+        let status = self.status(asked).await?;
+        let leader = status.leader.ok_or_else(|| format!("{asked} knows no leader"))?;
+        if status.node == Some(leader) {
+            return Ok(asked.to_owned());
+        }
+        let peer = status.peers.into_iter().find(|peer| peer.node == leader);
+        peer.map(|peer| peer.name).ok_or_else(|| format!("{asked} does not know {leader}, which leads"))
+    }
+
+    /// The hosts that vote, as `asked` says.
+    ///
+    /// # Errors
+    /// There is no leader to ask.
+    pub async fn voters(&self, asked: &str) -> anyhow::Result<Vec<String>> {
+        let client = self.client(asked)?;
+        let (leader, nodes) = (client.leader().await?, client.nodes().await?);
+        Ok(nodes.into_iter().filter(|node| leader.voters.contains(&node.node)).map(|node| node.name).collect())
+    }
+
+    /// How `at` sees `of`.
+    ///
+    /// # Errors
+    /// It says nothing, or does not know it.
+    pub async fn sees(&mut self, at: &str, of: &str) -> Result<Health, String> {
+        let status = self.status(at).await?;
+        let peer = status.peers.iter().find(|peer| peer.name == of);
+        peer.map(|peer| peer.health).ok_or_else(|| format!("{at} does not know {of}"))
+    }
+
+    /// Waits until `at` sees `of` in one of these states.
+    ///
+    /// # Errors
+    /// It never does.
+    pub async fn until_seen(&mut self, at: &str, of: &str, wanted: &[Health]) -> anyhow::Result<()> {
+        let patience = self.preset().patience();
+        until(&format!("{at} sees {of} as one of {wanted:?}"), patience, async || {
+            let health = self.sees(at, of).await?;
+            if wanted.contains(&health) { Ok(()) } else { Err(format!("{health:?}")) }
+        })
+        .await
+    }
+
+    /// Waits until every running daemon is ready, all of them see each other alive and nobody else, they agree on one leader, and it
+    /// has as many voters as it should, all of them running.
+    ///
+    /// # Errors
+    /// What is still missing at the end.
+    pub async fn whole(&mut self) -> anyhow::Result<()> {
+        let patience = self.preset().patience();
+        until("the swarm is whole", patience, async || self.missing().await).await
+    }
+
+    async fn missing(&mut self) -> Result<(), String> {
+        let running = self.running();
+        let mut leads = None;
+        for name in &running {
+            let status = self.status(name).await?;
+            if status.phase != Phase::Ready {
+                return Err(format!("{name} is {:?}: {}", status.phase, status.trouble));
+            }
+            let leader = (status.term, status.leader.ok_or_else(|| format!("{name} knows no leader"))?);
+            if *leads.get_or_insert(leader) != leader {
+                return Err(format!("{name} says that {leader:?} leads, another {leads:?}"));
+            }
+            for other in running.iter().filter(|other| *other != name) {
+                let health = status.peers.iter().find(|peer| peer.name == *other).map(|peer| peer.health);
+                if health != Some(Health::Alive) {
+                    return Err(format!("{name} sees {other} as {health:?}"));
+                }
+            }
+            let ghost = status.peers.iter().find(|peer| peer.health == Health::Alive && !running.contains(&peer.name));
+            if let Some(ghost) = ghost {
+                return Err(format!("{name} believes {} alive, which is not running", ghost.name));
+            }
+        }
+        let (_, leader) = leads.ok_or("nothing runs")?;
+        self.voters_missing(&running, leader).await
+    }
+
+    async fn voters_missing(&self, running: &[String], leader: NodeId) -> Result<(), String> {
+        let client = self.client(&running[0]).map_err(|e| e.to_string())?;
+        let view = client.leader().await.map_err(|problem| problem.to_string())?;
+        if view.node != leader {
+            return Err(format!("{} leads, no longer {leader}", view.node));
+        }
+        let nodes = client.nodes().await.map_err(|problem| problem.to_string())?;
+        let names: Vec<&str> = nodes.iter().filter(|node| view.voters.contains(&node.node)).map(|node| node.name.as_str()).collect();
+        if let Some(idle) = nodes.iter().find(|node| running.contains(&node.name) && node.executors.is_empty()) {
+            return Err(format!("the worker of {} is not connected", idle.name));
+        }
+        let wanted = match running.len() {
+            0..3 => 1,
+            3..7 => 3,
+            7..15 => 5,
+            _ => 7,
+        };
+        if names.len() != wanted || names.iter().any(|name| !running.iter().any(|other| other == name)) {
+            return Err(format!("{names:?} vote, of {wanted} that should"));
+        }
+        Ok(())
+    }
+
+    /// Fails when a daemon has written what no healthy one writes.
+    ///
+    /// # Errors
+    /// The lines.
+    pub fn quiet(&mut self) -> anyhow::Result<()> {
+        let lines: Vec<String> = self.hosts.iter_mut().flat_map(Host::complaints).collect();
+        ensure!(lines.is_empty(), "in the logs: {}", lines.join("\n"));
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The mesh: drives `mesh/meshlab`, which makes hosts of network namespaces.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
+use tokio::process::Command;
+
+/// Where the tool is: beside this file.
+const MESHLAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mesh/meshlab");
+/// What it and its neighbours need.
+const PROGRAMS: [&str; 7] = ["python3", "ip", "tc", "nft", "unshare", "wireguard-go", "wg"];
+
+/// A mesh that is up. It goes away when this is dropped.
+pub struct Mesh {
+    name: String,
+    _lock: File,
+}
+
+#[derive(Deserialize)]
+struct State {
+    hosts: BTreeMap<String, HostState>,
+}
+
+#[derive(Deserialize)]
+struct HostState {
+    v4: Ipv4Addr,
+}
+
+/// What an interface has carried, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl Mesh {
+    /// What this machine lacks for a mesh, if anything.
+    pub fn missing() -> Option<String> {
+        if !rustix::process::geteuid().is_root() {
+            return Some("network namespaces need root".into());
+        }
+        let paths: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+        let is_here = |program: &&str| paths.iter().any(|dir| dir.join(program).exists());
+        let absent: Vec<&str> = PROGRAMS.into_iter().filter(|program| !is_here(program)).collect();
+        if !absent.is_empty() {
+            return Some(format!("{} missing", absent.join(", ")));
+        }
+        (!Path::new("/dev/net/tun").exists()).then(|| "/dev/net/tun is missing".into())
+    }
+
+    /// Waits until no other run uses this name, takes away what a killed one left, and makes `hosts` hosts.
+    ///
+    /// # Errors
+    /// What meshlab says.
+    pub async fn up(name: &str, hosts: usize, ttl: u32) -> anyhow::Result<Self> {
+        let path = format!("/run/swarm-lab.{name}.lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).with_context(|| path.clone())?;
+        tokio::task::spawn_blocking({
+            let lock = lock.try_clone()?;
+            move || flock(&lock, FlockOperation::LockExclusive)
+        })
+        .await?
+        .with_context(|| path)?;
+        let mesh = Self { name: name.to_owned(), _lock: lock };
+        mesh.run(&["down"]).await?;
+        mesh.run(&["up", &hosts.to_string(), "--ttl", &ttl.to_string()]).await?;
+        Ok(mesh)
+    }
+
+    /// Runs meshlab; what it printed.
+    ///
+    /// # Errors
+    /// What it says.
+    pub async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(MESHLAB).args(args).env("MESHLAB_NAME", &self.name).stdin(Stdio::null()).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "meshlab {}: {}", args.join(" "), said.trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A program on a host. Its process id is that of what is started.
+    pub fn command(&self, host: &str, program: &Path) -> Command {
+        let mut command = Command::new(MESHLAB);
+        command.env("MESHLAB_NAME", &self.name).args(["exec", host]).arg(program);
+        command
+    }
+
+    /// Hosts and their mesh addresses.
+    ///
+    /// # Errors
+    /// As [`Mesh::run`].
+    pub(crate) async fn addresses(&self) -> anyhow::Result<BTreeMap<String, IpAddr>> {
+        let state: State = serde_json::from_str(&self.run(&["status", "--json"]).await?)?;
+        Ok(state.hosts.into_iter().map(|(name, host)| (name, host.v4.into())).collect())
+    }
+
+    /// What a host's mesh interface has carried.
+    pub(crate) async fn traffic(&self, host: &str) -> anyhow::Result<Traffic> {
+        let namespace = format!("{}-{host}", self.name);
+        let output = Command::new("ip").args(["-n", &namespace, "-s", "-j", "link", "show", "wg0"]).output().await?;
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).with_context(|| format!("counters of {host}"))?;
+        let count = |way: &str| links[0]["stats64"][way]["bytes"].as_u64();
+        match (count("tx"), count("rx")) {
+            (Some(sent), Some(received)) => Ok(Traffic { sent, received }),
+            _ => bail!("ip says nothing of the bytes of {host}"),
+        }
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new(MESHLAB).arg("down").env("MESHLAB_NAME", &self.name).status();
+    }
+}
