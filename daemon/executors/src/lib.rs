@@ -3,17 +3,24 @@
 //! ```text
 //!   core::attempts --Start, Kill, LeaseUntil, Forget--> Executor --ExecEvent--> core::attempts
 //!
-//!   exec:  daemon [ Exec, OutputStore ] <--unix socket--> keeper [ tasks ]         attempts/*.stdout|stderr
+//!   exec:  daemon [ Exec, OutputStore ] <--socket or pipe--> keeper [ tasks ]      attempts/*.stdout|stderr
 //!                        ^ live chunks, outcomes             | appends ------------------^      |
 //!                        '------------------------- kept output is read from the files ---------'
 //! ```
 //! The daemon never is the parent of a task: it may be upgraded or killed without its tasks noticing, for as long as the lease
 //! lasts. The keeper is the same program started as `swarmd keeper`, and small enough that nothing in it needs to change often.
 
+mod argv;
+mod exec;
+mod id;
+mod link;
 #[cfg(target_os = "linux")]
 mod linux;
 mod noop;
 mod output;
+mod protocol;
+#[cfg(windows)]
+mod windows;
 
 use swarm_proto::{Fence, TaskId, ledger::End};
 use tokio::sync::mpsc;
@@ -21,13 +28,17 @@ use tokio::sync::mpsc;
 pub use swarm_core::attempts::{Boot, ExecEvent, Recovered, Start};
 
 #[cfg(target_os = "linux")]
-pub use self::linux::{
-    boot_now,
+use self::linux as host;
+#[cfg(target_os = "linux")]
+pub use self::linux::task_user::{TaskUser, TaskUserError};
+#[cfg(windows)]
+use self::windows as host;
+pub use self::{
     exec::{Exec, ExecSettings, KeeperAt, OpenError},
-    keeper,
-    task_user::{TaskUser, TaskUserError},
+    host::{boot_now, keeper},
+    noop::Noop,
+    output::OutputStore,
 };
-pub use self::{noop::Noop, output::OutputStore};
 
 /// Where executors say what happened. As many events are under way as attempts were started, so the window bounds it.
 pub type Events = mpsc::UnboundedSender<ExecEvent>;

@@ -12,6 +12,7 @@ mod reader;
 mod ring;
 
 pub(crate) mod kept;
+pub(crate) mod record;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -14,7 +14,7 @@ use swarm_transport::{Ca, SecretKey};
 use super::Options;
 use crate::host::{ClusterFile, make_private};
 
-/// Tries to find a pair of ports that is free on every address of the swarm.
+/// Tries to find ports that are free on every address of the swarm.
 const TRIES: usize = 100;
 
 /// One prepared node.
@@ -66,7 +66,7 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
     let mut rng = ChaCha12Rng::from_os_rng();
     let authority = Authority::create()?;
     let port = free_ports(options.nodes, &mut rng)?;
-    let seeds: Vec<SocketAddr> = (0..options.nodes.min(3)).map(|n| SocketAddr::new(address(n), port)).collect();
+    let seeds: Vec<SocketAddr> = (0..options.nodes.min(3)).map(|n| control(n, port)).collect();
     (0..options.nodes)
         .map(|n| {
             let node = Prepared {
@@ -74,7 +74,7 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
                 dir: dir.join(format!("dev{}", n + 1)),
                 config: dir.join(format!("dev{}.toml", n + 1)),
                 socket: socket(dir, n),
-                control: SocketAddr::new(address(n), port),
+                control: control(n, port),
             };
             authority.prepare(&node.dir, n == 0)?;
             let config = config_of(&node, n, &seeds, options);
@@ -114,11 +114,19 @@ fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options)
     config
 }
 
-/// A port that, with the one above it, is free on all addresses now.
+/// Each node has an address and ports of its own: Wine takes a port that is in use on one address for in use on all.
+fn control(n: usize, first: u16) -> SocketAddr {
+    SocketAddr::new(address(n), first + 2 * u16::try_from(n).unwrap_or(0))
+}
+
+/// The first of ports that are free now, a pair for each node.
 fn free_ports(nodes: usize, rng: &mut impl rand::Rng) -> Result<u16, Problem> {
     for _ in 0..TRIES {
         let port = rng.random_range(10_000..30_000) & !1;
-        let is_free = |n: usize| (port..=port + 1).all(|port| UdpSocket::bind((address(n), port)).is_ok());
+        let is_free = |n: usize| {
+            let first = control(n, port);
+            [first.port(), first.port() + 1].into_iter().all(|port| UdpSocket::bind((first.ip(), port)).is_ok())
+        };
         if (0..nodes).all(is_free) {
             return Ok(port);
         }

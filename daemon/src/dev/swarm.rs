@@ -262,7 +262,6 @@ impl Swarm {
                 let _ = child.kill().await;
             }
         }
-        #[cfg(target_os = "linux")]
         for node in &self.prepared {
             swarm_executors::keeper::end(&node.dir.join("keeper"));
         }

@@ -45,11 +45,16 @@ fn place_and_user(args: Keeper) -> Result<(std::path::PathBuf, Option<swarm_exec
     Ok((dir, user))
 }
 
-/// There is none.
+/// Runs until there is nothing left to do.
 ///
 /// # Errors
-/// Always.
-#[cfg(not(target_os = "linux"))]
-pub fn keeper(_args: Keeper) -> Result<(), Problem> {
-    Err(Problem::new(Code::BadRequest, "there is no keeper on this host", "it needs Linux"))
+/// What keeps it from starting, and what it cannot live with. Tasks run as the daemon does here.
+#[cfg(windows)]
+pub fn keeper(args: Keeper) -> Result<(), Problem> {
+    let not_started = |why: &str| Problem::new(Code::BadRequest, "the keeper does not start", why);
+    if args.user.is_some() {
+        return Err(not_started("tasks run as the daemon's user on this system").hint("take exec.user out of the config"));
+    }
+    let dir = args.dir.ok_or_else(|| not_started("it needs --dir"))?;
+    swarm_executors::keeper::main(&dir).map_err(|e| Problem::new(Code::Internal, "the keeper ended", e.to_string()))
 }

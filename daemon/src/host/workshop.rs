@@ -24,7 +24,6 @@ pub(crate) async fn open(config: &Config, state_dir: &Path, keeper_socket: Optio
     Ok(workshop)
 }
 
-#[cfg(target_os = "linux")]
 async fn add_exec(
     workshop: &mut Workshop,
     config: &Config,
@@ -48,7 +47,6 @@ async fn add_exec(
 }
 
 /// The keeper that this daemon starts itself. A keeper that cannot change users says so when the first task is to start.
-#[cfg(target_os = "linux")]
 fn keeper_program(config: &Config, dir: &Path) -> Result<Vec<std::ffi::OsString>, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut words: Vec<std::ffi::OsString> = vec![program.into(), "keeper".into(), "--dir".into(), dir.into()];
@@ -58,22 +56,9 @@ fn keeper_program(config: &Config, dir: &Path) -> Result<Vec<std::ffi::OsString>
     Ok(words)
 }
 
-#[cfg(not(target_os = "linux"))]
-async fn add_exec(
-    _workshop: &mut Workshop,
-    _config: &Config,
-    _dir: &Path,
-    _keeper_socket: Option<&Path>,
-    _events: Events,
-) -> Result<(), Problem> {
-    Err(Problem::new(Code::NotReady, "the exec executor does not start", "it needs Linux").hint("set exec.enabled = false on this host"))
-}
-
 /// Output of `exec` attempts.
-#[cfg(target_os = "linux")]
 struct Kept(Arc<swarm_executors::OutputStore>);
 
-#[cfg(target_os = "linux")]
 impl Outputs for Kept {
     fn read(&self, request: OutputRequest) -> mpsc::Receiver<OutputChunk> {
         self.0.read(request)

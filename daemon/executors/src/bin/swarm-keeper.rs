@@ -12,8 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         keeper::main(keeper::Start { dir: dir.into(), user, listener: keeper::listener_on_stdin() })?;
     }
-    #[cfg(not(target_os = "linux"))]
-    return Err(format!("there is no keeper for {} yet", dir.display()).into());
-    #[cfg(target_os = "linux")]
+    #[cfg(windows)]
+    swarm_executors::keeper::main(dir.as_ref())?;
     Ok(())
 }

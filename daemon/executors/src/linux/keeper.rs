@@ -24,7 +24,6 @@
 
 mod capture;
 mod ending;
-mod link;
 mod spawn;
 mod state;
 
@@ -47,6 +46,7 @@ use super::{
     task_user::{TaskUser, acting_as, make_private},
     tree,
 };
+use crate::link;
 
 /// Held by the keeper that owns the directory; holds its pid.
 pub(crate) const LOCK: &str = "keeper.lock";
@@ -56,8 +56,6 @@ const GRACE: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(5);
 /// Without a word from a daemon.
 const DEFAULT_LEASE: Duration = Duration::from_secs(3);
-/// The oldest chunks of output give way when so many bytes of them wait for the daemon.
-const OUTBOX: usize = 4 << 20;
 
 /// The keeper cannot begin, or cannot go on. Its tasks, if there are any, are killed by whoever next uses the directory.
 #[derive(Debug, thiserror::Error)]

@@ -1,22 +1,15 @@
-//! One output stream of one attempt: its pipe, its head, its file.
+//! One output stream of one attempt: its pipe, and the record of what came through it.
 
 use std::{
     fs::File,
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Read},
     path::PathBuf,
 };
 
-use swarm_proto::limits::{INLINE_RESULT, KEPT_OUTPUT};
-
-use crate::output::kept::Written;
-
-enum Kept {
-    /// Nothing was written yet.
-    Unmade(PathBuf),
-    Open(File),
-    /// Full, or the disk refused: what follows is only counted.
-    Closed,
-}
+use crate::output::{
+    kept::Written,
+    record::{Record, Taken},
+};
 
 /// What one read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +24,13 @@ pub(super) enum Got {
 
 pub(super) struct Capture {
     pipe: Option<File>,
-    kept: Kept,
-    head: Vec<u8>,
-    written: Written,
+    record: Record,
 }
 
 impl Capture {
     /// Of a pipe in non-blocking mode, into the file `path`, which is made with the first byte.
     pub(super) const fn new(pipe: File, path: PathBuf) -> Self {
-        Self { pipe: Some(pipe), kept: Kept::Unmade(path), head: Vec::new(), written: Written { bytes: 0, lines: 0, kept_bytes: 0 } }
+        Self { pipe: Some(pipe), record: Record::new(path) }
     }
 
     pub(super) const fn pipe(&self) -> Option<&File> {
@@ -47,66 +38,35 @@ impl Capture {
     }
 
     pub(super) const fn written(&self) -> Written {
-        self.written
+        self.record.written()
     }
 
     pub(super) fn take_head(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.head)
+        self.record.take_head()
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Got {
         let Some(pipe) = &mut self.pipe else { return Got::End };
-        let len = match pipe.read(buffer) {
-            Ok(0) => {
+        match pipe.read(buffer) {
+            Ok(len) if len > 0 => {
+                let Taken { offset, lines, is_kept } = self.record.take(&buffer[..len]);
+                Got::Bytes { offset, lines, len, is_kept }
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted || e.kind() == ErrorKind::WouldBlock => Got::Nothing,
+            Ok(_) | Err(_) => {
                 self.pipe = None;
-                return Got::End;
+                Got::End
             }
-            Ok(len) => len,
-            Err(e) if e.kind() == ErrorKind::Interrupted || e.kind() == ErrorKind::WouldBlock => return Got::Nothing,
-            Err(_) => {
-                self.pipe = None;
-                return Got::End;
-            }
-        };
-        let (offset, lines) = (self.written.bytes, self.written.lines);
-        let data = &buffer[..len];
-        let head = INLINE_RESULT.saturating_sub(self.head.len()).min(len);
-        self.head.extend_from_slice(&data[..head]);
-        self.keep(data);
-        self.written.bytes += len as u64;
-        self.written.lines += data.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
-        Got::Bytes { offset, lines, len, is_kept: self.written.kept_bytes == self.written.bytes }
-    }
-
-    /// Appends what still fits. A disk that refuses ends the keeping, not the task.
-    fn keep(&mut self, data: &[u8]) {
-        if let Kept::Unmade(path) = &self.kept {
-            self.kept = File::options().create(true).truncate(true).write(true).open(path).map_or(Kept::Closed, Kept::Open);
-        }
-        let Kept::Open(file) = &mut self.kept else { return };
-        let room = usize::try_from(KEPT_OUTPUT - self.written.kept_bytes).unwrap_or(usize::MAX).min(data.len());
-        let mut rest = &data[..room];
-        while !rest.is_empty() {
-            match file.write(rest) {
-                Ok(count) if count > 0 => {
-                    self.written.kept_bytes += count as u64;
-                    rest = &rest[count..];
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Ok(_) | Err(_) => {
-                    self.kept = Kept::Closed;
-                    return;
-                }
-            }
-        }
-        if room < data.len() {
-            self.kept = Kept::Closed;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use swarm_proto::limits::{INLINE_RESULT, KEPT_OUTPUT};
+
     use super::*;
 
     fn pipe() -> (File, File) {

@@ -5,7 +5,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -89,7 +89,7 @@ pub(super) struct Keeper {
     wake: Arc<OwnedFd>,
     timer: OwnedFd,
     pub(super) spawner: Spawner,
-    link: Option<Link>,
+    link: Option<Link<UnixStream>>,
     /// Whether room in the socket is waited for.
     is_blocked: bool,
     had_link: bool,

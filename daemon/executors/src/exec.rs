@@ -22,10 +22,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    process::{Pid, Signal, kill_process},
-};
 use serde::de::DeserializeOwned;
 use swarm_core::attempts::Recovered;
 use swarm_proto::{
@@ -34,27 +30,21 @@ use swarm_proto::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
     sync::mpsc,
 };
 
-use super::{
-    keeper::LOCK,
-    keeper_id,
+use crate::{
+    Boot, Events, ExecEvent, Executor, OutputStore, Start,
+    host::{self, Reading, Writing, wall_now},
+    id::keeper_id,
+    output::kept::Written,
     protocol::{FRAME, FromKeeper, Key, ToKeeper, VERSION},
-    socket_name, tree, wall_now,
 };
-use crate::{Boot, Events, ExecEvent, Executor, OutputStore, Start, output::kept::Written};
 
 /// Default bound of kept output, where a tenth of the disk is not less.
 const KEPT_TOTAL: u64 = 1 << 30;
 /// How long a fresh keeper may take until it answers.
 const START_TIME: Duration = Duration::from_secs(5);
-/// How long a keeper whose connection broke may take to let go of its directory.
-const DEATH_TIME: Duration = Duration::from_secs(2);
 /// Between two tries to reach a service.
 const SERVICE_PAUSE: Duration = Duration::from_millis(20);
 /// Commands taken in one turn.
@@ -118,7 +108,7 @@ impl Exec {
     pub async fn open(settings: ExecSettings, events: Events) -> Result<(Self, Vec<Recovered>), OpenError> {
         let dir = settings.dir.clone();
         let dir_error = |error| OpenError::Dir { path: dir.clone(), error };
-        make_dir(&settings.dir).map_err(dir_error)?;
+        host::make_dir(&settings.dir).map_err(dir_error)?;
         let id = keeper_id(&settings.dir).map_err(dir_error)?;
         let keep = settings.keep.unwrap_or_else(|| default_keep(&settings.dir));
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -180,20 +170,13 @@ impl Executor for Exec {
     }
 }
 
-fn make_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("attempts"))
-}
-
 fn default_keep(dir: &Path) -> u64 {
-    rustix::fs::statvfs(dir).map_or(KEPT_TOTAL, |disk| (disk.f_blocks * disk.f_frsize / 10).min(KEPT_TOTAL))
+    host::disk_size(dir).map_or(KEPT_TOTAL, |size| (size / 10).min(KEPT_TOTAL))
 }
 
 /// A connection on which Hello was answered.
 struct Link {
-    tx: OwnedWriteHalf,
+    tx: Writing,
     inbox: mpsc::Receiver<FromKeeper>,
 }
 
@@ -216,18 +199,7 @@ impl From<io::Error> for LinkError {
 type Found = Vec<(Recovered, [Written; 2])>;
 
 async fn connect(settings: &ExecSettings) -> Result<(Link, Found), LinkError> {
-    let (name, held) = match &settings.keeper {
-        KeeperAt::Program(_) => socket_name(&settings.dir)?,
-        KeeperAt::Socket(path) => (path.clone(), None),
-    };
-    let stream = UnixStream::connect(name).await?;
-    drop(held);
-    // of a service's socket, its manager is the owner
-    let owner = stream.peer_cred()?.uid();
-    if owner != rustix::process::geteuid().as_raw() && !(owner == 0 && matches!(settings.keeper, KeeperAt::Socket(_))) {
-        return Err(LinkError::Io(io::Error::other("its socket belongs to another user")));
-    }
-    let (rx, mut tx) = stream.into_split();
+    let (rx, mut tx) = host::dial(&settings.keeper, &settings.dir).await?;
     tx.write_all(&encode(&ToKeeper::Hello { version: VERSION })?).await?;
     let (to_driver, mut inbox) = mpsc::channel(INBOX);
     tokio::spawn(read_frames(rx, to_driver));
@@ -246,7 +218,7 @@ async fn connect(settings: &ExecSettings) -> Result<(Link, Found), LinkError> {
     }
 }
 
-async fn read_frames<T: DeserializeOwned>(rx: OwnedReadHalf, to: mpsc::Sender<T>) {
+async fn read_frames<T: DeserializeOwned>(rx: Reading, to: mpsc::Sender<T>) {
     let mut rx = BufReader::with_capacity(64 << 10, rx);
     let mut header = [0; frame::HEADER];
     while rx.read_exact(&mut header).await.is_ok() {
@@ -381,7 +353,9 @@ impl Driver {
         // not the daemon's: whoever reads that to its end would wait for the keeper
         let log_path = self.settings.dir.join("keeper.log");
         let log = std::fs::File::create(&log_path).map_err(|e| format!("{}: {e}", log_path.display()))?;
-        let mut child = tokio::process::Command::new(program)
+        let mut command = tokio::process::Command::new(host::kept_program(program, &self.settings.dir));
+        host::set_apart(&mut command);
+        let mut child = command
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -506,7 +480,7 @@ impl Driver {
     async fn clear_orphans(&self) {
         let dir = self.settings.dir.clone();
         let id = matches!(self.settings.keeper, KeeperAt::Program(_)).then(|| self.id.clone());
-        let killed = tokio::task::spawn_blocking(move || clear_orphans(&dir, id.as_deref())).await;
+        let killed = tokio::task::spawn_blocking(move || host::clear_orphans(&dir, id.as_deref())).await;
         match killed {
             Ok(Ok(0)) => {}
             Ok(Ok(count)) => tracing::warn!(count, "killed what a dead keeper left behind"),
@@ -514,22 +488,4 @@ impl Driver {
             Err(error) => tracing::warn!(%error, "looking for what a dead keeper left behind failed"),
         }
     }
-}
-
-/// Waits until no keeper owns `dir`, helping one along that does not let go, and kills what it left there, where that is ours to do.
-fn clear_orphans(dir: &Path, id: Option<&str>) -> io::Result<usize> {
-    let lock = std::fs::File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
-    let waited = std::time::Instant::now();
-    while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK || waited.elapsed() > 2 * DEATH_TIME {
-            return Err(error.into());
-        }
-        if waited.elapsed() > DEATH_TIME {
-            // who holds the lock has written its pid into it
-            let holder = std::fs::read_to_string(dir.join(LOCK)).ok().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-            let _ = holder.map(|holder| kill_process(holder, Signal::KILL));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(id.map_or(0, |id| tree::kill_orphans(id, None)))
 }

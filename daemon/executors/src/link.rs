@@ -1,18 +1,16 @@
-//! The socket to the daemon, without waiting.
+//! The keeper's end of the connection to the daemon, without waiting: over anything that reads and writes what it can at once.
 
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
-    os::unix::net::UnixStream,
 };
 
 use swarm_proto::frame;
 
-use super::{
-    super::protocol::{FRAME, FromKeeper, ToKeeper},
-    OUTBOX,
-};
+use crate::protocol::{FRAME, FromKeeper, ToKeeper};
 
+/// The oldest chunks of output give way when so many bytes of them wait for the daemon.
+const OUTBOX: usize = 4 << 20;
 /// Bytes read in one turn.
 const TURN: usize = 256 << 10;
 
@@ -23,8 +21,8 @@ struct Piece {
     is_chunk: bool,
 }
 
-pub(super) struct Link {
-    socket: UnixStream,
+pub(crate) struct Link<S> {
+    socket: S,
     input: Vec<u8>,
     output: VecDeque<Piece>,
     /// Bytes of the first piece that are gone already.
@@ -32,22 +30,30 @@ pub(super) struct Link {
     /// Bytes of chunks in `output`.
     chunks: usize,
     /// Whether Hello was exchanged.
-    pub(super) is_greeted: bool,
+    pub(crate) is_greeted: bool,
 }
 
-impl Link {
+#[cfg(unix)]
+impl Link<std::os::unix::net::UnixStream> {
     /// # Errors
     /// When the peer is another user's process, or the socket cannot be used.
-    pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
+    pub(crate) fn new(socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let peer = rustix::net::sockopt::socket_peercred(&socket)?;
         if peer.uid != rustix::process::geteuid() {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        Ok(Self { socket, input: Vec::new(), output: VecDeque::new(), sent: 0, chunks: 0, is_greeted: false })
+        Ok(Self::over(socket))
+    }
+}
+
+impl<S: Read + Write> Link<S> {
+    /// Over a connection whose other end was judged.
+    pub(crate) const fn over(socket: S) -> Self {
+        Self { socket, input: Vec::new(), output: VecDeque::new(), sent: 0, chunks: 0, is_greeted: false }
     }
 
-    pub(super) const fn socket(&self) -> &UnixStream {
+    pub(crate) const fn socket(&self) -> &S {
         &self.socket
     }
 
@@ -55,7 +61,7 @@ impl Link {
     ///
     /// # Errors
     /// When the daemon is gone or makes no sense.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Vec<ToKeeper>> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Vec<ToKeeper>> {
         let mut total = 0;
         while total < TURN {
             match self.socket.read(buffer) {
@@ -85,7 +91,7 @@ impl Link {
     }
 
     /// Queues it. One beyond the frame's bound cannot come from checked specs and is dropped.
-    pub(super) fn say(&mut self, message: &FromKeeper) {
+    pub(crate) fn say(&mut self, message: &FromKeeper) {
         let Ok(bytes) = frame::encode(message, FRAME) else { return };
         match self.output.back_mut() {
             Some(last) if !last.is_chunk && last.bytes.len() < TURN => last.bytes.extend_from_slice(&bytes),
@@ -94,7 +100,7 @@ impl Link {
     }
 
     /// Queues output, in its order with all else. The oldest output gives way when there is more than [`OUTBOX`].
-    pub(super) fn say_chunk(&mut self, chunk: &FromKeeper) {
+    pub(crate) fn say_chunk(&mut self, chunk: &FromKeeper) {
         let Ok(bytes) = frame::encode(chunk, FRAME) else { return };
         self.chunks += bytes.len();
         self.output.push_back(Piece { bytes, is_chunk: true });
@@ -107,7 +113,7 @@ impl Link {
         }
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         !self.output.is_empty()
     }
 
@@ -115,7 +121,7 @@ impl Link {
     ///
     /// # Errors
     /// When the daemon is gone.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         while let Some(first) = self.output.front() {
             match self.socket.write(&first.bytes[self.sent..]) {
                 Ok(count) => self.sent += count,

@@ -1,0 +1,357 @@
+//! What the keeper holds, and its loop.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use swarm_core::attempts::{Recovered, must_stop};
+use swarm_proto::{
+    UnixMillis,
+    ledger::{End, Outcome, Output},
+    spec::JobSpec,
+};
+use swarm_win32::Job;
+use tokio::{net::windows::named_pipe::NamedPipeServer, sync::mpsc, time::sleep};
+
+use super::{
+    DEFAULT_LEASE, GRACE,
+    attempt::{self, Event},
+    pipe_name,
+    spawn::{Order, Spawned, Spawner},
+};
+use crate::{
+    Boot,
+    link::Link,
+    output::{
+        kept::{self, Written},
+        record::{Record, Taken},
+    },
+    protocol::{FromKeeper, Key, STREAMS, ToKeeper, VERSION},
+    windows::{boot_now, pipe::Pipe, wall_now},
+};
+
+/// Bytes of one read.
+const BUFFER: usize = 64 << 10;
+/// Events of attempts that wait.
+const INBOX: usize = 64;
+/// The lease is looked at so often: timers of Windows do not count suspend, the lease does.
+const LOOK: Duration = Duration::from_millis(250);
+
+struct Attempt {
+    spec: Arc<JobSpec>,
+    pid: u32,
+    job: Arc<Job>,
+    records: [Record; 2],
+    started: UnixMillis,
+    started_boot: Boot,
+    is_followed: bool,
+    killed: Option<End>,
+    /// When its job is ended, if it was asked to end.
+    patience: Option<Boot>,
+}
+
+struct Ended {
+    recovered: Recovered,
+    written: [Written; 2],
+}
+
+pub(super) struct Keeper {
+    pipe: String,
+    outputs: PathBuf,
+    /// The instance that the next daemon will get.
+    free: NamedPipeServer,
+    spawner: Spawner,
+    link: Option<Link<Pipe>>,
+    had_link: bool,
+    running: BTreeMap<Key, Attempt>,
+    ended: BTreeMap<Key, Ended>,
+    lease_until: Boot,
+    is_lease_over: bool,
+    events: mpsc::Receiver<Event>,
+    tell: mpsc::Sender<Event>,
+    buffer: Vec<u8>,
+}
+
+enum Turn {
+    Connected(io::Result<()>),
+    Heard(io::Result<()>),
+    Event(Option<Event>),
+    Looked,
+}
+
+impl Keeper {
+    /// Listens; inside a tokio runtime.
+    pub(super) fn new(dir: &Path, id: &str) -> io::Result<Self> {
+        let pipe = pipe_name(id);
+        let free = swarm_win32::listen(pipe.as_ref(), true)?;
+        let (tell, events) = mpsc::channel(INBOX);
+        Ok(Self {
+            pipe,
+            outputs: dir.join("attempts"),
+            free,
+            spawner: Spawner::new(dir, id),
+            link: None,
+            had_link: false,
+            running: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            lease_until: boot_now() + DEFAULT_LEASE,
+            is_lease_over: false,
+            events,
+            tell,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        loop {
+            match self.turn().await {
+                Turn::Connected(done) => self.accept(done)?,
+                Turn::Heard(Ok(())) => self.listen(),
+                Turn::Heard(Err(_)) => self.daemon_is_gone(),
+                Turn::Event(Some(event)) => self.handle(event),
+                // one sender is ours
+                Turn::Event(None) | Turn::Looked => {}
+            }
+            self.check_lease();
+            self.end_the_patient();
+            self.flush();
+            if self.is_finished() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Turn {
+        let is_blocked = self.link.as_ref().is_some_and(Link::is_blocked);
+        let link = self.link.as_ref();
+        let heard = async {
+            match link {
+                Some(link) => link.socket().ready(is_blocked).await,
+                None => std::future::pending().await,
+            }
+        };
+        let lease = (!self.is_lease_over).then_some(self.lease_until);
+        let soonest = self.running.values().filter_map(|attempt| attempt.patience).chain(lease).min();
+        let wait = soonest.map_or(LOOK, |at| at.saturating_sub(boot_now()).clamp(Duration::from_millis(1), LOOK));
+        tokio::select! { biased;
+            done = self.free.connect() => Turn::Connected(done),
+            done = heard => Turn::Heard(done),
+            event = self.events.recv() => Turn::Event(event),
+            () = sleep(wait) => Turn::Looked,
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let is_awaited = self.link.is_some() || !(self.had_link || self.is_lease_over);
+        let owes = !self.ended.is_empty() && !self.is_lease_over;
+        self.running.is_empty() && !is_awaited && !owes
+    }
+
+    /// The newest daemon is the daemon.
+    fn accept(&mut self, done: io::Result<()>) -> io::Result<()> {
+        let next = swarm_win32::listen(self.pipe.as_ref(), false)?;
+        let connected = std::mem::replace(&mut self.free, next);
+        if done.is_ok() {
+            // what the one before it still said
+            self.listen();
+            self.link = Some(Link::over(Pipe(connected)));
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        match link.receive(&mut self.buffer) {
+            Ok(messages) => self.obey(messages),
+            Err(_) => self.daemon_is_gone(),
+        }
+    }
+
+    fn daemon_is_gone(&mut self) {
+        if self.link.take().is_none_or(|link| !link.is_greeted) {
+            return;
+        }
+        self.running.values_mut().for_each(|attempt| attempt.is_followed = false);
+        if self.is_lease_over {
+            self.kill_all(|_| true);
+        }
+    }
+
+    fn obey(&mut self, messages: Vec<ToKeeper>) {
+        for message in messages {
+            match message {
+                ToKeeper::Hello { version } => self.greet(version),
+                ToKeeper::Start { spec, is_array, tasks } => {
+                    for (task, fence, item) in tasks {
+                        self.take_on(&Order { key: (task, fence), spec: Arc::clone(&spec), is_array, item });
+                    }
+                }
+                ToKeeper::Kill { task, fence, end } => self.kill((task, fence), end),
+                ToKeeper::LeaseUntil(until) if until > self.lease_until => {
+                    self.lease_until = until;
+                    self.is_lease_over = false;
+                }
+                ToKeeper::LeaseUntil(_) => {}
+                ToKeeper::Follow { task, fence, is_wanted } => self.follow((task, fence), is_wanted),
+                ToKeeper::Forget(keys) => keys.iter().for_each(|key| drop(self.ended.remove(key))),
+            }
+        }
+    }
+
+    fn greet(&mut self, version: u16) {
+        let Some(link) = &mut self.link else { return };
+        link.say(&FromKeeper::Hello { version: VERSION });
+        if version != VERSION {
+            return;
+        }
+        link.is_greeted = true;
+        self.had_link = true;
+        for ((task, fence), attempt) in &self.running {
+            let old = Recovered {
+                task: *task,
+                fence: *fence,
+                spec: Arc::clone(&attempt.spec),
+                started: attempt.started,
+                started_boot: attempt.started_boot,
+                lease_until: self.lease_until,
+                outcome: None,
+            };
+            link.say(&FromKeeper::Recovered(old, attempt.records.each_ref().map(Record::written)));
+        }
+        for Ended { recovered, written } in self.ended.values() {
+            link.say(&FromKeeper::Recovered(recovered.clone(), *written));
+        }
+        link.say(&FromKeeper::Ready);
+    }
+
+    fn take_on(&mut self, order: &Order) {
+        let (key, spec) = (order.key, &order.spec);
+        if self.running.contains_key(&key) || self.ended.contains_key(&key) {
+            return;
+        }
+        if must_stop(spec) && boot_now() >= self.lease_until {
+            return self.end_unrun(key, spec, End::Lost);
+        }
+        match self.spawner.spawn(order) {
+            Ok(spawned) => self.register(key, spec, spawned),
+            Err(why) => self.end_unrun(key, spec, End::Spawn(why)),
+        }
+    }
+
+    fn register(&mut self, key: Key, spec: &Arc<JobSpec>, spawned: Spawned) {
+        let Spawned { child, pid, job, work } = spawned;
+        let (started, started_boot) = (wall_now(), boot_now());
+        let records = STREAMS.map(|stream| Record::new(kept::path(&self.outputs, key, stream)));
+        tokio::spawn(attempt::follow(key, child, Arc::clone(&job), work, self.tell.clone()));
+        let spec = Arc::clone(spec);
+        let attempt = Attempt { spec, pid, job, records, started, started_boot, is_followed: false, killed: None, patience: None };
+        self.running.insert(key, attempt);
+        if let Some(link) = self.link.as_mut().filter(|link| link.is_greeted) {
+            link.say(&FromKeeper::Started(vec![(key.0, key.1, started)]));
+        }
+    }
+
+    /// At the lease's end dies what must not outlive it; without a daemon, everything.
+    fn check_lease(&mut self) {
+        if !self.is_lease_over && boot_now() >= self.lease_until {
+            self.is_lease_over = true;
+            let is_alone = self.link.is_none();
+            self.kill_all(|spec| is_alone || must_stop(spec));
+        }
+    }
+
+    fn kill_all(&mut self, which: impl Fn(&JobSpec) -> bool) {
+        let doomed: Vec<Key> = self.running.iter().filter(|(_, attempt)| which(&attempt.spec)).map(|(key, _)| *key).collect();
+        doomed.into_iter().for_each(|key| self.kill(key, End::Lost));
+    }
+
+    fn kill(&mut self, key: Key, end: End) {
+        let Some(attempt) = self.running.get_mut(&key) else { return };
+        let is_urgent = end == End::Lost || swarm_win32::ask_to_stop(attempt.pid).is_err();
+        attempt.killed.get_or_insert(end);
+        if is_urgent {
+            attempt.patience = None;
+            // gone already, or tried again with the next word about it
+            let _ = attempt.job.end();
+        } else {
+            attempt.patience.get_or_insert(boot_now() + GRACE);
+        }
+    }
+
+    fn end_the_patient(&mut self) {
+        let now = boot_now();
+        for attempt in self.running.values_mut().filter(|attempt| attempt.patience.is_some_and(|until| until <= now)) {
+            attempt.patience = None;
+            let _ = attempt.job.end();
+        }
+    }
+
+    fn follow(&mut self, key: Key, is_wanted: bool) {
+        let Some(attempt) = self.running.get_mut(&key) else { return };
+        attempt.is_followed = is_wanted;
+        let at = attempt.records.each_ref().map(Record::written);
+        if let (true, Some(link)) = (is_wanted, &mut self.link) {
+            // what went into the files before this moment is announced by an empty chunk
+            for (stream, written) in STREAMS.into_iter().zip(at) {
+                let (offset, lines) = (written.bytes, written.lines);
+                link.say_chunk(&FromKeeper::Chunk { task: key.0, fence: key.1, stream, offset, lines, data: Bytes::new() });
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Wrote(key, stream, data) => self.wrote(key, stream, data),
+            Event::Gone(key, end) => self.conclude(key, end),
+        }
+    }
+
+    fn wrote(&mut self, (task, fence): Key, stream: usize, data: Vec<u8>) {
+        let Some(attempt) = self.running.get_mut(&(task, fence)) else { return };
+        let Taken { offset, lines, is_kept } = attempt.records[stream].take(&data);
+        if let Some(link) = self.link.as_mut().filter(|link| link.is_greeted && (attempt.is_followed || !is_kept)) {
+            link.say_chunk(&FromKeeper::Chunk { task, fence, stream: STREAMS[stream], offset, lines, data: data.into() });
+        }
+    }
+
+    /// The whole tree is gone: the outcome.
+    fn conclude(&mut self, key: Key, end: End) {
+        let Some(mut attempt) = self.running.remove(&key) else { return };
+        let written = attempt.records.each_ref().map(Record::written);
+        if written.iter().any(|of| of.kept_bytes < of.bytes) {
+            // without it, a later reader does not learn how much is missing
+            let _ = kept::save_written(&self.outputs, key, written);
+        }
+        let [stdout, stderr] = attempt.records.each_mut().map(|record| Bytes::from(record.take_head()));
+        let [stdout_len, stderr_len] = written.map(|of| of.bytes);
+        let output = (stdout_len + stderr_len > 0).then(|| Box::new(Output { stdout, stderr, stdout_len, stderr_len }));
+        let outcome = Outcome { end: attempt.killed.take().unwrap_or(end), started: attempt.started, ended: wall_now(), output };
+        self.tell_ended(key, &attempt.spec, attempt.started_boot, outcome, written);
+    }
+
+    fn end_unrun(&mut self, key: Key, spec: &Arc<JobSpec>, end: End) {
+        let at = wall_now();
+        let outcome = Outcome { end, started: at, ended: at, output: None };
+        self.tell_ended(key, spec, boot_now(), outcome, [Written::default(); 2]);
+    }
+
+    fn tell_ended(&mut self, (task, fence): Key, spec: &Arc<JobSpec>, started_boot: Boot, outcome: Outcome, written: [Written; 2]) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.is_greeted) {
+            link.say(&FromKeeper::Ended { task, fence, outcome: outcome.clone(), written });
+        }
+        let (spec, started, lease_until) = (Arc::clone(spec), outcome.started, self.lease_until);
+        let recovered = Recovered { task, fence, spec, started, started_boot, lease_until, outcome: Some(outcome) };
+        self.ended.insert((task, fence), Ended { recovered, written });
+    }
+
+    fn flush(&mut self) {
+        if self.link.as_mut().is_some_and(|link| link.flush().is_err()) {
+            self.daemon_is_gone();
+        }
+    }
+}
