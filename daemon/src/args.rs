@@ -30,6 +30,9 @@ pub enum Verb {
     Dev(dev::Args),
     /// Shows the main job: work over real files, and the leader killed half way.
     Demo(demo::Args),
+    /// Runs the daemon as the service that the service manager starts.
+    #[cfg(windows)]
+    Service(Run),
     /// Holds the tasks of one daemon; started by it, or as a service of its own.
     #[command(hide = true)]
     Keeper(Keeper),

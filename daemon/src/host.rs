@@ -5,17 +5,23 @@ mod clocks;
 mod keeper;
 #[cfg(target_os = "linux")]
 mod notify;
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
 mod notify {
-    pub(crate) fn ready(_status: &str) {}
-    pub(crate) fn stopping() {}
+    pub(crate) fn ready(_status: &str) {
+        swarm_win32::service_is_up();
+    }
+    pub(crate) use swarm_win32::service_is_stopping as stopping;
 }
 mod offer;
 mod run;
+#[cfg(windows)]
+mod service;
 mod signals;
 mod state;
 mod workshop;
 
+#[cfg(windows)]
+pub use self::service::service;
 pub use self::{
     keeper::keeper,
     run::run,

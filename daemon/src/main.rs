@@ -14,6 +14,8 @@ fn main() -> ExitCode {
         Verb::Run(run) => host::run(&run),
         Verb::Dev(args) => dev::main(args),
         Verb::Demo(args) => demo::main(args),
+        #[cfg(windows)]
+        Verb::Service(run) => host::service(run),
         Verb::Keeper(args) => host::keeper(args),
     };
     match done {

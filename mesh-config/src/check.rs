@@ -6,8 +6,6 @@ use swarm_proto::{NodeId, access::Role, limits};
 
 use crate::{Api, CONTROL_PORT, Config, Exec, Log, Mesh, Node, Resources, fault::EXAMPLE_ADDRESS, read::Reader, setting::Bytes};
 
-/// Longest path of a unix socket: `sun_path` without its NUL.
-const SOCKET_PATH: usize = 107;
 /// Longest name of a group (useradd's bound).
 const GROUP_NAME: usize = 32;
 /// Longest node name: one DNS label.
@@ -163,9 +161,8 @@ fn resources(reader: &mut Reader<'_>) -> Resources {
 
 fn api(reader: &mut Reader<'_>) -> Api {
     let socket: PathBuf = reader.take("api.socket").unwrap_or_else(|| crate::SOCKET.into());
-    let len = socket.as_os_str().len();
-    if len > SOCKET_PATH {
-        reader.fault_in("api.socket", format!("the path has {len} bytes; the kernel takes {SOCKET_PATH}"), "a shorter path");
+    if let Some((what, write)) = crate::places::socket_fault(&socket) {
+        reader.fault_in("api.socket", what, write);
     }
     let (group, group_role) = (reader.take::<String>("api.group"), reader.take("api.group_role"));
     let is_name =

@@ -11,6 +11,7 @@
 
 mod check;
 mod fault;
+mod places;
 mod preset;
 mod read;
 mod reference;
@@ -26,6 +27,7 @@ use std::{
 };
 
 pub use fault::{Fault, Place, problem};
+pub use places::{CONFIG_FILE, SOCKET, STATE_DIR};
 pub use preset::{Preset, Timing};
 pub use reference::{Described, commented, reference, variable};
 pub use size::{format_bytes, parse_bytes};
@@ -33,12 +35,6 @@ pub use source::{Env, Source};
 pub use swarm_proto::access::Role;
 pub use write::Explained;
 
-/// Where the package puts the file.
-pub const CONFIG_FILE: &str = "/etc/swarmd/swarmd.toml";
-/// Where the package puts the state.
-pub const STATE_DIR: &str = "/var/lib/swarmd";
-/// Where the package puts the socket.
-pub const SOCKET: &str = "/run/swarmd/swarmd.sock";
 /// Control endpoint.
 pub const CONTROL_PORT: u16 = 4747;
 /// What is logged. The consensus engine tells every step at its `info`.

@@ -13,7 +13,7 @@ pub(crate) async fn stop_asked() -> &'static str {
     }
 }
 
-/// Waits for what a console sends: Ctrl-C, Ctrl-Break, its window's end, the host's shutdown.
+/// Waits for what a console sends (Ctrl-C, Ctrl-Break, its window's end, the host's shutdown) or the service manager.
 #[cfg(windows)]
 pub(crate) async fn stop_asked() -> &'static str {
     use tokio::signal::windows;
@@ -26,6 +26,7 @@ pub(crate) async fn stop_asked() -> &'static str {
         _ = stop.recv() => "Ctrl-Break",
         _ = close.recv() => "the console was closed",
         _ = shutdown.recv() => "the host shuts down",
+        () = swarm_win32::service_stop_asked() => "the service manager",
     }
 }
 

@@ -1,4 +1,4 @@
-//! What Windows has and neither std nor a safe crate offers: jobs, access lists, a clock that counts suspend.
+//! What Windows has and neither std nor a safe crate offers: jobs, access lists, services, a clock that counts suspend.
 //!
 //! A room of its own because its manifest is the only one that does not forbid `unsafe`: every call here that the compiler
 //! cannot check is in one of these small files, each with the reason why it holds, and everything that is exported is safe.
@@ -11,6 +11,7 @@ mod disk;
 mod job;
 mod pipe;
 mod process;
+mod service;
 mod text;
 
 pub use self::{
@@ -20,4 +21,5 @@ pub use self::{
     job::Job,
     pipe::listen,
     process::{ask_to_stop, resume},
+    service::{log_to, run_service, service_is_stopping, service_is_up, service_stop_asked},
 };
