@@ -11,7 +11,11 @@ build_deb() { # ARCH
         arm64) triple=aarch64-unknown-linux-gnu strip=aarch64-linux-gnu-strip objdump=aarch64-linux-gnu-objdump ;;
     esac
     need dpkg-deb=dpkg strip=binutils gzip=gzip
-    if [ "$arch" = arm64 ]; then . "$here/debian/cross.sh"; ready_for_arm64; fi
+    if [ "$arch" = arm64 ]; then
+        need aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu aarch64-linux-gnu-strip=binutils-aarch64-linux-gnu
+        export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    fi
+    [ "$triple" = "$(rustc -vV | sed -n 's/^host: //p')" ] || "$here/rust-std" "$triple"
     local programs_of_target=$programs
     if [ -z "$programs" ] || [ "$arch" != amd64 ]; then build_programs "$triple"; fi
     local changes
