@@ -96,8 +96,10 @@ fn socket(dir: &Path, n: usize) -> PathBuf {
     format!(r"\\.\pipe\{swarm}-dev{}", n + 1).into()
 }
 
+/// Each node has an address of its own, but under Wine, which has only one.
 fn address(n: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(127, 0, 0, u8::try_from(n + 1).unwrap_or(254)))
+    let last = if cfg!(windows) { 1 } else { u8::try_from(n + 1).unwrap_or(254) };
+    IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))
 }
 
 fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options) -> Config {
@@ -114,7 +116,7 @@ fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options)
     config
 }
 
-/// Each node has an address and ports of its own: Wine takes a port that is in use on one address for in use on all.
+/// Each node has ports of its own, for the sake of hosts where all have one address.
 fn control(n: usize, first: u16) -> SocketAddr {
     SocketAddr::new(address(n), first + 2 * u16::try_from(n).unwrap_or(0))
 }
