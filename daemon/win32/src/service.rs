@@ -58,10 +58,7 @@ pub fn run_service(name: &str, work: impl FnOnce() -> u32 + Send + 'static) -> i
 }
 
 fn plain(error: windows_service::Error) -> io::Error {
-    match error {
-        windows_service::Error::Winapi(error) => error,
-        other => io::Error::other(other),
-    }
+    if let windows_service::Error::Winapi(error) = error { error } else { io::Error::other(error) }
 }
 
 fn service_main(_: Vec<OsString>) {
@@ -69,13 +66,13 @@ fn service_main(_: Vec<OsString>) {
     let Some(work) = manager.work.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     let (stop, _) = watch::channel(false);
     let asked = stop.clone();
-    let handler = move |control| match control {
-        ServiceControl::Stop | ServiceControl::Shutdown => {
+    let handler = move |control| {
+        if matches!(control, ServiceControl::Stop | ServiceControl::Shutdown) {
             asked.send_replace(true);
-            ServiceControlHandlerResult::NoError
+        } else if control != ServiceControl::Interrogate {
+            return ServiceControlHandlerResult::NotImplemented;
         }
-        ServiceControl::Interrogate => ServiceControlHandlerResult::NoError,
-        _ => ServiceControlHandlerResult::NotImplemented,
+        ServiceControlHandlerResult::NoError
     };
     // without a handle there is nobody to tell anything
     let Ok(status) = service_control_handler::register(&manager.name, handler) else { return };
