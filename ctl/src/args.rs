@@ -57,6 +57,22 @@ pub enum Command {
     /// Look at nodes, and decide which get work
     #[command(subcommand)]
     Node(verb::node::Verb),
+    /// This host's place in a swarm: found one, join one, leave it
+    #[command(subcommand)]
+    Mesh(verb::mesh::Verb),
+    /// Lines with which hosts join
+    #[command(subcommand)]
+    Token(verb::access::TokenVerb),
+    /// People, and what they may do
+    #[command(subcommand)]
+    User(verb::access::UserVerb),
+    /// Log in to a swarm from this machine, with the line that `user create` printed
+    Login(verb::access::Login),
+    /// The authorities that certificates come from
+    #[command(subcommand)]
+    Ca(verb::access::CaVerb),
+    /// Let one stopped voter go on alone, after the majority is lost for ever
+    Recover(verb::recover::Args),
     /// Who decides
     #[command(subcommand)]
     Leader(verb::leader::Verb),
@@ -126,6 +142,12 @@ Commands:
   task        Look at tasks, one by one
   job         Look at jobs as a whole
   node        Look at nodes, and decide which get work
+  mesh        This host's place in a swarm: found one, join one, leave it
+  token       Lines with which hosts join
+  user        People, and what they may do
+  login       Log in to a swarm from this machine, with the line that `user create` printed
+  ca          The authorities that certificates come from
+  recover     Let one stopped voter go on alone, after the majority is lost for ever
   leader      Who decides
   event       What happened
   config      Look at the daemon's configuration; needs no daemon
@@ -276,6 +298,20 @@ What each task needs:
             "swarmctl node uncordon n3",
             "swarmctl node drain n3 --no-wait",
             "swarmctl node drain n3 --timeout 5m",
+            "swarmctl mesh init --allow exec --voter never --label zone=attic",
+            "swarmctl mesh join swarm1-abc --allow exec --label a=b --label c=d",
+            "swarmctl mesh leave",
+            "swarmctl token create --uses 3 --ttl 1h --name pi4 --label zone=attic --address pi4:4749",
+            "swarmctl token list",
+            "swarmctl token revoke 0011223344556677",
+            "swarmctl user create ann --role operator --ttl 1h",
+            "swarmctl user list",
+            "swarmctl user revoke ann",
+            "swarmctl login swarm1-abc",
+            "swarmctl ca show",
+            "swarmctl recover --state-dir /var/lib/swarmd --yes",
+            "swarmctl ca rotate --users --force",
+            "swarmctl node revoke n3",
             "swarmctl leader show",
             "swarmctl leader resign",
             "swarmctl event list --from 120",
@@ -304,6 +340,10 @@ What each task needs:
             "swarmctl job show j17.3",
             "swarmctl node drain n3 --no-wait --timeout 5s",
             "swarmctl event list --from x",
+            "swarmctl mesh join",
+            "swarmctl token create --uses 0",
+            "swarmctl token revoke 17",
+            "swarmctl user create ann --role root",
             "swarmctl status -o yaml",
             "swarmctl completion cobol",
         ] {

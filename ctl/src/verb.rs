@@ -1,12 +1,15 @@
 //! What each verb means, one file per verb.
 
+pub mod access;
 pub mod bench;
 pub mod completion;
 pub mod config;
 pub mod event;
 pub mod job;
 pub mod leader;
+pub mod mesh;
 pub mod node;
+pub mod recover;
 pub mod run;
 pub mod status;
 pub mod submit;
@@ -41,6 +44,12 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Task(verb) => task::call(&session().await?, verb).await,
         Command::Job(verb) => job::call(&session().await?, verb).await,
         Command::Node(verb) => node::call(&session().await?, verb).await,
+        Command::Mesh(verb) => mesh::call(&session().await?, verb).await,
+        Command::Token(verb) => access::token(&session().await?, verb).await,
+        Command::User(verb) => access::user(&session().await?, verb).await,
+        Command::Ca(verb) => access::ca(&session().await?, verb).await,
+        Command::Recover(args) => recover::call(&out, &args),
+        Command::Login(args) => access::login(&out, args).await,
         Command::Leader(verb) => leader::call(&session().await?, verb).await,
         Command::Event(verb) => event::call(&session().await?, verb).await,
         Command::Config(verb) => config::call(&out, verb),

@@ -55,7 +55,7 @@ fn between(from: UnixMillis, to: UnixMillis) -> String {
 }
 
 /// `2024-06-01T12:00:00.000Z`.
-fn instant(at: UnixMillis) -> String {
+pub(crate) fn instant(at: UnixMillis) -> String {
     let time = std::time::UNIX_EPOCH.checked_add(Duration::from_millis(at.0.min(MAX_SHOWN)));
     time.map_or_else(|| at.0.to_string(), |time| humantime::format_rfc3339_millis(time).to_string())
 }

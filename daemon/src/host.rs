@@ -1,7 +1,9 @@
 //! The real machine under a node: its directory, sockets, clocks, threads and what it offers to tasks.
 
 mod access;
+mod charter;
 mod clocks;
+mod founding;
 mod keeper;
 #[cfg(target_os = "linux")]
 mod notify;
@@ -13,6 +15,7 @@ mod notify {
     pub(crate) use swarm_win32::service_is_stopping as stopping;
 }
 mod offer;
+mod orders;
 mod run;
 #[cfg(windows)]
 mod service;
@@ -22,9 +25,13 @@ mod workshop;
 
 #[cfg(windows)]
 pub use self::service::service;
+pub(crate) use self::{
+    founding::{make as make_authorities, save as save_founding},
+    signals::stop_asked,
+    state::make_private,
+};
 pub use self::{
     keeper::keeper,
     run::run,
     state::{ClusterFile, StateDir},
 };
-pub(crate) use self::{signals::stop_asked, state::make_private};

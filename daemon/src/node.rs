@@ -4,8 +4,11 @@
 //! All of them run on the control thread, but for the bulk endpoint and the API, which have their own ([`Domains`]).
 
 mod calls;
+mod clock;
 mod desk;
 mod door;
+mod doorway;
+mod enroll;
 mod env;
 mod events;
 mod followers;
@@ -16,6 +19,7 @@ mod journal;
 mod lead;
 mod links;
 mod output;
+mod papers;
 mod peers;
 mod relay;
 mod roster;
@@ -26,9 +30,12 @@ mod throughput;
 mod voters;
 mod work;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use swarm_consensus::Consensus;
@@ -36,20 +43,29 @@ use swarm_proto::{ClusterId, NodeId, api::Phase};
 use swarm_transport::Pool;
 use tokio::{sync::watch, time::Instant};
 
-use self::{desk::DeskWatch, peers::Peers, roster::Roster};
+use self::{clock::SwarmClock, desk::DeskWatch, papers::Papers, peers::Peers, roster::Roster};
 pub use self::{
     env::{Clocks, Domains, Env, Holdings, OpenSocket, Outputs, Settings, Workshop},
-    gateway::Gateway,
+    gateway::{Gateway, HostOrder},
+    join::{remember, remembered},
     journal::Journal,
+    papers::KeepIdentity,
     start::{Running, start},
 };
+
+/// How long what others said against this node is worth showing.
+const OUTCAST: Duration = Duration::from_secs(30);
 
 /// What the parts of one daemon share: handles and snapshots, no state of their own.
 pub(crate) struct Node {
     pub(crate) me: NodeId,
     pub(crate) cluster: ClusterId,
+    pub(crate) epoch: u32,
     pub(crate) settings: Settings,
     pub(crate) clocks: Clocks,
+    /// Wall time as the swarm has it; judges certificates.
+    pub(crate) clock: SwarmClock,
+    pub(crate) papers: Papers,
     pub(crate) seed: u64,
     pub(crate) roster: Roster,
     pub(crate) peers: Peers,
@@ -68,6 +84,8 @@ pub(crate) struct Node {
     pub(crate) has_left: watch::Sender<bool>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) started: Instant,
+    /// What others say against this node, and when they last said so.
+    outcast: Mutex<Option<(Instant, String)>>,
     /// Whether no attempt is held here.
     is_quiet: AtomicBool,
     streams: AtomicU64,
@@ -81,6 +99,28 @@ impl Node {
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.is_quiet.load(Ordering::Relaxed)
+    }
+
+    /// Others do not want this node, for a reason that its operator should know.
+    pub(crate) fn set_outcast(&self, why: String) {
+        let mut outcast = self.outcast.lock().unwrap_or_else(PoisonError::into_inner);
+        if outcast.as_ref().is_none_or(|(_, known)| *known != why) {
+            self.journal.warn(why.clone());
+        }
+        *outcast = Some((Instant::now(), why));
+    }
+
+    /// What others said against this node lately; empty when nothing was.
+    pub(crate) fn outcast(&self) -> String {
+        let outcast = self.outcast.lock().unwrap_or_else(PoisonError::into_inner);
+        outcast.as_ref().filter(|(when, _)| when.elapsed() < OUTCAST).map(|(_, why)| why.clone()).unwrap_or_default()
+    }
+
+    /// The leader's clock, from a welcome.
+    pub(crate) fn hear_clock(&self, theirs: swarm_proto::UnixMillis) {
+        if let Some(news) = self.clock.handle(theirs) {
+            self.journal.warn(news);
+        }
     }
 
     /// A number for a stream or session of this run; later ones are larger.

@@ -1,6 +1,6 @@
 //! What each key may say. Reads on after a fault, so that all are found at once.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use swarm_proto::{NodeId, access::Role, limits};
 
@@ -101,6 +101,7 @@ fn address(reader: &mut Reader<'_>) -> Option<IpAddr> {
 fn mesh(reader: &mut Reader<'_>, address: Option<IpAddr>) -> Option<Mesh> {
     let (control_port, bulk_port) = (reader.take("mesh.control_port"), reader.take("mesh.bulk_port"));
     let (seeds, preset) = (reader.take("mesh.seeds"), reader.take("mesh.preset"));
+    let certificate_life = certificate_life(reader);
     let default = Config::new(String::new(), IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)).mesh;
     let mesh = Mesh {
         address: address.unwrap_or(default.address),
@@ -108,6 +109,7 @@ fn mesh(reader: &mut Reader<'_>, address: Option<IpAddr>) -> Option<Mesh> {
         bulk_port: bulk_port.unwrap_or(default.bulk_port),
         seeds: seeds.unwrap_or_default(),
         preset: preset.unwrap_or_default(),
+        certificate_life,
     };
     if mesh.control_port == mesh.bulk_port {
         let key = if bulk_port.is_some() { "mesh.bulk_port" } else { "mesh.control_port" };
@@ -115,6 +117,18 @@ fn mesh(reader: &mut Reader<'_>, address: Option<IpAddr>) -> Option<Mesh> {
         reader.fault_in(key, format!("control_port and bulk_port are both {}", mesh.bulk_port), &format!("{} = {other}", &key[5..]));
     }
     address.map(|_| mesh)
+}
+
+/// Shorter than this, a certificate ends before it is renewed; longer, a lost key is good for too long.
+const LIVES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(366 * 24 * 3600));
+
+fn certificate_life(reader: &mut Reader<'_>) -> Duration {
+    let life = reader.take("mesh.certificate_life").unwrap_or(crate::CERTIFICATE_LIFE);
+    if !(LIVES.0..=LIVES.1).contains(&life) {
+        let what = format!("{} is not between 10s and a year", humantime::format_duration(life));
+        reader.fault_in("mesh.certificate_life", what, "certificate_life = \"24h\"");
+    }
+    life
 }
 
 fn exec(reader: &mut Reader<'_>) -> Exec {
@@ -171,7 +185,8 @@ fn api(reader: &mut Reader<'_>) -> Api {
         let what = format!("'{}' is not the name of a group (1 to {GROUP_NAME} letters, digits, '.', '-' or '_')", group.escape_debug());
         reader.fault_in("api.group", what, "group = \"swarm\"");
     }
-    Api { socket, group, group_role: group_role.unwrap_or(Role::Submitter) }
+    let port = reader.take("api.port").unwrap_or(crate::API_PORT);
+    Api { socket, group, group_role: group_role.unwrap_or(Role::Submitter), port }
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {

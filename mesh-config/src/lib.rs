@@ -10,6 +10,7 @@
 //! is left out under `[resources]` is measured by swarmd.
 
 mod check;
+mod edit;
 mod fault;
 mod places;
 mod preset;
@@ -24,8 +25,10 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+pub use edit::{Edit, write};
 pub use fault::{Fault, Place, problem};
 pub use places::{CONFIG_FILE, SOCKET, STATE_DIR};
 pub use preset::{Preset, Timing};
@@ -41,6 +44,10 @@ pub const CONTROL_PORT: u16 = 4747;
 pub const LOG_LEVEL: &str = "info,openraft=warn";
 /// Bulk endpoint.
 pub const BULK_PORT: u16 = 4748;
+/// API on the mesh address.
+pub const API_PORT: u16 = 4749;
+/// Of a node.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The whole configuration of one daemon.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +104,9 @@ pub struct Mesh {
     pub seeds: Vec<SocketAddr>,
     /// How patient this swarm is; the same on every node.
     pub preset: Preset,
+    /// How long the certificates live that this node issues; they are renewed after two thirds. 10 s to a year. Default:
+    /// [`CERTIFICATE_LIFE`].
+    pub certificate_life: Duration,
 }
 
 /// `[exec]`: whether this host runs processes for the swarm.
@@ -141,6 +151,9 @@ pub struct Api {
     pub group: Option<String>,
     /// What members of that group may do. Default: submit, and cancel what they submitted.
     pub group_role: Role,
+    /// TCP port on the mesh address where nodes and people enrol, and people with a certificate ask. Bound only while somebody
+    /// may. Default: [`API_PORT`].
+    pub port: u16,
 }
 
 /// `[log]`: what the daemon writes about itself, to standard error.
@@ -168,10 +181,17 @@ impl Config {
     pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
         Self {
             node: Node { name: name.into(), state_dir: STATE_DIR.into(), labels: BTreeMap::new(), voter: Voter::Auto },
-            mesh: Mesh { address, control_port: CONTROL_PORT, bulk_port: BULK_PORT, seeds: Vec::new(), preset: Preset::Lan },
+            mesh: Mesh {
+                address,
+                control_port: CONTROL_PORT,
+                bulk_port: BULK_PORT,
+                seeds: Vec::new(),
+                preset: Preset::Lan,
+                certificate_life: CERTIFICATE_LIFE,
+            },
             exec: Exec::default(),
             resources: Resources::default(),
-            api: Api { socket: SOCKET.into(), group: None, group_role: Role::Submitter },
+            api: Api { socket: SOCKET.into(), group: None, group_role: Role::Submitter, port: API_PORT },
             log: Log { level: LOG_LEVEL.into(), format: LogFormat::Text },
             sources: BTreeMap::new(),
         }
@@ -204,6 +224,11 @@ impl Config {
     /// The control endpoint.
     pub const fn control_addr(&self) -> SocketAddr {
         SocketAddr::new(self.mesh.address, self.mesh.control_port)
+    }
+
+    /// The API on the mesh.
+    pub const fn api_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.mesh.address, self.api.port)
     }
 
     /// The bulk endpoint.

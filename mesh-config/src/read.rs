@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 22] = [
+pub(crate) const KEYS: [&str; 24] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -20,6 +20,7 @@ pub(crate) const KEYS: [&str; 22] = [
     "mesh.bulk_port",
     "mesh.seeds",
     "mesh.preset",
+    "mesh.certificate_life",
     "exec.enabled",
     "exec.sandbox",
     "exec.user",
@@ -29,6 +30,7 @@ pub(crate) const KEYS: [&str; 22] = [
     "resources.gpus",
     "resources.named",
     "api.socket",
+    "api.port",
     "api.group",
     "api.group_role",
     "log.level",

@@ -99,6 +99,9 @@ fn mesh(key: &str) -> Option<(&'static str, &'static str)> {
         "mesh.seeds" => ("[\"100.64.0.7:4747\"]", "Members to ask first, each as address:port. Those once met are remembered."),
         "mesh.tag" => ("\"tag:swarm\"", "On Tailscale, only hosts of this tag are taken for peers."),
         "mesh.tailscale_socket" => ("\"/var/run/tailscale/tailscaled.sock\"", "Where tailscaled answers."),
+        "mesh.certificate_life" => {
+            ("\"24h\"", "How long certificates live that this node issues; renewed after two thirds. 10s to a year.")
+        }
         "mesh.preset" => (
             "\"lan\"",
             "How patient the swarm is, the same on every node: \"lan\", or \"wan\" for paths that may go dark for some seconds.",
@@ -125,6 +128,9 @@ fn work(key: &str) -> Option<(&'static str, &'static str)> {
 
 fn service(key: &str) -> Option<(&'static str, &'static str)> {
     Some(match key {
+        "mesh.certificate_life" => {
+            ("\"24h\"", "How long certificates live that this node issues; renewed after two thirds. 10s to a year.")
+        }
         "api.socket" => ("\"/run/swarmd/swarmd.sock\"", "Where swarmctl finds the daemon on this host."),
         "api.group" => ("\"swarm\"", "Members of this group may use the socket too, beside root and the daemon's own user."),
         "api.group_role" => ("\"submitter\"", "What members of that group may do: \"observer\", \"submitter\", \"operator\" or \"admin\"."),

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    time::Duration,
 };
 
 use toml::de::DeValue;
@@ -118,6 +119,13 @@ impl Setting for f64 {
     fn from_value(value: &DeValue<'_>) -> Result<Self, String> {
         let text = value.as_float().map(|f| f.as_str()).or_else(|| value.as_integer().map(|i| i.as_str()));
         text.map_or_else(|| Err(wrong_type::<Self>(value)), Self::from_text)
+    }
+}
+
+impl Setting for Duration {
+    const WANTED: &'static str = "a time such as \"24h\"";
+    fn from_text(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text).map_err(|_| not_a::<Self>(text))
     }
 }
 

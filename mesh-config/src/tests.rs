@@ -43,6 +43,7 @@ control_port = 5000
 bulk_port = 5001
 seeds = ["100.64.0.1:4747", "[fd7a::1]:4747"]
 preset = "wan"
+certificate_life = "36h"
 
 [exec]
 enabled = true
@@ -60,6 +61,7 @@ named = { license = 4 }
 socket = "/run/user/1000/swarmd.sock"
 group = "swarm"
 group_role = "operator"
+port = 5002
 
 [log]
 level = "info,quinn=warn"
@@ -90,6 +92,7 @@ fn a_written_default_reads_back() {
     assert_snapshot!(config.to_toml(), @r#"
 [api]
 group_role = "submitter"
+port = 4749
 socket = "/run/swarmd/swarmd.sock"
 
 [exec]
@@ -104,6 +107,7 @@ level = "info,openraft=warn"
 [mesh]
 address = "127.0.0.1"
 bulk_port = 4748
+certificate_life = "24h"
 control_port = 4747
 preset = "lan"
 seeds = []
@@ -131,6 +135,7 @@ mesh.control_port = 5000  # SWARM_MESH_CONTROL_PORT
 mesh.bulk_port = 4748  # default
 mesh.seeds = []  # default
 mesh.preset = "lan"  # default
+mesh.certificate_life = "24h"  # default
 exec.enabled = false  # default
 exec.sandbox = (none)  # default
 exec.user = (none)  # default
@@ -140,6 +145,7 @@ resources.disk = (measured)  # default
 resources.gpus = (measured)  # default
 resources.named = (none)  # default
 api.socket = "/run/swarmd/swarmd.sock"  # default
+api.port = 4749  # default
 api.group = (none)  # default
 api.group_role = "submitter"  # default
 log.level = "info,openraft=warn"  # default

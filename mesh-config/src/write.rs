@@ -53,6 +53,7 @@ impl Config {
             "mesh.bulk_port" => Some(i64::from(self.mesh.bulk_port).into()),
             "mesh.seeds" => Some(Value::Array(self.mesh.seeds.iter().map(|seed| seed.to_string().into()).collect())),
             "mesh.preset" => Some(self.mesh.preset.word().into()),
+            "mesh.certificate_life" => Some(span(self.mesh.certificate_life).into()),
             "exec.enabled" => Some(self.exec.enabled.into()),
             "exec.sandbox" => self.exec.sandbox.map(|Sandbox::None| "none".into()),
             "exec.user" => self.exec.user.clone().map(Value::from),
@@ -64,6 +65,7 @@ impl Config {
             "api.socket" => path(&self.api.socket),
             "api.group" => self.api.group.clone().map(Value::from),
             "api.group_role" => Some(self.api.group_role.word().into()),
+            "api.port" => Some(i64::from(self.api.port).into()),
             "log.level" => Some(self.log.level.clone().into()),
             "log.format" => Some(if self.log.format == LogFormat::Json { "json" } else { "text" }.into()),
             _ => None,
@@ -80,6 +82,15 @@ const fn voter_word(voter: Voter) -> &'static str {
     match voter {
         Voter::Auto => "auto",
         Voter::Never => "never",
+    }
+}
+
+/// In the largest unit that leaves no rest.
+fn span(time: std::time::Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
     }
 }
 

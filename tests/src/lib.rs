@@ -1,5 +1,7 @@
 //! What the tests against real processes share: a throw-away swarm of the built `swarmd`, and ways to hurt it.
 
+mod host;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -13,6 +15,8 @@ use swarm_proto::{
 };
 use swarmd::dev::{Options, Swarm};
 use tokio::time::Instant;
+
+pub use host::{Host, Hosts};
 
 /// How long anything here may take before the test says that it never came.
 pub const PATIENCE: Duration = Duration::from_secs(60);

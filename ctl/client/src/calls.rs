@@ -4,8 +4,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
 use swarm_proto::{
-    Cursor, JobId, Problem, TaskId,
-    api::{Explain, JobView, LeaderView, NodeEvent, NodeView, Stats, Status, TaskView},
+    Cursor, JobId, Problem, TaskId, TokenId,
+    api::{
+        Belonging, Choices, Explain, JobView, JoinRequest, LeaderView, NodeEvent, NodeView, RootView, RotateRequest, Stats, Status,
+        TaskView, TokenLine, TokenRequest, TokenView, UserRequest, UserView,
+    },
     http::{Accepted, RetryRequest},
     ledger::{Schedule, TaskState},
     peer::EventPage,
@@ -160,6 +163,64 @@ impl Client {
             Schedule::Draining => "drain",
         };
         self.order(format!("/v1/nodes/{}/{verb}", segment(node))).await
+    }
+
+    /// Closes a node out for good, by id or name.
+    pub async fn revoke_node(&self, node: &str) -> Result<(), Problem> {
+        self.order(format!("/v1/nodes/{}/revoke", segment(node))).await
+    }
+
+    async fn post_json<T: serde::de::DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T, Problem> {
+        let body = serde_json::to_vec(body).expect("plain data makes JSON");
+        self.json(&Ask::post(path, body.into())).await
+    }
+
+    /// Founds a swarm on the daemon's host.
+    pub async fn mesh_init(&self, choices: &Choices) -> Result<Belonging, Problem> {
+        self.post_json("/v1/mesh/init", choices).await
+    }
+
+    /// Lets the daemon's host join the swarm of a token.
+    pub async fn mesh_join(&self, request: &JoinRequest) -> Result<Belonging, Problem> {
+        self.post_json("/v1/mesh/join", request).await
+    }
+
+    /// Lets the daemon's host leave its swarm for good.
+    pub async fn mesh_leave(&self) -> Result<Belonging, Problem> {
+        self.json(&Ask::post("/v1/mesh/leave", Bytes::new())).await
+    }
+
+    pub async fn create_token(&self, request: &TokenRequest) -> Result<TokenLine, Problem> {
+        self.post_json("/v1/tokens", request).await
+    }
+
+    pub async fn tokens(&self) -> Result<Vec<TokenView>, Problem> {
+        self.json(&Ask::get("/v1/tokens")).await
+    }
+
+    pub async fn revoke_token(&self, token: TokenId) -> Result<(), Problem> {
+        self.order(format!("/v1/tokens/{token}/revoke")).await
+    }
+
+    /// Makes a user, and a line with which that user logs in.
+    pub async fn create_user(&self, request: &UserRequest) -> Result<TokenLine, Problem> {
+        self.post_json("/v1/users", request).await
+    }
+
+    pub async fn users(&self) -> Result<Vec<UserView>, Problem> {
+        self.json(&Ask::get("/v1/users")).await
+    }
+
+    pub async fn revoke_user(&self, name: &str) -> Result<(), Problem> {
+        self.order(format!("/v1/users/{}/revoke", segment(name))).await
+    }
+
+    pub async fn authorities(&self) -> Result<Vec<RootView>, Problem> {
+        self.json(&Ask::get("/v1/ca")).await
+    }
+
+    pub async fn rotate_ca(&self, request: &RotateRequest) -> Result<Vec<RootView>, Problem> {
+        self.post_json("/v1/ca/rotate", request).await
     }
 
     pub async fn leader(&self) -> Result<LeaderView, Problem> {

@@ -17,14 +17,20 @@
 
 mod calls;
 mod connection;
+mod credentials;
 mod dial;
+mod enroll;
 mod outbox;
+mod remote;
 mod socket;
 mod streams;
 mod submit;
 
 pub use calls::{JobsQuery, TasksQuery};
 pub use connection::Client;
+pub use credentials::{Credentials, credentials_dir, login};
+pub use enroll::enroll;
+pub use remote::{OwnCertificate, Session, Trust, connect};
 pub use socket::default_socket;
 pub use streams::{EventStream, FollowStream, LogStream, Told};
 pub use submit::{SubmitReceiver, SubmitSender};

@@ -1,4 +1,4 @@
-//! `node list|show|cordon|uncordon|drain`
+//! `node list|show|cordon|uncordon|drain|revoke`
 
 use clap::Subcommand;
 use swarm_proto::{api::NodeView, ledger::Schedule};
@@ -24,6 +24,8 @@ pub enum Verb {
     Uncordon(Args),
     /// Give it no new work, and wait until it has none
     Drain(DrainArgs),
+    /// Close a node out for good: its connections end, its key never comes back
+    Revoke(Args),
 }
 
 /// Which node.
@@ -54,6 +56,7 @@ pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
         Verb::Show(args) => Ok(session.out.one(&client.node(&args.node).await?)?),
         Verb::Cordon(args) => Ok(client.schedule(&args.node, Schedule::Cordoned).await?),
         Verb::Uncordon(args) => Ok(client.schedule(&args.node, Schedule::Open).await?),
+        Verb::Revoke(args) => Ok(session.client.revoke_node(&args.node).await?),
         Verb::Drain(args) => drain(session, &args).await,
     }
 }

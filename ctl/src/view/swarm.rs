@@ -82,6 +82,7 @@ const fn phase_word(phase: Phase) -> (&'static str, Tone) {
         Phase::Ready => ("ready", Tone::Good),
         Phase::Damaged => ("damaged", Tone::Bad),
         Phase::Stopping => ("stopping", Tone::Busy),
+        Phase::Unjoined => ("belongs to no swarm", Tone::Busy),
     }
 }
 
@@ -114,6 +115,20 @@ fn what(what: &What) -> String {
         What::NodeLeft { node } => format!("{node} left"),
         What::VotersChanged { voters } => format!("voters are now {}", nodes::ids(voters)),
         What::ProtocolRaised { protocol } => format!("every member knows protocol {protocol}: the log is written in it"),
+        What::SwarmFounded { cluster } => format!("swarm {cluster} founded"),
+        What::NodeRegistered { node, name } => format!("{node} registered: {}", plain(name)),
+        What::NodeWelcomed { node } => format!("{node} welcomed"),
+        What::NodeSynced { node } => format!("{node} in sync"),
+        What::NodeReady { node } => format!("{node} ready"),
+        What::NodeRevoked { node } => format!("{node} revoked"),
+        What::TokenCreated { token, by } => format!("token {token} made by {}", plain(by)),
+        What::TokenUsed { token, uses_left } => format!("token {token} used, {uses_left} uses left"),
+        What::TokenRevoked { token } => format!("token {token} revoked"),
+        What::UserSet { name, role } => format!("user {} is {role}", plain(name)),
+        What::UserEnrolled { name, key } => format!("user {} logged in with key {}", plain(name), &key.to_string()[..16]),
+        What::UserRevoked { name } => format!("user {} revoked", plain(name)),
+        What::RootAdded { kind, root } => format!("{} authority {root} issues from now on", kind.word()),
+        What::RootDropped { kind, root } => format!("{} authority {root} is believed no more", kind.word()),
     }
 }
 

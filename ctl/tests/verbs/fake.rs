@@ -293,6 +293,16 @@ impl Fake {
                 Ok(Reply::Tasks(jobs.values().take(limit as usize).map(|job| job.borrow().view.clone()).collect()))
             }
             Call::Task { task } => Ok(Reply::Task(Box::new(self.job(task.job)?.borrow().view.clone()))),
+            Call::CreateToken(_)
+            | Call::Tokens
+            | Call::RevokeToken { .. }
+            | Call::CreateUser(_)
+            | Call::Users
+            | Call::RevokeUser { .. }
+            | Call::Revoke { .. }
+            | Call::Leave { .. }
+            | Call::Authorities
+            | Call::RotateCa(_) => Err(Problem::new(Code::Conflict, "the call was not answered", "nobody comes or goes here")),
             Call::Explain { task } => {
                 let explain = Explain { task, state: TaskState::Pending, verdict: Verdict::NoNodes, nodes: vec![], ahead: 0 };
                 Ok(Reply::Explain(Box::new(explain)))
@@ -464,6 +474,8 @@ impl Backend for Daemon {
             peers: vec![],
             log_written: 0,
             up_ms: 1,
+            certificate_ends: None,
+            clock_ahead_ms: 0,
         }
     }
 }

@@ -3,15 +3,22 @@
 use std::{future::Future, pin::Pin};
 
 use swarm_proto::{
-    Cursor, Problem, TaskId,
+    Code, Cursor, Problem, TaskId,
     access::Caller,
-    api::{Call, NodeEvent, Reply, Status},
+    api::{Belonging, Call, HostCall, NodeEvent, Reply, Status},
+    identity::{EnrollAnswer, Petition},
     peer::{Answer, EventPage, Numbered, OutputChunk, Target, Which},
 };
 use tokio::sync::mpsc;
 
 /// A boxed future of a call.
 pub type CallFuture = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send>>;
+
+/// A boxed future of a host's change of place.
+pub type HostFuture = Pin<Box<dyn Future<Output = Result<Belonging, Problem>> + Send>>;
+
+/// A boxed future of an enrolment.
+pub type EnrollFuture = Pin<Box<dyn Future<Output = EnrollAnswer> + Send>>;
 
 /// The daemon behind the API. Whoever asks was found to be allowed to. Every method returns at once; what takes time comes through the future or the receiver.
 pub trait Backend: Send + Sync + 'static {
@@ -37,4 +44,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// This node and what it sees. Must not block.
     fn status(&self) -> Status;
+
+    /// Something that this one host does about its place in a swarm. Refused where that place is fixed.
+    fn host(&self, _call: HostCall) -> HostFuture {
+        let problem = Problem::new(Code::Conflict, "this node stays where it is", "its place in the swarm is fixed");
+        Box::pin(std::future::ready(Err(problem)))
+    }
+
+    /// Somebody who is nobody yet enrols, over a TLS session with this exporter.
+    fn enroll(&self, _exporter: [u8; 32], _petition: Petition) -> EnrollFuture {
+        Box::pin(std::future::ready(Err(Problem::new(Code::NotFound, "nobody was enrolled", "nobody may enrol here"))))
+    }
 }

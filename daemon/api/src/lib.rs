@@ -8,8 +8,10 @@
 //! other handlers are thin and cost what axum costs, 15 us or so a request.
 
 mod backend;
+mod enroll;
 mod events;
 mod follow;
+mod identity;
 mod jobs;
 mod logs;
 mod metrics;
@@ -25,11 +27,13 @@ mod server;
 mod socket;
 mod submit;
 mod tasks;
+mod tls;
 
-pub use backend::{Backend, CallFuture};
+pub use backend::{Backend, CallFuture, EnrollFuture, HostFuture};
 pub use pace::{Pace, Rate, too_often};
 #[cfg(windows)]
 pub use pipe::{ListenError, Socket};
 pub use server::{Accept, Bounds, GroupAccess, Stranger, serve, serve_within};
 #[cfg(unix)]
 pub use socket::{ListenError, Socket};
+pub use tls::{Doorway, Judge, TlsSocket};

@@ -20,7 +20,7 @@ use swarm_proto::{
     api::{Call, LeaderView, Phase, Reply, Stats, Status},
 };
 
-use crate::{Backend, Bounds, Pace, events, follow, jobs, logs, metrics, nodes, refusal::Refusal, submit, tasks, too_often};
+use crate::{Backend, Bounds, Pace, events, follow, identity, jobs, logs, metrics, nodes, refusal::Refusal, submit, tasks, too_often};
 
 /// Methods that any path takes at all.
 pub(crate) const METHODS: [http::Method; 3] = [http::Method::GET, http::Method::HEAD, http::Method::POST];
@@ -152,6 +152,18 @@ fn handler(operation: Operation) -> MethodRouter<Shared> {
         Operation::Health => get(health),
         Operation::Readiness => get(ready),
         Operation::Metrics => get(metrics::metrics),
+        Operation::InitMesh => post(identity::init),
+        Operation::JoinMesh => post(identity::join),
+        Operation::LeaveMesh => post(identity::leave),
+        Operation::CreateToken => post(identity::create_token),
+        Operation::ListTokens => get(identity::tokens),
+        Operation::RevokeToken => post(identity::revoke_token),
+        Operation::CreateUser => post(identity::create_user),
+        Operation::ListUsers => get(identity::users),
+        Operation::RevokeUser => post(identity::revoke_user),
+        Operation::RevokeNode => post(identity::revoke_node),
+        Operation::ShowCa => get(identity::authorities),
+        Operation::RotateCa => post(identity::rotate),
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{Backend, pace::Rate, refusal::Refusal, router};
+use crate::{Backend, enroll, pace::Rate, refusal::Refusal, router};
 
 /// How long requests in flight may go on after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(1);
@@ -44,9 +44,14 @@ pub struct GroupAccess {
     pub role: Role,
 }
 
-/// Somebody who is nobody here, and why that is so.
+/// Somebody who is nobody here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stranger(pub String);
+pub enum Stranger {
+    /// And why that is so.
+    Unknown(String),
+    /// But may enrol: the exporter of the TLS session.
+    Applicant([u8; 32]),
+}
 
 /// Where connections come from.
 pub trait Accept: Send {
@@ -85,7 +90,8 @@ pub async fn serve<A: Accept>(listener: A, backend: Arc<dyn Backend>, shutdown: 
 
 /// [`serve`] with other bounds.
 pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
-    let router = router::build(backend, bounds);
+    let served = Served { router: router::build(Arc::clone(&backend), bounds), backend };
+    let applicants = Arc::new(Semaphore::new(limits::API_HANDSHAKES));
     let slots = Arc::new(Semaphore::new(bounds.connections));
     let refusals = Arc::new(Semaphore::new(REFUSED_AT_ONCE));
     let (closing, is_closing) = watch::channel(false);
@@ -101,8 +107,8 @@ pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>,
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Ok((stream, caller)) => {
-                    if let Some((access, permit)) = admit(caller, &slots, &refusals) {
-                        connections.spawn(connection(stream, access, permit, router.clone(), is_closing.clone()));
+                    if let Some((access, permit)) = admit(caller, &slots, &refusals, &applicants) {
+                        connections.spawn(connection(stream, access, permit, served.clone(), is_closing.clone()));
                     }
                 }
             },
@@ -117,11 +123,25 @@ pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>,
 #[derive(Clone)]
 enum Access {
     Known(Caller),
+    /// Nothing but to enrol.
+    Enrol([u8; 32]),
     Refused(Problem),
 }
 
+/// What answers.
+#[derive(Clone)]
+struct Served {
+    router: Router,
+    backend: Arc<dyn Backend>,
+}
+
 /// `None`: even those who only wait to be refused are too many, and the connection is closed without a word.
-fn admit(caller: Result<Caller, Stranger>, slots: &Arc<Semaphore>, refusals: &Arc<Semaphore>) -> Option<(Access, OwnedSemaphorePermit)> {
+fn admit(
+    caller: Result<Caller, Stranger>,
+    slots: &Arc<Semaphore>,
+    refusals: &Arc<Semaphore>,
+    applicants: &Arc<Semaphore>,
+) -> Option<(Access, OwnedSemaphorePermit)> {
     let problem = match caller {
         Ok(caller) => match Arc::clone(slots).try_acquire_owned() {
             Ok(permit) => return Some((Access::Known(caller), permit)),
@@ -129,7 +149,10 @@ fn admit(caller: Result<Caller, Stranger>, slots: &Arc<Semaphore>, refusals: &Ar
                 .hint("share one connection, or come back")
                 .retry_after(Millis(1_000)),
         },
-        Err(Stranger(why)) => Problem::new(Code::Denied, "the connection was refused", why)
+        Err(Stranger::Applicant(exporter)) => {
+            return Arc::clone(applicants).try_acquire_owned().ok().map(|permit| (Access::Enrol(exporter), permit));
+        }
+        Err(Stranger::Unknown(why)) => Problem::new(Code::Denied, "the connection was refused", why)
             .hint("run it as root, as the daemon's user, or as a member of the group in [api] group"),
     };
     Arc::clone(refusals).try_acquire_owned().ok().map(|permit| (Access::Refused(problem), permit))
@@ -139,11 +162,11 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     access: Access,
     _slot: OwnedSemaphorePermit,
-    router: Router,
+    served: Served,
     mut is_closing: watch::Receiver<bool>,
 ) {
     let keep_alive = matches!(access, Access::Known(_));
-    let service = hyper::service::service_fn(move |request| answer(router.clone(), access.clone(), request));
+    let service = hyper::service::service_fn(move |request| answer(served.clone(), access.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
@@ -168,11 +191,14 @@ async fn closed(is_closing: &mut watch::Receiver<bool>) {
     let _ = is_closing.wait_for(|closing| *closing).await;
 }
 
-async fn answer(router: Router, access: Access, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(served: Served, access: Access, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if let Access::Enrol(exporter) = access {
+        return Ok(enroll::answer(&served.backend, exporter, request).await);
+    }
     match guard(access, &request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            router.oneshot(request.map(Body::new)).await
+            served.router.oneshot(request.map(Body::new)).await
         }
         Err(refusal) => Ok(axum::response::IntoResponse::into_response(refusal)),
     }
@@ -182,6 +208,7 @@ async fn answer(router: Router, access: Access, mut request: Request<Incoming>) 
 fn guard(access: Access, request: &Request<Incoming>) -> Result<Caller, Refusal> {
     let caller = match access {
         Access::Known(caller) => caller,
+        Access::Enrol(_) => return Err(Problem::new(Code::Denied, "the request was refused", "it is not known who asks").into()),
         Access::Refused(problem) => return Err(problem.into()),
     };
     let head = head_size(request);

@@ -113,7 +113,7 @@ impl Accept for Socket {
         let caller = match stream.peer_cred() {
             Ok(cred) if cred.uid() == 0 || cred.uid() == self.own_uid => Ok(Caller::local()),
             Ok(cred) => self.member(cred.uid(), cred.gid()),
-            Err(e) => Err(Stranger(format!("the caller's user id cannot be read: {e}"))),
+            Err(e) => Err(Stranger::Unknown(format!("the caller's user id cannot be read: {e}"))),
         };
         Ok((stream, caller))
     }
@@ -122,13 +122,13 @@ impl Accept for Socket {
 impl Socket {
     fn member(&self, uid: u32, gid: u32) -> Result<Caller, Stranger> {
         let Some(group) = self.group else {
-            return Err(Stranger(format!("user id {uid} is neither the daemon's own nor root")));
+            return Err(Stranger::Unknown(format!("user id {uid} is neither the daemon's own nor root")));
         };
         if gid == group.gid || self.lets_in_only(group) {
             return Ok(Caller { name: format!("local:{uid}"), role: group.role, how: How::Local });
         }
         let why = "the socket's mode was changed, so that connecting to it proves no membership in its group";
-        Err(Stranger(format!("user id {uid} is neither the daemon's own nor root, and {why}")))
+        Err(Stranger::Unknown(format!("user id {uid} is neither the daemon's own nor root, and {why}")))
     }
 
     /// Whether the file is as it was made: then the kernel let in nobody but the group.

@@ -32,6 +32,7 @@ mod link;
 mod log;
 mod machine;
 mod network;
+mod recover;
 mod role;
 mod serve;
 mod snapshot;
@@ -55,6 +56,7 @@ pub use health::{Fatal, GIVE_UP, Health, TOLERATED};
 pub use lanes::Lanes;
 pub use link::{BoxFuture, Peers};
 pub use log::SEGMENT;
+pub use recover::recover;
 pub use role::Role;
 
 /// Why a voter does not start. Nothing was written.

@@ -172,6 +172,27 @@ impl Machine {
         Ok(results)
     }
 
+    /// The last entry that was applied.
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        self.state().applied
+    }
+
+    /// Applies an entry for whoever needs no answers.
+    pub(crate) fn take(&self, entry: Entry) -> io::Result<()> {
+        self.apply_entry(entry).map(drop)
+    }
+
+    /// Makes `me` the only voter, by an entry that is in no log but in the snapshot.
+    pub(crate) fn stand_alone(&self, id: LogId, membership: StoredMembership, me: NodeId) -> io::Result<()> {
+        {
+            let mut state = self.state();
+            state.ledger.apply_voters(engine::ledger_index(&id), vec![me]);
+            (state.membership, state.applied) = (membership, Some(id));
+        }
+        let (meta, bytes) = self.encode();
+        self.try_save(&meta, &bytes)
+    }
+
     /// Encodes the state as it is now.
     fn encode(&self) -> (SnapshotMeta, Bytes) {
         let state = self.state();

@@ -51,7 +51,10 @@ impl Server {
             | Open::Submit { .. }
             | Open::Work
             | Open::Events { .. }
-            | Open::Output(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream of consensus")),
+            | Open::Output(_)
+            | Open::Enroll { .. }
+            | Open::Renew
+            | Open::Doubled { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream of consensus")),
         };
         match served {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => tracing::warn!(%error, "a peer's message was refused"),

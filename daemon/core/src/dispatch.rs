@@ -218,7 +218,8 @@ impl Dispatch {
         let Some(worker) = self.workers.get_mut(&node).filter(|worker| !worker.is_gone && worker.stream.is_some()) else { return };
         worker.heard = now;
         match message {
-            FromWorker::Report(_) => {}
+            // the desk itself compares views
+            FromWorker::Report(_) | FromWorker::Synced { .. } => {}
             FromWorker::Outcomes { seq, list } => self.take_outcomes(node, seq, list),
             FromWorker::Started(list) => list.into_iter().for_each(|key| worker.started(key)),
             FromWorker::Load(load) => {

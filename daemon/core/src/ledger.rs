@@ -30,6 +30,7 @@ mod check;
 mod end;
 mod grant;
 mod hash;
+mod identity;
 mod jobs;
 mod journal;
 mod keys;
@@ -41,6 +42,8 @@ mod submit;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tokens;
+mod users;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -53,6 +56,7 @@ pub use jobs::Job;
 pub use snapshot::LedgerError;
 
 use bounds::Bounds;
+use identity::Identity;
 use jobs::{Jobs, StoredSpec};
 use journal::Journal;
 use keys::Keys;
@@ -82,6 +86,7 @@ pub struct Ledger {
     last_spec: Option<Arc<StoredSpec>>,
     keys: Keys,
     nodes: Nodes,
+    identity: Identity,
     voters: Vec<NodeId>,
     leader: Option<NodeId>,
     term: Term,
@@ -120,6 +125,7 @@ impl Ledger {
             last_spec: None,
             keys: Keys::default(),
             nodes: Nodes::default(),
+            identity: Identity::default(),
             voters: Vec::new(),
             leader: None,
             term: Term(0),
@@ -135,6 +141,7 @@ impl Ledger {
         self.journal.begin_entry(index);
         self.journal.set_clock(batch.at);
         self.keys.expire(self.journal.now);
+        self.identity.expire(self.journal.now);
         let mut results = Vec::with_capacity(batch.commands.len());
         for command in &batch.commands {
             let applied = self.apply_command(command, &results).unwrap_or_else(Applied::Refused);
@@ -157,6 +164,7 @@ impl Ledger {
             Command::Schedule { node, to } => self.schedule(*node, *to),
             Command::Leave { node } => self.leave(*node),
             Command::Raise { protocol } => self.raise(*protocol),
+            Command::Identity(change) => self.change_identity(change),
         }
     }
 

@@ -227,6 +227,18 @@ operations! {
     Health      Get  "/healthz"                 Observer                  "Hear that the daemon's process answers";
     Readiness   Get  "/readyz"                  Observer                  "Hear whether this node is ready";
     Metrics     Get  "/metrics"                 Observer                  "Read figures in the OpenMetrics format";
+    InitMesh    Post "/v1/mesh/init"            Admin                     "Found a swarm on this host";
+    JoinMesh    Post "/v1/mesh/join"            Admin                     "Let this host join a swarm";
+    LeaveMesh   Post "/v1/mesh/leave"           Admin                     "Let this host leave its swarm for good";
+    CreateToken Post "/v1/tokens"               Admin                     "Make a token with which nodes join";
+    ListTokens  Get  "/v1/tokens"               Admin                     "List tokens";
+    RevokeToken Post "/v1/tokens/{id}/revoke"   Admin                     "Revoke a token";
+    CreateUser  Post "/v1/users"                Admin                     "Make a user, or a line with which one logs in";
+    ListUsers   Get  "/v1/users"                Operator                  "List users";
+    RevokeUser  Post "/v1/users/{id}/revoke"    Admin                     "Close a user out";
+    RevokeNode  Post "/v1/nodes/{id}/revoke"    Admin                     "Close a node out for good";
+    ShowCa      Get  "/v1/ca"                   Observer                  "Show the authorities";
+    RotateCa    Post "/v1/ca/rotate"            Admin                     "Replace an authority";
 }
 
 impl Operation {
@@ -253,6 +265,16 @@ impl Operation {
             Call::Resign => Self::Resign,
             Call::Stats => Self::ShowStats,
             Call::Events { .. } => Self::ReadEvents,
+            Call::CreateToken(_) => Self::CreateToken,
+            Call::Tokens => Self::ListTokens,
+            Call::RevokeToken { .. } => Self::RevokeToken,
+            Call::CreateUser(_) => Self::CreateUser,
+            Call::Users => Self::ListUsers,
+            Call::RevokeUser { .. } => Self::RevokeUser,
+            Call::Revoke { .. } => Self::RevokeNode,
+            Call::Leave { .. } => Self::LeaveMesh,
+            Call::Authorities => Self::ShowCa,
+            Call::RotateCa(_) => Self::RotateCa,
         }
     }
 
@@ -285,7 +307,17 @@ pub const fn job_changed(call: &Call) -> Option<JobId> {
         | Call::Leader
         | Call::Resign
         | Call::Stats
-        | Call::Events { .. } => None,
+        | Call::Events { .. }
+        | Call::CreateToken(_)
+        | Call::Tokens
+        | Call::RevokeToken { .. }
+        | Call::CreateUser(_)
+        | Call::Users
+        | Call::RevokeUser { .. }
+        | Call::Revoke { .. }
+        | Call::Leave { .. }
+        | Call::Authorities
+        | Call::RotateCa(_) => None,
     }
 }
 

@@ -1,19 +1,25 @@
 //! The words of the local API, and of calls that one node forwards to the leader for a client.
 
 mod explain;
+mod identity;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, UnixMillis,
+    AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, TokenId, UnixMillis,
     ledger::{Addrs, Counts, End, Event, Output, Schedule, TaskState},
     peer::Load,
     spec::{Array, Cause, Exec, JobSpec, OnPartition, Resources, Retries, Work},
 };
 
-pub use self::explain::{Explain, Health, NodeReason, Reason, Verdict};
+pub use self::{
+    explain::{Explain, Health, NodeReason, Reason, Verdict},
+    identity::{
+        Belonging, Choices, HostCall, JoinRequest, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest, UserView,
+    },
+};
 
 /// Everything a client may ask of the swarm, but for streams. Reads are linearizable unless `stale` is asked for at the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +79,28 @@ pub enum Call {
         after: Option<Cursor>,
         limit: u32,
     },
+    /// A line that lets nodes in.
+    CreateToken(TokenRequest),
+    Tokens,
+    RevokeToken {
+        token: TokenId,
+    },
+    /// A line that lets a person in.
+    CreateUser(UserRequest),
+    Users,
+    RevokeUser {
+        name: String,
+    },
+    /// Closes a node out, by id or name.
+    Revoke {
+        node: String,
+    },
+    /// A node leaves for good; it asks for itself.
+    Leave {
+        node: NodeId,
+    },
+    Authorities,
+    RotateCa(RotateRequest),
 }
 
 /// What a [`Call`] answers.
@@ -90,6 +118,10 @@ pub enum Reply {
     Leader(LeaderView),
     Stats(Box<Stats>),
     Events { begins: Cursor, events: Vec<Event> },
+    Token(Box<TokenLine>),
+    Tokens(Vec<TokenView>),
+    Users(Vec<UserView>),
+    Authorities(Vec<RootView>),
 }
 
 /// One line of `POST /v1/submit`.
@@ -466,6 +498,10 @@ pub struct Status {
     pub log_written: u64,
     pub peers: Vec<PeerStatus>,
     pub up_ms: u64,
+    /// When this node's certificate ends; it is renewed long before.
+    pub certificate_ends: Option<UnixMillis>,
+    /// How far the swarm's clock is ahead of this host's; 0 while they agree to within a minute.
+    pub clock_ahead_ms: i64,
 }
 
 /// How far a daemon has come.
@@ -480,6 +516,8 @@ pub enum Phase {
     /// Up as a worker, but its log is damaged: it does not vote.
     Damaged,
     Stopping,
+    /// Belongs to no swarm yet: waits for `mesh init` or `mesh join`.
+    Unjoined,
 }
 
 /// A peer as this node sees it.

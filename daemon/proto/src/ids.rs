@@ -290,6 +290,14 @@ bytes! {
     /// Names one raft directory; made when the directory is made. A wiped directory has another, and so another node id.
     RaftDir(16)
 }
+bytes! {
+    /// Names one join token or login line; derived from its secret, which it does not give away.
+    TokenId(8)
+}
+bytes! {
+    /// Names one certificate authority: the first bytes of its certificate's BLAKE3.
+    RootId(8)
+}
 
 #[cfg(test)]
 mod tests {

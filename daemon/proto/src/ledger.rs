@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttemptNo, Cursor, Fence, JobId, NodeId, PeerKey, Problem, RaftDir, TaskId, Term, UnixMillis,
+    AttemptNo, ClusterId, Cursor, Fence, JobId, NodeId, PeerKey, Problem, RaftDir, RootId, TaskId, Term, TokenId, UnixMillis,
+    access::Role,
+    identity::{Change, Kind, Roots, Step, UserRecord},
     spec::{Array, Cause, JobSpec},
 };
 
@@ -44,6 +46,8 @@ pub enum Command {
     Leave { node: NodeId },
     /// Every member knows this protocol, the one after the present: entries after this one are written in it.
     Raise { protocol: u16 },
+    /// Changes who may come in.
+    Identity(Box<Change>),
 }
 
 /// A job to accept.
@@ -349,6 +353,59 @@ pub enum What {
     ProtocolRaised {
         protocol: u16,
     },
+    /// The swarm began, with its authorities.
+    SwarmFounded {
+        cluster: ClusterId,
+    },
+    /// A node enrolled: the ledger binds its id to its key and raft directory.
+    NodeRegistered {
+        node: NodeId,
+        name: String,
+    },
+    NodeWelcomed {
+        node: NodeId,
+    },
+    NodeSynced {
+        node: NodeId,
+    },
+    NodeReady {
+        node: NodeId,
+    },
+    NodeRevoked {
+        node: NodeId,
+    },
+    TokenCreated {
+        token: TokenId,
+        by: String,
+    },
+    TokenUsed {
+        token: TokenId,
+        uses_left: u32,
+    },
+    TokenRevoked {
+        token: TokenId,
+    },
+    /// A new user, or another role of one.
+    UserSet {
+        name: String,
+        role: Role,
+    },
+    /// A user logged in on one more machine.
+    UserEnrolled {
+        name: String,
+        key: PeerKey,
+    },
+    UserRevoked {
+        name: String,
+    },
+    RootAdded {
+        kind: Kind,
+        root: RootId,
+    },
+    RootDropped {
+        kind: Kind,
+        root: RootId,
+    },
 }
 
 /// A node as the ledger knows it.
@@ -365,6 +422,10 @@ pub struct NodeRecord {
     pub is_gone: bool,
     /// Log index of the entry that last changed this record; what makes a view's delta.
     pub changed: crate::LogIndex,
+    /// How far it has come on its way in.
+    pub step: Step,
+    /// The authority of the certificate that it holds; zero before there is any.
+    pub root: RootId,
 }
 
 /// The small part of the ledger that every node holds: who belongs to the swarm.
@@ -378,4 +439,19 @@ pub struct View {
     pub voters: Vec<NodeId>,
     /// By id; in a delta only those changed after the asker's version.
     pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// The authorities that are believed; always whole.
+    pub roots: Roots,
+    /// People, by name; in a delta only those changed after the asker's version.
+    pub users: BTreeMap<String, UserRecord>,
+    /// Somebody may enrol until then; zero: nobody may.
+    pub enrol_until: UnixMillis,
+}
+
+impl View {
+    /// Of two views that say the same about who belongs to the swarm, whatever their versions: the bytes that both sides hash.
+    pub fn canonical(&self) -> Vec<u8> {
+        let nodes: Vec<&NodeRecord> = self.nodes.values().filter(|record| !record.is_gone).collect();
+        let users: Vec<&UserRecord> = self.users.values().filter(|user| !user.is_gone).collect();
+        postcard::to_stdvec(&(nodes, users, &self.roots)).expect("records are plain data")
+    }
 }

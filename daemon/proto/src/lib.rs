@@ -12,14 +12,18 @@ pub mod api;
 pub mod frame;
 pub mod gossip;
 pub mod http;
+pub mod identity;
 pub mod ids;
 pub mod ledger;
 pub mod limits;
 pub mod peer;
 pub mod problem;
 pub mod spec;
+pub mod token;
 
-pub use ids::{AttemptNo, ClusterId, Cursor, Fence, JobId, LogIndex, Millis, NodeId, PeerKey, RaftDir, TaskId, Term, UnixMillis};
+pub use ids::{
+    AttemptNo, ClusterId, Cursor, Fence, JobId, LogIndex, Millis, NodeId, PeerKey, RaftDir, RootId, TaskId, Term, TokenId, UnixMillis,
+};
 pub use problem::{Code, Problem};
 
 /// The newest protocol that this build speaks: with peers (in ALPN and Hello), and in the log (entries and snapshots).

@@ -94,3 +94,15 @@ pub const NODE_EVENTS: usize = 1_024;
 pub const PAGE: usize = 1_000;
 /// Snapshot of the ledger.
 pub const SNAPSHOT: usize = 1 << 30;
+/// Tokens that have not ended; the next one is refused.
+pub const TOKENS: usize = 1_024;
+/// Uses of one token.
+pub const TOKEN_USES: u32 = 10_000;
+/// The longest life of a token.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Users; as many revoked ones are remembered.
+pub const USERS: usize = 1_024;
+/// Machines on which one user is logged in.
+pub const USER_KEYS: usize = 32;
+/// TLS connections of the API whose handshake or first request is under way.
+pub const API_HANDSHAKES: usize = 64;

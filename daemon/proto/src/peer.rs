@@ -16,8 +16,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterId, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, UnixMillis,
+    ClusterId, Fence, JobId, LogIndex, Millis, NodeId, Problem, RootId, TaskId, Term, UnixMillis,
     api::{Call, JobOutcome, TaskView},
+    identity::Petition,
     ledger::{Addrs, Admit, Counts, Event, Finish, Grant, Submit, View},
     spec::{JobSpec, Resources},
 };
@@ -64,6 +65,13 @@ pub enum Open {
     Snapshot(Bytes),
     /// Bulk: what a task wrote. [`OutputChunk`] back.
     Output(OutputRequest),
+    /// Somebody enrols at a node that does not lead: what came over a TLS session with this exporter. Answer:
+    /// [`crate::identity::EnrollAnswer`].
+    Enroll { exporter: [u8; 32], petition: Petition },
+    /// Asks for a new certificate, for the key of the connection. Answer: `Result<Renewed, Problem>`.
+    Renew,
+    /// Tells a node that another daemon with its identity knocks from there. Answer: `()`.
+    Doubled { at: std::net::SocketAddr },
 }
 
 /// A node was let in.
@@ -111,6 +119,9 @@ pub enum FromWorker {
     LeaseAsk { seq: u64 },
     /// Free space and load.
     Load(Load),
+    /// The hash of the view as it stands here ([`View::canonical`]), and the authority of the certificate held here. First
+    /// after each welcome, and again after each view until the leader's is the same.
+    Synced { version: LogIndex, hash: [u8; 32], root: RootId },
 }
 
 /// What a worker offers and holds.
@@ -148,7 +159,13 @@ pub struct Load {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// Taken on.
-    Welcome { term: Term, lease: Millis, view: View },
+    Welcome {
+        term: Term,
+        lease: Millis,
+        view: View,
+        /// The leader's clock, for a host that has none.
+        now: UnixMillis,
+    },
     /// Ask elsewhere. Last message.
     NotLeader { hint: Option<NodeId> },
     /// Committed grants, with the spec of each job that this stream has not seen.

@@ -1,18 +1,19 @@
-//! The directories of a throw-away swarm: a CA that only this process holds, and for each node a key, a certificate and a config.
+//! The directories of a throw-away swarm: authorities that only the first node is given, which enters them into the ledger, and for
+//! each node a key, a certificate and a config.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
 };
 
 use mesh_config::{Config, Exec, Sandbox};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
-use swarm_proto::{ClusterId, Code, Problem};
-use swarm_transport::{Ca, SecretKey};
+use swarm_proto::{ClusterId, Code, Problem, identity::Found};
+use swarm_transport::{Ca, SecretKey, Validity, machine_clock};
 
 use super::Options;
-use crate::host::{ClusterFile, make_private};
+use crate::host::{ClusterFile, make_authorities, make_private, save_founding};
 
 /// Tries to find ports that are free on every address of the swarm.
 const TRIES: usize = 100;
@@ -30,9 +31,9 @@ pub(crate) fn failed(what: &str, why: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::Internal, what, why.to_string())
 }
 
-/// The CA of a throw-away swarm, which only this process holds.
+/// The authorities of a throw-away swarm; its founder enters them into the ledger.
 pub struct Authority {
-    cluster: ClusterId,
+    found: Found,
     ca: Ca,
 }
 
@@ -40,24 +41,27 @@ impl Authority {
     /// A new swarm.
     ///
     /// # Errors
-    /// The CA is not made.
+    /// The authorities are not made.
     pub fn create() -> Result<Self, Problem> {
         let mut cluster = ClusterId::default();
         ChaCha12Rng::from_os_rng().fill_bytes(&mut cluster.0);
-        let key = SecretKey::generate().map_err(|e| failed("the throw-away CA is not made", &e))?;
-        let ca = Ca::create(cluster, key).map_err(|e| failed("the throw-away CA is not made", &e))?;
-        Ok(Self { cluster, ca })
+        let (found, ca) = make_authorities(cluster).map_err(|e| failed("the throw-away authorities are not made", &e))?;
+        Ok(Self { found, ca })
     }
 
-    /// Makes a node's state directory: a key and a certificate of this CA, and the swarm that it belongs to.
+    /// Makes a node's state directory: a key and a certificate, and the swarm that it belongs to.
     ///
     /// # Errors
     /// What could not be made or written.
     pub fn prepare(&self, dir: &Path, founder: bool) -> Result<(), Problem> {
         make_private(dir).map_err(|e| failed("a state directory is not made", &e))?;
-        ClusterFile { cluster: self.cluster, founder }.save(dir).map_err(|e| failed("a state directory is not made", &e))?;
-        let identity = SecretKey::generate().and_then(|key| self.ca.identity(key)).map_err(|e| failed("a certificate is not made", &e))?;
-        identity.save(dir).map_err(|e| failed("a certificate is not written", &e))
+        let file = ClusterFile { cluster: self.found.cluster, founder, epoch: 0, recover: false };
+        file.save(dir).map_err(|e| failed("a state directory is not made", &e))?;
+        let validity = Validity::of((machine_clock())(), mesh_config::CERTIFICATE_LIFE);
+        let identity = SecretKey::generate().and_then(|key| self.ca.identity(key, validity));
+        let identity = identity.map_err(|e| failed("a certificate is not made", &e))?;
+        identity.save(dir).map_err(|e| failed("a certificate is not written", &e))?;
+        if founder { save_founding(dir, &self.found) } else { Ok(()) }
     }
 }
 
@@ -112,6 +116,7 @@ fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options)
     config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: None };
     config.resources = options.resources.clone();
     config.api.socket.clone_from(&node.socket);
+    config.api.port = node.control.port() + 2;
     config.log.level.clone_from(&options.log);
     config
 }
@@ -127,7 +132,8 @@ fn free_ports(nodes: usize, rng: &mut impl rand::Rng) -> Result<u16, Problem> {
         let port = rng.random_range(10_000..30_000) & !1;
         let is_free = |n: usize| {
             let first = control(n, port);
-            [first.port(), first.port() + 1].into_iter().all(|port| UdpSocket::bind((first.ip(), port)).is_ok())
+            let is_free_udp = [first.port(), first.port() + 1].into_iter().all(|port| UdpSocket::bind((first.ip(), port)).is_ok());
+            is_free_udp && TcpListener::bind((first.ip(), first.port() + 2)).is_ok()
         };
         if (0..nodes).all(is_free) {
             return Ok(port);

@@ -5,16 +5,25 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use mesh_config::{Config, LogFormat, Voter};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
+use swarm_api::TlsSocket;
 use swarm_consensus::{DirDisk, Disk, Lanes};
-use swarm_proto::{Code, Problem};
-use swarm_transport::{BindError, Identity};
-use tokio::sync::{oneshot, watch};
+use swarm_proto::{Code, Problem, api::Belonging};
+use swarm_transport::{BindError, Identity, Realm};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{StateDir, access, clocks, notify, offer, signals, workshop};
+use super::{ClusterFile, StateDir, access, charter, clocks, founding, notify, offer, orders, signals, workshop};
 use crate::{
     args::Run,
-    node::{self, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Settings},
+    node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, OpenSocket, Running, Settings},
 };
+
+/// How a node's time on this host ended.
+enum Ending {
+    /// The daemon is to end.
+    Stopped,
+    /// The host belongs to no swarm any more, and waits for the next one.
+    Left,
+}
 
 /// Runs the daemon until it is told to stop or cannot go on.
 ///
@@ -24,12 +33,34 @@ pub fn run(args: &Run) -> Result<(), Problem> {
     if args.end_with_parent {
         signals::end_with_parent();
     }
-    let config = Config::load(&args.config, &mesh_config::Env::of_process()).map_err(|faults| mesh_config::problem(&faults))?;
+    let config = load(&args.config)?;
     init_log(&config)?;
-    let state = StateDir::open(&config.node.state_dir)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| internal("the runtime does not start", &e))?;
-    runtime.block_on(serve(config, state, args.keeper_socket.as_deref()))
+    let mut state = StateDir::open(&config.node.state_dir)?;
+    let (tx, mut orders) = mpsc::channel(1);
+    let gateway = Gateway::of_host(orders::unjoined(&config), tx);
+    let (stop_api, api_stopped) = watch::channel(false);
+    runtime()?.block_on(serve_api(&config, gateway.clone(), api_stopped))?;
+    notify::ready(&format!("answers at {}", config.api.socket.display()));
+    loop {
+        // each membership has a runtime of its own: when it ends, so does everything that was started for it
+        let ending = runtime()?.block_on(live(args, &mut state, &gateway, &mut orders));
+        match ending {
+            Ok(Ending::Left) => {}
+            Ok(Ending::Stopped) => {
+                let _ = stop_api.send(true);
+                return Ok(());
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Problem> {
+    Config::load(path, &mesh_config::Env::of_process()).map_err(|faults| mesh_config::problem(&faults))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| internal("the runtime does not start", &e))
 }
 
 fn init_log(config: &Config) -> Result<(), Problem> {
@@ -49,65 +80,114 @@ fn internal(what: &str, why: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::Internal, what, why.to_string())
 }
 
-async fn serve(config: Config, state: StateDir, keeper_socket: Option<&Path>) -> Result<(), Problem> {
+/// Waits for a swarm if this host has none, and is a node of it until that ends.
+async fn live(args: &Run, state: &mut StateDir, gateway: &Gateway, orders: &mut mpsc::Receiver<HostOrder>) -> Result<Ending, Problem> {
     let clocks = clocks::real();
+    let asked = signals::stop_asked();
+    tokio::pin!(asked);
+    let file = match state.cluster {
+        Some(file) => file,
+        None => {
+            gateway.close(orders::unjoined(&load(&args.config)?));
+            let file = tokio::select! {
+                biased;
+                _ = &mut asked => return Ok(Ending::Stopped),
+                file = orders::admission(&args.config, &state.path, || (clocks.wall)(), orders) => file,
+            };
+            state.cluster = Some(file);
+            file
+        }
+    };
+    let config = load(&args.config)?;
     let journal = Journal::new(clocks.wall.clone());
+    let file = charter::recover(state, file, &journal).await?;
+    let (env, holdings) = prepare(&config, state, file, clocks, journal.clone(), args.keeper_socket.as_deref()).await?;
+    gateway.expect(&env.settings, file.cluster);
+    let starting = async { node::start(env, holdings, gateway).await.map_err(|e| start_problem(&e)) };
+    let mut running = tokio::select! {
+        biased;
+        _ = &mut asked => return Ok(Ending::Stopped),
+        order = orders::leave_asked(&file, orders) => return left(state, order),
+        running = starting => running?,
+    };
+    // a founder that runs has its authorities in the ledger
+    founding::remove(&state.path);
+    serve_mesh_api(&config, gateway.clone(), &running);
+    loop {
+        let order = tokio::select! {
+            biased;
+            signal = &mut asked => {
+                notify::stopping();
+                journal.info(format!("stops: {signal}"));
+                running.stop().await;
+                return Ok(Ending::Stopped);
+            }
+            why = running.failed() => return Err(Problem::new(Code::Internal, "the daemon cannot go on", why)
+                .hint("mend what is named, and start it again: it reads back what is durable here, and the other voters have the rest")),
+            order = orders::leave_asked(&file, orders) => order,
+        };
+        match running.leave().await {
+            Ok(()) => {
+                running.stop().await;
+                return left(state, order);
+            }
+            Err(problem) => drop(order.reply.send(Err(problem))),
+        }
+    }
+}
+
+/// The host belongs to nobody from now on.
+fn left(state: &mut StateDir, order: HostOrder) -> Result<Ending, Problem> {
+    let was = state.cluster.take();
+    let wiped = charter::wipe(&state.path);
+    let cluster = was.map(|file| file.cluster).unwrap_or_default();
+    let _ = order.reply.send(wiped.clone().map(|()| Belonging { cluster, node: None, name: String::new() }));
+    wiped.map(|()| Ending::Left)
+}
+
+async fn prepare(
+    config: &Config,
+    state: &StateDir,
+    file: ClusterFile,
+    clocks: Clocks,
+    journal: Journal,
+    keeper_socket: Option<&Path>,
+) -> Result<(Env, Holdings), Problem> {
     let identity = Identity::load(&state.path).map_err(|e| {
         Problem::new(Code::NotReady, "this node has no identity that can be used", e.to_string())
-            .hint("`swarmd dev` makes one for each node of a throw-away swarm")
+            .hint("if its key is lost, remove the state directory and join again with a new token")
     })?;
-    let workshop = workshop::open(&config, &state.path, keeper_socket).await?;
+    let workshop = workshop::open(config, &state.path, keeper_socket).await?;
     let names = workshop.executors.iter().map(|executor| executor.name().to_owned()).collect();
-    let meta = offer::of(&config, names, (clocks.wall)().0);
+    let meta = offer::of(config, names, (clocks.wall)().0);
     let settings = Settings {
         timing: config.mesh.preset.timing(),
         seeds: config.mesh.seeds.clone(),
         may_vote: config.node.voter == Voter::Auto,
         meta: Arc::new(meta),
         load: offer::load_of(state.path.clone()),
+        certificate_life: config.mesh.certificate_life,
+        api_port: config.api.port,
     };
-    let gateway = Gateway::new(&settings, state.cluster.cluster);
-    let (stop_api, api_stopped) = watch::channel(false);
-    serve_api(&config, gateway.clone(), api_stopped).await?;
-    notify::ready(&format!("answers at {}", config.api.socket.display()));
+    let dir = state.path.clone();
     let env = Env {
         settings,
         identity: Arc::new(identity),
-        cluster: state.cluster.cluster,
-        is_founder: state.cluster.founder,
+        keep_identity: Arc::new(move |identity| identity.save_certificates(&dir)),
+        realm: Realm { cluster: file.cluster, epoch: file.epoch },
+        is_founder: file.founder,
+        found: founding::load(&state.path)?,
         clocks,
         seed: ChaCha12Rng::from_os_rng().next_u64(),
-        disk: open_disk(&state, "log")?,
-        records: open_disk(&state, "records")?,
+        disk: open_disk(state, "log")?,
+        records: open_disk(state, "records")?,
         log: swarm_consensus::Settings::default(),
         domains: Domains::Threads,
         lanes: Lanes::threads(),
-        journal: journal.clone(),
+        journal,
     };
     let holdings = Holdings { control_socket: opener(config.control_addr()), bulk_socket: opener(config.bulk_addr()), workshop };
-    let asked = signals::stop_asked();
-    tokio::pin!(asked);
-    let starting = async { node::start(env, holdings, &gateway).await.map_err(|e| start_problem(&e)) };
-    let mut running = tokio::select! {
-        biased;
-        _ = &mut asked => return Ok(()),
-        running = starting => running?,
-    };
-    let outcome = tokio::select! {
-        biased;
-        signal = &mut asked => {
-            notify::stopping();
-            journal.info(format!("stops: {signal}"));
-            Ok(())
-        }
-        why = running.failed() => Err(Problem::new(Code::Internal, "the daemon cannot go on", why)
-            .hint("mend what is named, and start it again: it reads back what is durable here, and the other voters have the rest")),
-    };
-    let _ = stop_api.send(true);
-    if outcome.is_ok() {
-        running.stop().await;
-    }
-    outcome
+    Ok((env, holdings))
 }
 
 fn open_disk(state: &StateDir, name: &str) -> Result<Arc<dyn Disk>, Problem> {
@@ -129,6 +209,17 @@ fn start_problem(error: &anyhow::Error) -> Problem {
         Some(BindError::NotHere(_) | BindError::Unspecified(_)) => problem.hint("set mesh.address to this host's address on the mesh"),
         Some(BindError::Denied(_) | BindError::Io { .. } | BindError::Identity(_) | BindError::Endpoint(_)) | None => problem,
     }
+}
+
+/// The API's port on the mesh, for as long as the node lives.
+fn serve_mesh_api(config: &Config, gateway: Gateway, running: &Running) {
+    let addr = config.api_addr();
+    let (doorway, judge) = running.doorway();
+    Domains::Threads.spawn("api-mesh", move || async move {
+        let mut life = doorway.clone();
+        let gone = async move { while life.changed().await.is_ok() {} };
+        swarm_api::serve(TlsSocket::new(addr, doorway, judge), Arc::new(gateway), gone).await;
+    });
 }
 
 /// The API has a thread of its own: a client that reads slowly or submits a million lines delays no heartbeat.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! state_dir/lock            held while a daemon runs here
-//!           cluster.toml    which swarm, and whether this node founded it
+//!           cluster.toml    which swarm, and whether this node founded it; missing while it belongs to none
+//!           founding        authorities of a new swarm, until its ledger has them
 //!           node.key node.crt ca.crt
 //!           member view     what the log bound to this node, and who else is there
 //!           log...          the ledger's segments and snapshots
@@ -26,6 +27,12 @@ pub struct ClusterFile {
     pub cluster: ClusterId,
     /// Whether this node may initialise the ledger.
     pub founder: bool,
+    /// Recoveries of the swarm so far.
+    #[serde(default)]
+    pub epoch: u32,
+    /// The operator has begun a new epoch with this voter alone; it is to be made so before the node starts.
+    #[serde(default)]
+    pub recover: bool,
 }
 
 const CLUSTER: &str = "cluster.toml";
@@ -36,20 +43,21 @@ impl ClusterFile {
     /// # Errors
     /// The file system's.
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
-        let text = format!("cluster = \"{}\"\nfounder = {}\n", self.cluster, self.founder);
+        let text =
+            format!("cluster = \"{}\"\nfounder = {}\nepoch = {}\nrecover = {}\n", self.cluster, self.founder, self.epoch, self.recover);
         let mut file = atomic_write_file::AtomicWriteFile::open(dir.join(CLUSTER))?;
         file.write_all(text.as_bytes())?;
         file.commit()
     }
 
-    fn load(dir: &Path) -> Result<Self, Problem> {
+    fn load(dir: &Path) -> Result<Option<Self>, Problem> {
         let path = dir.join(CLUSTER);
         let what = || format!("{} cannot be used", path.display());
-        let text = fs::read_to_string(&path).map_err(|e| {
-            Problem::new(Code::NotReady, what(), e.to_string())
-                .hint("this directory belongs to no swarm yet; `swarmd dev --nodes 3` makes a throw-away one")
-        })?;
-        toml::from_str(&text).map_err(|e| Problem::new(Code::NotReady, what(), e.to_string()))
+        match fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).map(Some).map_err(|e| Problem::new(Code::NotReady, what(), e.to_string())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Problem::new(Code::NotReady, what(), e.to_string())),
+        }
     }
 }
 
@@ -57,8 +65,8 @@ impl ClusterFile {
 pub struct StateDir {
     /// Where it is.
     pub path: PathBuf,
-    /// Which swarm.
-    pub cluster: ClusterFile,
+    /// Which swarm; `None`: none yet.
+    pub cluster: Option<ClusterFile>,
     _lock: File,
 }
 
@@ -66,7 +74,7 @@ impl StateDir {
     /// Opens and locks the directory, making it where it is missing.
     ///
     /// # Errors
-    /// A directory that cannot be written, that another daemon uses, or that belongs to no swarm; each names the way out.
+    /// A directory that cannot be written, or that another daemon uses; each names the way out.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let unusable = |why: String| {
             Problem::new(Code::NotReady, format!("the state directory {} cannot be used", path.display()), why)
@@ -103,10 +111,10 @@ mod tests {
     #[test]
     fn one_daemon_a_directory() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = ClusterFile { cluster: ClusterId([7; 16]), founder: true };
+        let file = ClusterFile { cluster: ClusterId([7; 16]), founder: true, epoch: 2, recover: false };
         file.save(dir.path()).expect("written");
         let first = StateDir::open(dir.path()).expect("free");
-        assert_eq!(first.cluster, file);
+        assert_eq!(first.cluster, Some(file));
         let second = StateDir::open(dir.path()).map(|_| ()).expect_err("taken");
         assert_eq!(second.code, Code::Conflict);
         drop(first);
@@ -114,9 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_without_a_swarm_says_what_to_do() {
+    fn a_directory_without_a_swarm_waits_for_one() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let problem = StateDir::open(dir.path()).map(|_| ()).expect_err("no swarm");
-        assert!(problem.hint.contains("swarmd dev"), "{problem}");
+        assert_eq!(StateDir::open(dir.path()).expect("it is fine").cluster, None);
+        fs::write(dir.path().join(CLUSTER), "cluster = 3").expect("written");
+        assert!(StateDir::open(dir.path()).is_err(), "a file that cannot be read is not the same as none");
     }
 }

@@ -1,5 +1,7 @@
 //! Calls of the API, answered at the leader's desk. Every read first has a majority confirm that this node still leads.
 
+pub(crate) mod identity;
+
 use std::sync::Arc;
 
 use swarm_core::{
@@ -32,6 +34,16 @@ pub(crate) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
             change(desk, Command::Schedule { node: id, to }).await
         }
         Call::Resign => resign(node).await,
+        about_identity @ (Call::CreateToken(_)
+        | Call::Tokens
+        | Call::RevokeToken { .. }
+        | Call::CreateUser(_)
+        | Call::Users
+        | Call::RevokeUser { .. }
+        | Call::Revoke { .. }
+        | Call::Leave { .. }
+        | Call::Authorities
+        | Call::RotateCa(_)) => identity::answer(node, desk, submitter, about_identity).await,
         read_only @ (Call::Jobs { .. }
         | Call::Job { .. }
         | Call::Tasks { .. }
@@ -211,7 +223,17 @@ impl Context {
             | Call::RetryJob { .. }
             | Call::RetryTask { .. }
             | Call::Schedule { .. }
-            | Call::Resign => {
+            | Call::Resign
+            | Call::CreateToken(_)
+            | Call::Tokens
+            | Call::RevokeToken { .. }
+            | Call::CreateUser(_)
+            | Call::Users
+            | Call::RevokeUser { .. }
+            | Call::Revoke { .. }
+            | Call::Leave { .. }
+            | Call::Authorities
+            | Call::RotateCa(_) => {
                 return Err(Problem::new(Code::Internal, "the call was not answered", "a change was taken for a question"));
             }
         })

@@ -1,6 +1,7 @@
 //! Who may come in, and where each stream goes.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -9,13 +10,14 @@ use bytes::Bytes;
 use swarm_api::{Pace, too_often};
 use swarm_proto::{
     ClusterId, Code, LogIndex, NodeId, PeerKey, Problem,
-    api::{Phase, Reply},
+    api::{Health, Phase, Reply},
+    identity::{Enrolled, Renewed},
     peer::{Answer, FromSubmitDesk, Hello, Joined, Open, ToSubmitDesk},
 };
-use swarm_transport::{Doorkeeper, FrameRx, FrameTx, Peer, Plane};
+use swarm_transport::{Connection, Doorkeeper, FrameRx, FrameTx, Peer, Plane};
 use tokio::sync::mpsc;
 
-use super::{Node, calls, desk::no_leader, events, gossip::Input, join, output, relay, roster::Roster, work};
+use super::{Node, calls, desk::no_leader, enroll, events, gossip::Input, join, output, papers, relay, roster::Roster, work};
 
 /// Submissions and answers under way on one forwarded stream.
 const DEPTH: usize = 64;
@@ -40,7 +42,14 @@ impl Doorkeeper for Door {
             ));
         }
         match (self.roster.by_key(key), hello.node) {
-            (Some(record), Some(claimed)) if record.id == claimed => Ok(Some(claimed)),
+            (Some(record), Some(claimed)) if record.id == claimed => {
+                self.check_single(key, claimed, hello)?;
+                Ok(Some(claimed))
+            }
+            (None, Some(claimed)) if self.roster.is_gone(claimed) => {
+                Err(Problem::new(Code::Denied, "the peer is not let in", format!("{claimed} was revoked, or has left this swarm"))
+                    .hint("remove its state directory and join again with a new token"))
+            }
             // a new raft directory makes a new id; until the view says so it may only join
             (Some(_) | None, None) => Ok(None),
             // a node that knows nobody yet cannot judge; it asks to join and grants nothing
@@ -96,8 +105,29 @@ impl Door {
             | Open::Call { .. }
             | Open::Submit { .. }
             | Open::Events { .. }
-            | Open::Output(_) => self.pace.take(&peer.key),
+            | Open::Output(_)
+            | Open::Enroll { .. }
+            | Open::Renew
+            | Open::Doubled { .. } => self.pace.take(&peer.key),
         }
+    }
+
+    /// One identity, one daemon. A copy of a state directory that is started elsewhere, while the daemon it was copied from is
+    /// there, would vote a second time; so it is let in nowhere, and both are told. An address that changes is another matter:
+    /// nobody is there at the old one.
+    fn check_single(&self, key: &PeerKey, id: NodeId, hello: &Hello) -> Result<(), Problem> {
+        let Some(node) = self.node() else { return Ok(()) };
+        let place = hello.addrs.control.ip();
+        let is_other = |connection: &&Connection| connection.key() == *key && connection.peer().hello.addrs.control.ip() != place;
+        let connections = node.control.connections();
+        let Some(other) = connections.iter().find(is_other).filter(|_| node.peers.health(id) == Health::Alive) else { return Ok(()) };
+        let at = other.peer().hello.addrs.control;
+        let told = other.clone();
+        node.runtime.spawn(async move {
+            let _ = told.call::<()>(&Open::Doubled { at: SocketAddr::new(place, at.port()) }).await;
+        });
+        let why = format!("another daemon with the identity of {id} is at {at}");
+        Err(Problem::new(Code::Conflict, "the peer is not let in", why).hint("stop one of the two; a state directory belongs to one host"))
     }
 
     fn node(&self) -> Option<Arc<Node>> {
@@ -117,7 +147,10 @@ async fn refuse(problem: Problem, open: Open, mut tx: FrameTx) {
     let sent = match open {
         Open::Join(_) => tx.send(&Err::<Joined, _>(problem)).await,
         Open::Call { .. } => tx.send(&Err::<Reply, _>(problem)).await,
+        Open::Enroll { .. } => tx.send(&Err::<Enrolled, _>(problem)).await,
+        Open::Renew => tx.send(&Err::<Renewed, _>(problem)).await,
         Open::Meta
+        | Open::Doubled { .. }
         | Open::View { .. }
         | Open::GossipSync(_)
         | Open::Submit { .. }
@@ -136,6 +169,10 @@ async fn refuse(problem: Problem, open: Open, mut tx: FrameTx) {
 async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: FrameRx) {
     let sent = match open {
         Open::Join(admit) => tx.send(&join::answer(&node, &peer.key, admit).await).await,
+        Open::Doubled { at } => {
+            node.set_outcast(format!("another daemon uses this node's identity at {at}: stop one of the two"));
+            tx.send(&()).await
+        }
         Open::Meta => tx.send(&*node.settings.meta).await,
         Open::View { after } => {
             let view = node.roster.current();
@@ -159,6 +196,14 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
             let Some(worker) = peer.node else { return };
             return work::serve(node, worker, tx, rx).await;
         }
+        Open::Enroll { exporter, petition } => {
+            let answer = match node.desk.current() {
+                Some(desk) => enroll::at_desk(&node, &desk, exporter, &petition).await,
+                None => Err(no_leader("nobody was enrolled")),
+            };
+            tx.send(&answer).await
+        }
+        Open::Renew => tx.send(&papers::issue(&node, &peer.key)).await,
         Open::Events { after } => return events::serve(node, after, tx).await,
         Open::Output(request) => return output::serve(node, request, tx).await,
         raft @ (Open::Raft(_) | Open::RaftAppend | Open::Snapshot(_)) => {

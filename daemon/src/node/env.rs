@@ -7,21 +7,26 @@ use quinn::AsyncUdpSocket;
 use swarm_consensus::{Disk, Lanes};
 use swarm_executors::{ExecEvent, Executor, Recovered};
 use swarm_proto::{
-    ClusterId, UnixMillis,
+    UnixMillis,
+    identity::Found,
     peer::{Load, NodeMeta, OutputChunk, OutputRequest},
 };
-use swarm_transport::{BindError, Identity};
+use swarm_transport::{BindError, Identity, Realm};
 use tokio::sync::{mpsc, watch};
 
-use super::Journal;
+use super::{Journal, KeepIdentity};
 
 /// Everything one node stands on.
 pub struct Env {
     pub settings: Settings,
     pub identity: Arc<Identity>,
-    pub cluster: ClusterId,
+    /// Writes down what becomes of the identity.
+    pub keep_identity: KeepIdentity,
+    pub realm: Realm,
     /// The one node that may initialise the ledger when its directory is empty.
     pub is_founder: bool,
+    /// The authorities that a founder enters first.
+    pub found: Option<Found>,
     pub clocks: Clocks,
     /// The node's only source of randomness.
     pub seed: u64,
@@ -54,6 +59,10 @@ pub struct Settings {
     /// Where to knock before any member is remembered.
     pub seeds: Vec<SocketAddr>,
     pub may_vote: bool,
+    /// Where the API listens on the mesh, on every node.
+    pub api_port: u16,
+    /// How long the certificates live that this node issues.
+    pub certificate_life: Duration,
     /// What this host offers; its name, addresses and labels.
     pub meta: Arc<NodeMeta>,
     /// Free space and load of the host now.

@@ -102,7 +102,21 @@ impl Followers {
             | What::NodeScheduled { .. }
             | What::NodeLeft { .. }
             | What::VotersChanged { .. }
-            | What::ProtocolRaised { .. } => {}
+            | What::ProtocolRaised { .. }
+            | What::SwarmFounded { .. }
+            | What::NodeRegistered { .. }
+            | What::NodeWelcomed { .. }
+            | What::NodeSynced { .. }
+            | What::NodeReady { .. }
+            | What::NodeRevoked { .. }
+            | What::TokenCreated { .. }
+            | What::TokenUsed { .. }
+            | What::TokenRevoked { .. }
+            | What::UserSet { .. }
+            | What::UserEnrolled { .. }
+            | What::UserRevoked { .. }
+            | What::RootAdded { .. }
+            | What::RootDropped { .. } => {}
         }
     }
 

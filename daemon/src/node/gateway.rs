@@ -1,15 +1,16 @@
 //! What clients of this node ask, answered here where that is possible and by the leader where it is not.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use swarm_api::{Backend, CallFuture};
+use swarm_api::{Backend, CallFuture, EnrollFuture, HostFuture};
 use swarm_proto::{
     ClusterId, Code, Cursor, LogIndex, Problem, TaskId, Term,
     access::Caller,
-    api::{Call, NodeEvent, Phase, Reply, Status},
+    api::{Belonging, Call, HostCall, NodeEvent, Phase, Reply, Status},
+    identity::Petition,
     peer::{Answer, EventPage, Numbered, Open, OutputChunk, Target, Which},
 };
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Node, Settings, calls, desk::no_leader, events, output, relay, status};
+use super::{Node, Settings, calls, desk::no_leader, enroll, events, output, relay, status};
 
 /// How long a call looks for a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,40 +32,78 @@ const CALL_TIME: Duration = Duration::from_secs(10);
 pub struct Gateway(Arc<Inner>);
 
 struct Inner {
-    node: OnceLock<Arc<Node>>,
-    early: Status,
+    node: RwLock<Option<Arc<Node>>>,
+    early: RwLock<Status>,
+    host: Option<mpsc::Sender<HostOrder>>,
+}
+
+/// Something that is asked of whoever hosts the node.
+pub struct HostOrder {
+    /// What.
+    pub call: HostCall,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Belonging, Problem>>,
+}
+
+/// The status of a node that is not up yet.
+fn early(settings: &Settings, cluster: ClusterId) -> Status {
+    Status {
+        node: None,
+        name: settings.meta.name.clone(),
+        software: settings.meta.software.clone(),
+        cluster,
+        phase: Phase::Joining,
+        trouble: "no member has let this node in yet; it goes on knocking at its seeds".into(),
+        addrs: settings.meta.addrs,
+        leader: None,
+        term: Term(0),
+        is_voter: false,
+        log_index: LogIndex(0),
+        peers: Vec::new(),
+        log_written: 0,
+        up_ms: 0,
+        certificate_ends: None,
+        clock_ahead_ms: 0,
+    }
 }
 
 impl Gateway {
-    /// A gateway of a node that is not up yet.
+    /// A gateway of a node that is not up yet, and whose place in its swarm is fixed.
     pub fn new(settings: &Settings, cluster: ClusterId) -> Self {
-        let early = Status {
-            node: None,
-            name: settings.meta.name.clone(),
-            software: settings.meta.software.clone(),
-            cluster,
-            phase: Phase::Joining,
-            trouble: "no member has let this node in yet; it goes on knocking at its seeds".into(),
-            addrs: settings.meta.addrs,
-            leader: None,
-            term: Term(0),
-            is_voter: false,
-            log_index: LogIndex(0),
-            peers: Vec::new(),
-            log_written: 0,
-            up_ms: 0,
-        };
-        Self(Arc::new(Inner { node: OnceLock::new(), early }))
+        Self::start(early(settings, cluster), None)
+    }
+
+    /// A gateway of a host that may join a swarm and leave it.
+    pub fn of_host(status: Status, host: mpsc::Sender<HostOrder>) -> Self {
+        Self::start(status, Some(host))
+    }
+
+    fn start(status: Status, host: Option<mpsc::Sender<HostOrder>>) -> Self {
+        Self(Arc::new(Inner { node: RwLock::new(None), early: RwLock::new(status), host }))
+    }
+
+    /// A node with these settings is on its way up.
+    pub fn expect(&self, settings: &Settings, cluster: ClusterId) {
+        self.close(early(settings, cluster));
+    }
+
+    /// There is no node now, and this is why.
+    pub fn close(&self, status: Status) {
+        *self.0.early.write().unwrap_or_else(PoisonError::into_inner) = status;
+        *self.0.node.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn open(&self, node: Arc<Node>) {
-        let _ = self.0.node.set(node);
+        *self.0.node.write().unwrap_or_else(PoisonError::into_inner) = Some(node);
     }
 
-    fn node(&self) -> Result<&Arc<Node>, Problem> {
-        self.0.node.get().ok_or_else(|| {
-            Problem::new(Code::NotReady, "this node cannot answer yet", self.0.early.trouble.clone())
-                .hint("`swarmctl status` shows how far it is")
+    fn early(&self) -> Status {
+        self.0.early.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn node(&self) -> Result<Arc<Node>, Problem> {
+        self.0.node.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
+            Problem::new(Code::NotReady, "this node cannot answer yet", self.early().trouble).hint("`swarmctl status` shows how far it is")
         })
     }
 }
@@ -72,7 +111,7 @@ impl Gateway {
 impl Backend for Gateway {
     fn call(&self, caller: &Caller, call: Call) -> CallFuture {
         let node = match self.node() {
-            Ok(node) => node.clone(),
+            Ok(node) => node,
             Err(problem) => return Box::pin(std::future::ready(Err(problem))),
         };
         let (reply, answer) = oneshot::channel();
@@ -86,17 +125,17 @@ impl Backend for Gateway {
 
     fn submit(&self, caller: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>) {
         match self.node() {
-            Ok(node) => relay::spawn(node, caller.name.clone(), Vec::new()),
+            Ok(node) => relay::spawn(&node, caller.name.clone(), Vec::new()),
             Err(_) => {
                 let gateway = self.clone();
-                relay::early(move || gateway.node().cloned(), caller.name.clone())
+                relay::early(move || gateway.node(), caller.name.clone())
             }
         }
     }
 
     fn follow(&self, target: Target) -> mpsc::Receiver<Vec<Answer>> {
         match self.node() {
-            Ok(node) => relay::spawn(node, String::new(), vec![target]).1,
+            Ok(node) => relay::spawn(&node, String::new(), vec![target]).1,
             // ends at once: nothing is known here
             Err(_) => mpsc::channel(1).1,
         }
@@ -104,14 +143,14 @@ impl Backend for Gateway {
 
     fn events(&self, after: Cursor) -> mpsc::Receiver<Result<EventPage, Problem>> {
         match self.node() {
-            Ok(node) => events::spawn(node, after),
+            Ok(node) => events::spawn(&node, after),
             Err(problem) => events::refuse(problem),
         }
     }
 
     fn output(&self, task: TaskId, which: Which, follow: bool) -> mpsc::Receiver<OutputChunk> {
         match self.node() {
-            Ok(node) => output::spawn(node, task, which, follow),
+            Ok(node) => output::spawn(&node, task, which, follow),
             Err(problem) => output::refuse(problem),
         }
     }
@@ -121,7 +160,32 @@ impl Backend for Gateway {
     }
 
     fn status(&self) -> Status {
-        self.node().map_or_else(|_| self.0.early.clone(), |node| status::of(node))
+        self.node().map_or_else(|_| self.early(), |node| status::of(&node))
+    }
+
+    fn host(&self, call: HostCall) -> HostFuture {
+        let Some(host) = self.0.host.clone() else {
+            let problem = Problem::new(Code::Conflict, "this node stays where it is", "its place in the swarm is fixed");
+            return Box::pin(std::future::ready(Err(problem)));
+        };
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            host.send(HostOrder { call, reply }).await.map_err(|_| stopping())?;
+            answer.await.unwrap_or_else(|_| Err(stopping()))
+        })
+    }
+
+    fn enroll(&self, exporter: [u8; 32], petition: Petition) -> EnrollFuture {
+        let node = match self.node() {
+            Ok(node) => node,
+            Err(problem) => return Box::pin(std::future::ready(Err(problem))),
+        };
+        let (reply, answer) = oneshot::channel();
+        let runtime = node.runtime.clone();
+        runtime.spawn(async move {
+            let _ = reply.send(enroll::answer(&node, exporter, petition).await);
+        });
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(stopping())) })
     }
 }
 
@@ -170,7 +234,8 @@ async fn ask_once(node: &Arc<Node>, submitter: &str, call: &Call) -> Result<Repl
 fn is_harmless_twice(call: &Call) -> bool {
     match call {
         Call::RetryJob { key, .. } | Call::RetryTask { key, .. } => key.is_some(),
-        Call::Resign => false,
+        // each time it is asked another line is made, and another authority
+        Call::Resign | Call::CreateToken(_) | Call::CreateUser(_) | Call::RotateCa(_) => false,
         Call::Jobs { .. }
         | Call::Job { .. }
         | Call::CancelJob { .. }
@@ -183,6 +248,13 @@ fn is_harmless_twice(call: &Call) -> bool {
         | Call::Schedule { .. }
         | Call::Leader
         | Call::Stats
-        | Call::Events { .. } => true,
+        | Call::Events { .. }
+        | Call::Tokens
+        | Call::RevokeToken { .. }
+        | Call::Users
+        | Call::RevokeUser { .. }
+        | Call::Revoke { .. }
+        | Call::Leave { .. }
+        | Call::Authorities => true,
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use swarm_core::members::{Event, Members, Settings};
 use swarm_proto::{
-    NodeId,
+    Code, NodeId,
     peer::{NodeMeta, Open},
 };
-use swarm_transport::{Endpoint, Plane};
+use swarm_transport::{DialError, Endpoint, Plane};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
@@ -209,7 +209,13 @@ impl Gossip {
         let Some(dial) = self.node.roster.dial_control(to) else { return };
         let node = self.node.clone();
         tokio::spawn(async move {
-            let is_made = node.control.get(Plane::Control, &dial).await.is_ok();
+            let made = node.control.get(Plane::Control, &dial).await;
+            if let Err(DialError::Refused(problem)) = &made
+                && matches!(problem.code, Code::Conflict | Code::Denied)
+            {
+                node.set_outcast(problem.why.clone());
+            }
+            let is_made = made.is_ok();
             // one that was made before the peer knew its own id is not yet the member's: to try it again at once would never end
             if is_made && node.control.existing(Plane::Control, to).is_some() {
                 node.gossip.send(Input::Linked { node: to }).await;

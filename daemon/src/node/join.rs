@@ -90,7 +90,7 @@ pub(crate) async fn answer(node: &Arc<Node>, key: &PeerKey, admit: Admit) -> Res
                 let consensus = node.consensus.as_ref().expect("a desk stands on a ledger");
                 let view = consensus.with_ledger(|ledger| ledger.view(swarm_proto::LogIndex(0)));
                 node.roster.merge(&view);
-                Ok(Joined { node: id, view, now: (node.clocks.wall)() })
+                Ok(Joined { node: id, view, now: node.clock.now() })
             }
             Applied::Refused(problem) => Err(problem),
             other @ (Applied::Done | Applied::Accepted { .. } | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale) => {
@@ -126,4 +126,22 @@ pub(crate) async fn pull_view(node: &Arc<Node>, from: NodeId) {
     if let Ok(view) = connection.call::<View>(&Open::View { after: node.roster.version() }).await {
         node.roster.merge(&view);
     }
+}
+
+/// Writes down what an enrolment gave, for the node that starts from it.
+///
+/// # Errors
+/// The disk's.
+pub fn remember(records: &Arc<dyn Disk>, node: NodeId, raft: RaftDir, view: &View) -> anyhow::Result<()> {
+    Member { node, raft }.save(records)?;
+    Roster::load(records.clone()).merge(view);
+    Ok(())
+}
+
+/// The id that a state directory is bound to, if it is.
+///
+/// # Errors
+/// A record that cannot be read.
+pub fn remembered(records: &Arc<dyn Disk>) -> anyhow::Result<Option<NodeId>> {
+    Ok(Member::load(records)?.map(|member| member.node))
 }

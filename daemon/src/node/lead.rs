@@ -12,8 +12,9 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use swarm_consensus::ProposeError;
 use swarm_core::dispatch::{Dispatch, DispatchSettings, Output};
 use swarm_proto::{
-    Code, Cursor, LogIndex, NodeId, Problem, Term,
+    Code, Cursor, LogIndex, NodeId, Problem, RootId, Term,
     api::Health,
+    identity::{Change, Step},
     ledger::{Applied, Command, What},
     peer::{Answer, FromWorker, Open, Target, ToWorker},
 };
@@ -72,7 +73,13 @@ async fn serve_term(node: &Arc<Node>, desk: &watch::Sender<Option<Desk>>, term: 
 /// Who waits for a command.
 enum Waiter {
     Caller(oneshot::Sender<Result<(LogIndex, Applied), Problem>>),
-    Stream { stream: u64, seq: u64, follow: bool },
+    Stream {
+        stream: u64,
+        seq: u64,
+        follow: bool,
+    },
+    /// The desk itself, which looks at the ledger.
+    Nobody,
 }
 
 struct Worker {
@@ -185,7 +192,10 @@ impl DeskTerm {
         while let Some(output) = self.dispatch.poll_output() {
             match output {
                 Output::Answer { ticket, index, applied } => self.answer(ticket, index, applied),
-                Output::ToWorker { node, message } => {
+                Output::ToWorker { node, mut message } => {
+                    if let ToWorker::Welcome { now, .. } = &mut message {
+                        *now = self.node.clock.now();
+                    }
                     if let Some(worker) = self.workers.get(&node) {
                         // a stream that is gone is told to dispatch by its own end
                         let _ = worker.tx.send(message);
@@ -220,7 +230,7 @@ impl DeskTerm {
                 };
                 self.followers.answer(stream, answer);
             }
-            None => {}
+            Some(Waiter::Nobody) | None => {}
         }
     }
 
@@ -321,12 +331,48 @@ impl DeskTerm {
         let health = self.health.get(&node).copied().unwrap_or_default();
         self.dispatch.handle_health(node, health, now());
         self.consensus.with_ledger(|ledger| self.dispatch.handle_worker(report, ledger, now()));
+        self.step(node, Step::Registered, Step::Welcomed);
+    }
+
+    /// The node goes on to `to` if the ledger says that it is at `from`.
+    fn step(&mut self, node: NodeId, from: Step, to: Step) {
+        if self.consensus.with_ledger(|ledger| ledger.node(node).is_some_and(|record| record.step == from)) {
+            self.command(Command::Identity(Box::new(Change::Step { node, step: to })), Waiter::Nobody);
+        }
+    }
+
+    /// A worker says what view it has. If it is this one's, it is in.
+    fn handle_synced(&mut self, node: NodeId, version: LogIndex, hash: [u8; 32], root: RootId) {
+        let (view, record) = self.consensus.with_ledger(|ledger| (ledger.view(LogIndex(0)), ledger.node(node).cloned()));
+        let Some(record) = record.filter(|record| !record.is_gone) else { return };
+        if *blake3::hash(&view.canonical()).as_bytes() != hash {
+            let last = view.nodes.values().map(|record| record.changed).max().unwrap_or_default();
+            if version >= last {
+                self.node.journal.warn(format!("{node} has another view than this leader, though of the same entries"));
+            }
+            return;
+        }
+        if record.step < Step::Ready {
+            for step in [Step::Welcomed, Step::Synced, Step::Ready].into_iter().filter(|step| *step > record.step) {
+                self.command(Command::Identity(Box::new(Change::Step { node, step })), Waiter::Nobody);
+            }
+        }
+        if record.root != root {
+            self.command(Command::Identity(Box::new(Change::Issued { node, root })), Waiter::Nobody);
+        }
     }
 
     fn handle_from_worker(&mut self, node: NodeId, message: FromWorker) {
+        if let FromWorker::Synced { version, hash, root } = message {
+            return self.handle_synced(node, version, hash, root);
+        }
         self.consensus.with_ledger(|ledger| match message {
             FromWorker::Report(report) => self.dispatch.handle_worker(report, ledger, now()),
-            other @ (FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_)) => {
+            other @ (FromWorker::Outcomes { .. }
+            | FromWorker::Started(_)
+            | FromWorker::LeaseAsk { .. }
+            | FromWorker::Load(_)
+            | FromWorker::Synced { .. }) => {
                 self.dispatch.handle_from_worker(node, other, ledger, now());
             }
         });

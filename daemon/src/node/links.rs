@@ -25,7 +25,7 @@ impl swarm_consensus::Peers for Links {
     fn connection(&self, node: NodeId, plane: Plane) -> BoxFuture<'static, io::Result<Connection>> {
         let (pool, dial) = match plane {
             Plane::Bulk => (self.bulk.clone(), self.roster.dial_bulk(node)),
-            Plane::Control | Plane::Raft => (self.control.clone(), self.roster.dial_control(node)),
+            Plane::Control | Plane::Raft | Plane::Renew => (self.control.clone(), self.roster.dial_control(node)),
         };
         async move {
             let dial = dial.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{node} is no member")))?;

@@ -64,6 +64,11 @@ impl Roster {
         self.view.borrow().nodes.get(&node).filter(|record| !record.is_gone).cloned()
     }
 
+    /// Whether this id was a member's that is gone for good.
+    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
+        self.view.borrow().nodes.get(&node).is_some_and(|record| record.is_gone)
+    }
+
     pub(crate) fn by_key(&self, key: &PeerKey) -> Option<NodeRecord> {
         self.view.borrow().nodes.values().find(|record| record.key == *key && !record.is_gone).cloned()
     }
@@ -92,6 +97,9 @@ fn merge_into(view: &mut Arc<View>, new: &View) -> bool {
     merged.leader = new.leader;
     merged.term = new.term;
     merged.voters.clone_from(&new.voters);
+    merged.roots.clone_from(&new.roots);
+    merged.enrol_until = new.enrol_until;
+    merged.users.extend(new.users.iter().map(|(name, user)| (name.clone(), user.clone())));
     merged.nodes.extend(new.nodes.iter().map(|(id, record)| (*id, record.clone())));
     *view = Arc::new(merged);
     true

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
@@ -15,13 +15,14 @@ use swarm_api::{Pace, Rate};
 use swarm_consensus::{Consensus, Fatal, RaftTiming, Spec, StartError};
 use swarm_core::members;
 use swarm_proto::{
-    ClusterId, LogIndex, NodeId, OLDEST_PROTOCOL, PROTOCOL, PeerKey, RaftDir,
-    api::{Health, Phase},
+    ClusterId, Code, LogIndex, NodeId, OLDEST_PROTOCOL, PROTOCOL, PeerKey, Problem, RaftDir,
+    api::{Call, Health, Phase},
+    identity::{Change, Found},
     ledger::{Admit, Command},
     limits,
     peer::Hello,
 };
-use swarm_transport::{BindSpec, CloseCode, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, WallClock};
+use swarm_transport::{BindSpec, CloseCode, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, Realm, WallClock};
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -29,13 +30,16 @@ use tokio::{
 
 use super::{
     Domains, Env, Gateway, Holdings, Node, Settings,
+    clock::SwarmClock,
     desk::{self, DeskWatch},
     door::Door,
+    doorway,
     env::{OpenSocket, Workshop, stopped},
     gossip,
     join::{self, Member},
     lead,
     links::Links,
+    papers::{self, Papers},
     peers::Peers,
     roster::Roster,
     work,
@@ -67,7 +71,9 @@ pub struct Running {
 pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::Result<Running> {
     let mut rng = ChaCha12Rng::seed_from_u64(env.seed);
     let roster = Roster::load(env.records.clone());
-    let door = Arc::new(Door { cluster: env.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
+    let clock = SwarmClock::new(env.clocks.wall.clone());
+    let wall = clock.clone();
+    let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
     let me = watch::Sender::new(None);
     let Holdings { control_socket, bulk_socket, workshop } = holdings;
     let (stop, stopping) = watch::channel(false);
@@ -75,12 +81,12 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
 
     let wiring = Wiring {
         identity: env.identity.clone(),
-        cluster: env.cluster,
-        wall: env.clocks.wall.clone(),
-        hello: hello_source(&env.settings, env.cluster, me.subscribe()),
+        realm: env.realm,
+        wall: Arc::new(move || wall.now()),
+        hello: hello_source(&env.settings, env.realm.cluster, me.subscribe()),
         door: door.clone(),
     };
-    let control = wiring.bind(control_socket, vec![Plane::Control, Plane::Raft], seed_of(&mut rng))?;
+    let control = wiring.bind(control_socket, vec![Plane::Control, Plane::Raft, Plane::Renew], seed_of(&mut rng))?;
     let bulk = bind_bulk(env.domains, wiring, bulk_socket, seed_of(&mut rng), stopping.clone(), fatal_tx.clone()).await?;
 
     let key = env.identity.peer_key();
@@ -96,10 +102,13 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let (inbox, gossip_rx) = gossip::Inbox::new();
     let node = Arc::new(Node {
         me: member.node,
-        cluster: env.cluster,
+        cluster: env.realm.cluster,
+        epoch: env.realm.epoch,
         seed: rng.next_u64(),
         settings: env.settings,
         clocks: env.clocks,
+        clock,
+        papers: Papers::new(env.identity, env.keep_identity),
         roster,
         peers: Peers::new(),
         desk: DeskWatch(desk_rx),
@@ -114,6 +123,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         has_left: watch::Sender::new(false),
         runtime: tokio::runtime::Handle::current(),
         started: Instant::now(),
+        outcast: Mutex::new(None),
         is_quiet: AtomicBool::new(true),
         streams: AtomicU64::new(0),
     });
@@ -124,7 +134,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
 
     let admit = join::request(&node.settings, key, member.raft);
     if env.is_founder {
-        found(&node, &admit).await?
+        found(&node, &admit, env.found.as_ref()).await?
     } else {
         announce(&node, admit)
     }
@@ -149,7 +159,7 @@ fn hello_source(settings: &Settings, cluster: ClusterId, me: watch::Receiver<Opt
 /// What both endpoints are made of.
 struct Wiring {
     identity: Arc<Identity>,
-    cluster: ClusterId,
+    realm: Realm,
     wall: WallClock,
     hello: HelloSource,
     door: Arc<Door>,
@@ -161,7 +171,7 @@ impl Wiring {
             socket: open()?,
             runtime: Arc::new(quinn::TokioRuntime),
             identity: self.identity.clone(),
-            cluster: self.cluster,
+            realm: self.realm,
             protocols: OLDEST_PROTOCOL..=PROTOCOL,
             seed,
             planes,
@@ -221,7 +231,7 @@ async fn open_ledger(env: &Env, member: Member, peers: Arc<Links>, seed: u64) ->
     let spec = Spec {
         me: member.node,
         raft_dir: member.raft,
-        cluster: env.cluster,
+        cluster: env.realm.cluster,
         disk: env.disk.clone(),
         timing: RaftTiming { heartbeat: timing.heartbeat, election_min: timing.election_min, election_max: timing.election_max },
         seed,
@@ -255,6 +265,7 @@ fn spawn_parts(
     tokio::spawn(work::run(node.clone(), workshop, life, stopping.clone()));
     tokio::spawn(hint_from_role(node.clone()));
     tokio::spawn(review_connections(node.clone()));
+    tokio::spawn(papers::run(node.clone(), stopping.clone()));
 }
 
 /// A member that is gone from the view loses its connections at once.
@@ -301,13 +312,16 @@ fn watch_health(node: &Arc<Node>, control: &Endpoint, fatal: watch::Sender<Optio
     });
 }
 
-/// The founder initialises an empty ledger, leads it, and enters itself as the first member.
-async fn found(node: &Arc<Node>, admit: &Admit) -> anyhow::Result<()> {
+/// The founder initialises an empty ledger, leads it, and enters first its authorities, then itself as the first member.
+async fn found(node: &Arc<Node>, admit: &Admit, found: Option<&Found>) -> anyhow::Result<()> {
     let Some(consensus) = &node.consensus else { return Ok(()) };
     consensus.initialize().await?;
     let is_entered = || node.roster.member(node.me).is_some_and(|record| record.addrs == admit.addrs);
     while !is_entered() {
         if let Some(desk) = node.desk.current() {
+            if let Some(found) = found.filter(|_| consensus.with_ledger(|ledger| ledger.cluster().is_none())) {
+                let _ = desk::commit(&desk, Command::Identity(Box::new(Change::Found(found.clone())))).await;
+            }
             let _ = desk::commit(&desk, Command::Admit(admit.clone())).await;
             node.roster.merge(&consensus.with_ledger(|ledger| ledger.view(LogIndex(0))));
         } else if node.peers.leader().1.is_some_and(|leader| leader != node.me) {
@@ -338,12 +352,47 @@ impl Running {
         self.node.consensus.as_ref()
     }
 
+    /// When the API's port on the mesh is open and with what, and who comes in by it.
+    pub fn doorway(&self) -> (swarm_api::Doorway, swarm_api::Judge) {
+        let (tx, rx) = watch::channel(None);
+        tokio::spawn(doorway::run(self.node.clone(), tx, self.stop.subscribe()));
+        let node = Arc::downgrade(&self.node);
+        let judge = move |certificate: &[u8]| match node.upgrade() {
+            Some(node) => doorway::judge(&node, certificate),
+            None => Err("this daemon is stopping".into()),
+        };
+        (rx, Arc::new(judge))
+    }
+
     /// Waits for something that this node cannot live with; says what.
     pub async fn failed(&mut self) -> String {
         match self.fatal.wait_for(Option::is_some).await {
             Ok(why) => why.clone().unwrap_or_default(),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Has the ledger say that this node leaves for good. It must be stopped afterwards.
+    ///
+    /// # Errors
+    /// Why it stays: it is needed, or nobody leads.
+    pub async fn leave(&self) -> Result<(), Problem> {
+        let node = &self.node;
+        let stays = |why: &str, hint: &str| Problem::new(Code::Conflict, "this host did not leave", why).hint(hint);
+        let others = node.roster.current().nodes.values().filter(|record| !record.is_gone && record.id != node.me).count();
+        if others == 0 {
+            return Err(stays("it is the last member, and with it the swarm would end", "stop the daemon and remove its state directory"));
+        }
+        if let Some(consensus) = &node.consensus {
+            let _ = tokio::time::timeout(HANDOVER, hand_over(node, consensus)).await;
+            if consensus.role().borrow().is_leader {
+                return Err(stays(
+                    "it leads, and no other voter is there to take over",
+                    "wait until another node votes: swarmctl leader show",
+                ));
+            }
+        }
+        super::gateway::forward(node, "local".into(), Call::Leave { node: node.me }).await.map(drop)
     }
 
     /// A planned stop: hands leadership over, says goodbye, and leaves nothing half done.

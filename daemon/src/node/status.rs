@@ -32,6 +32,8 @@ pub(crate) fn of(node: &Node) -> Status {
         peers: peers(node),
         log_written: node.consensus.as_ref().map_or(0, |consensus| consensus.health().written),
         up_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        certificate_ends: Some(node.papers.current().validity().until),
+        clock_ahead_ms: node.clock.ahead(),
     }
 }
 
@@ -42,6 +44,10 @@ fn trouble(node: &Node, phase: Phase, leader: Option<NodeId>) -> String {
     let log = node.consensus.as_ref().map(|consensus| log_trouble(&consensus.health())).unwrap_or_default();
     if !log.is_empty() {
         return log;
+    }
+    let outcast = node.outcast();
+    if !outcast.is_empty() {
+        return outcast;
     }
     if leader.is_none() { "no leader is known".into() } else { String::new() }
 }

@@ -32,6 +32,7 @@ pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
             }
         }
         raise(&consensus, &desk, &input).await;
+        finish_rotation(&consensus, &desk).await;
         tokio::select! {
             biased;
             () = desk.closed() => return,
@@ -50,6 +51,15 @@ async fn raise(consensus: &swarm_consensus::Consensus, desk: &Desk, input: &Vote
         && let Err(problem) = commit(desk, Command::Raise { protocol }).await
     {
         tracing::debug!(%problem, protocol, "the protocol is not raised");
+    }
+}
+
+/// Drops an authority of nodes that was replaced, once every member holds a certificate of the new one.
+async fn finish_rotation(consensus: &swarm_consensus::Consensus, desk: &Desk) {
+    if let Some(change) = consensus.with_ledger(super::calls::identity::is_replaced)
+        && let Err(problem) = commit(desk, Command::Identity(Box::new(change))).await
+    {
+        tracing::debug!(%problem, "the replaced authority is not dropped");
     }
 }
 

@@ -62,6 +62,7 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
 impl Worker {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut leader = self.node.peers.leader_changes();
+        let mut papers = self.node.papers.changes();
         loop {
             self.carry_out().await;
             self.node.set_quiet(self.attempts.is_quiet());
@@ -73,6 +74,10 @@ impl Worker {
                 biased;
                 () = stopped(&mut stop) => return,
                 Some(event) = self.events.recv() => self.drain_events(event),
+                Ok(()) = papers.changed() => {
+                    papers.mark_unchanged();
+                    self.tell_view();
+                }
                 Ok(()) = leader.changed() => self.handle_leader(leader.borrow_and_update().1),
                 message = async { self.link.as_mut().expect("guarded").from.recv().await }, if self.link.is_some() => self.handle_message(message),
                 () = tokio::time::sleep_until(wake) => self.handle_wake().await,
@@ -95,18 +100,33 @@ impl Worker {
         let boot = (self.node.clocks.boot)();
         match message {
             None | Some(ToWorker::NotLeader { .. }) => self.drop_link(),
-            Some(ToWorker::View(view)) => self.node.roster.merge(&view),
+            Some(ToWorker::View(view)) => {
+                self.node.roster.merge(&view);
+                self.tell_view();
+            }
             Some(message @ ToWorker::Welcome { .. }) => {
-                if let ToWorker::Welcome { view, term, .. } = &message {
+                if let ToWorker::Welcome { view, term, now, .. } = &message {
                     self.node.roster.merge(view);
+                    self.node.hear_clock(*now);
                     if let Some(link) = &self.link {
                         self.node.peers.hint_leader(*term, link.leader);
                     }
                 }
                 self.attempts.handle_to_worker(message, boot);
+                self.tell_view();
             }
             Some(message) => self.attempts.handle_to_worker(message, boot),
         }
+    }
+
+    /// Says to the leader what view this node has, and whose certificate. One that finds no room is said again after the next
+    /// view or welcome.
+    fn tell_view(&self) {
+        let Some(link) = &self.link else { return };
+        let view = self.node.roster.current();
+        let hash = *blake3::hash(&view.canonical()).as_bytes();
+        let root = self.node.papers.current().root();
+        let _ = link.to.try_send(FromWorker::Synced { version: view.version, hash, root });
     }
 
     /// A leader that died says nothing: that there is another one ends the stream to it.
@@ -231,7 +251,11 @@ async fn serve_desk(
     while let Some(message) = messages.recv().await {
         let own = match &message {
             FromWorker::Report(report) => is_own(report, worker),
-            FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_) => true,
+            FromWorker::Outcomes { .. }
+            | FromWorker::Started(_)
+            | FromWorker::LeaseAsk { .. }
+            | FromWorker::Load(_)
+            | FromWorker::Synced { .. } => true,
         };
         if !own || desk.send(ToDesk::FromWorker { node: worker, session, message }).await.is_err() {
             break;

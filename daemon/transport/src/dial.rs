@@ -267,7 +267,7 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Target) {
 
 async fn dial(shared: &Arc<Shared>, (plane, to): Target) -> Result<Registered, DialError> {
     let addr = to.addr;
-    let config = shared.clients.get(&plane).ok_or(DialError::NoPlane(plane))?.clone();
+    let config = shared.client(plane).ok_or(DialError::NoPlane(plane))?;
     let bad = |why: String| DialError::BadAddress { addr, why };
     if addr.ip().is_unspecified() || addr.port() == 0 {
         return Err(bad("it names no place".to_owned()));
@@ -303,10 +303,11 @@ async fn dial(shared: &Arc<Shared>, (plane, to): Target) -> Result<Registered, D
 /// Everything between the TLS handshake and the pool.
 async fn greet(shared: &Shared, quinn: &quinn::Connection, plane: Plane, to: Dial) -> Result<Greeted, DialError> {
     let addr = to.addr;
-    let (key, agreed, protocol) = handshake::identify(quinn, &shared.tongue).map_err(|why| DialError::Handshake { addr, why })?;
+    let (key, ends, agreed, protocol) = handshake::identify(quinn, &shared.tongue).map_err(|why| DialError::Handshake { addr, why })?;
     if agreed != plane {
         return Err(DialError::Handshake { addr, why: format!("asked for {plane}, got {agreed}") });
     }
+    handshake::check_end(ends, plane, shared.now()).map_err(DialError::Refused)?;
     if key == shared.me {
         return Err(DialError::Ourselves { addr });
     }

@@ -4,14 +4,17 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     ops::RangeInclusive,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use quinn::{AsyncUdpSocket, Runtime};
 use swarm_proto::{
-    ClusterId, Code, NodeId, PeerKey, Problem, limits,
+    Code, NodeId, PeerKey, Problem, UnixMillis, limits,
     peer::{Hello, Open},
 };
 use tokio::{
@@ -26,9 +29,9 @@ use crate::{
     connection::{Connection, Greeted, Peer},
     frames::{FrameRx, FrameTx, StreamError},
     handshake,
-    identity::Identity,
+    identity::{Identity, IdentityError},
     noise::Noise,
-    plane::Plane,
+    plane::{Plane, Realm},
     pool::{Links, Pool},
     serve::{self, Registered},
     settings,
@@ -74,7 +77,7 @@ pub struct BindSpec {
     /// Who this node is.
     pub identity: Arc<Identity>,
     /// Which swarm.
-    pub cluster: ClusterId,
+    pub realm: Realm,
     /// Versions of the peer protocol that are spoken, `OLDEST_PROTOCOL..=PROTOCOL` but in tests.
     pub protocols: RangeInclusive<u16>,
     /// Of this life of the daemon: everything random here that shapes behaviour comes from it. Must not be guessable.
@@ -98,7 +101,12 @@ pub(crate) struct Shared {
     pub(crate) quinn: quinn::Endpoint,
     pub(crate) me: PeerKey,
     pub(crate) tongue: Tongue,
-    pub(crate) clients: BTreeMap<Plane, quinn::ClientConfig>,
+    clients: Mutex<BTreeMap<Plane, quinn::ClientConfig>>,
+    planes: Vec<Plane>,
+    seed: [u8; 32],
+    clock: Clock,
+    /// Identities adopted so far.
+    adopted: AtomicU64,
     pub(crate) hello: HelloSource,
     pub(crate) doorkeeper: Arc<dyn Doorkeeper>,
     /// The runtime of the endpoint: connections are driven where the socket is, whoever asks for them.
@@ -110,6 +118,24 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn pool(&self) -> MutexGuard<'_, Links> {
         self.links.lock().expect("nothing panics with this lock held")
+    }
+
+    /// What the next dial of a plane is made with; `None` if it is not served here.
+    pub(crate) fn client(&self, plane: Plane) -> Option<quinn::ClientConfig> {
+        self.clients.lock().expect("nothing panics with this lock held").get(&plane).cloned()
+    }
+
+    /// The clock that judges the ends of certificates.
+    pub(crate) fn now(&self) -> UnixMillis {
+        (self.clock.0)()
+    }
+
+    pub(crate) fn adopt(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let generation = self.adopted.fetch_add(1, Ordering::Relaxed) + 1;
+        let (server, clients) = configs(identity, &self.tongue, &self.planes, &self.clock, &self.seed, generation)?;
+        self.quinn.set_server_config(Some(server));
+        *self.clients.lock().expect("nothing panics with this lock held") = clients;
+        Ok(())
     }
 
     /// Asks the doorkeeper about a live connection again. Answers whether it may stay.
@@ -125,6 +151,23 @@ impl Shared {
         }
         true
     }
+}
+
+type Configs = (quinn::ServerConfig, BTreeMap<Plane, quinn::ClientConfig>);
+
+/// Each generation has its own seed: ids of dials do not come again.
+fn configs(
+    identity: &Identity,
+    tongue: &Tongue,
+    planes: &[Plane],
+    clock: &Clock,
+    seed: &[u8; 32],
+    generation: u64,
+) -> Result<Configs, IdentityError> {
+    let derive = |purpose: &str| blake3::derive_key(purpose, &[&seed[..], &generation.to_le_bytes()].concat());
+    let server = settings::server(identity, tongue, planes, clock, derive("swarm retry tokens 2"))?;
+    let client = |plane: &Plane| Ok((*plane, settings::client(identity, tongue, *plane, clock, derive("swarm dials 2"))?));
+    Ok((server, planes.iter().map(client).collect::<Result<_, IdentityError>>()?))
 }
 
 /// One socket and what is served on it; clones share it.
@@ -145,15 +188,13 @@ impl Endpoint {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn bind(spec: BindSpec, hello: HelloSource, doorkeeper: Arc<dyn Doorkeeper>) -> Result<Self, BindError> {
-        let BindSpec { socket, runtime, identity, cluster, protocols, seed, planes, wall } = spec;
-        let tongue = Tongue { cluster, protocols };
+        let BindSpec { socket, runtime, identity, realm, protocols, seed, planes, wall } = spec;
+        let tongue = Tongue { realm, protocols };
         let clock = Clock(wall);
         let words = planes.iter().map(|plane| plane.word()).collect::<String>();
         let derive = |purpose: &str| blake3::derive_key(purpose, &[&seed, words.as_bytes()].concat());
-        let dial_seed = derive("swarm dials 1");
-        let server = settings::server(&identity, &tongue, &planes, &clock, derive("swarm retry tokens 1"))?;
-        let client = |plane: &Plane| Ok((*plane, settings::client(&identity, &tongue, *plane, &clock, dial_seed)?));
-        let clients = planes.iter().map(client).collect::<Result<_, BindError>>()?;
+        let seed = derive("swarm configs 1");
+        let (server, clients) = configs(&identity, &tongue, &planes, &clock, &seed, 0)?;
         let socket = Arc::new(Watched::new(socket));
         let config = settings::endpoint(&identity, derive("swarm endpoint 1"));
         let quinn =
@@ -162,7 +203,8 @@ impl Endpoint {
         let me = identity.peer_key();
         let links = Mutex::new(Links::new(me, derive("swarm dial backoff 1")));
         let tasks = Handle::current();
-        let shared = Arc::new(Shared { quinn, me, tongue, clients, hello, doorkeeper, tasks, links, noise: Noise::default() });
+        let (clients, adopted, noise) = (Mutex::new(clients), AtomicU64::new(0), Noise::default());
+        let shared = Arc::new(Shared { quinn, me, tongue, clients, planes, seed, clock, adopted, hello, doorkeeper, tasks, links, noise });
         let end = spawn_accepting(&shared);
         Ok(Self { shared, socket, end, local })
     }
@@ -262,7 +304,7 @@ async fn take(shared: Arc<Shared>, incoming: quinn::Incoming, slot: OwnedSemapho
 async fn welcome(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Registered, String> {
     let explained = |e: quinn::ConnectionError| close::explain(&e).to_string();
     let quinn = incoming.accept().map_err(explained)?.await.map_err(explained)?;
-    let (key, plane, protocol) = handshake::identify(&quinn, &shared.tongue)?;
+    let (key, ends, plane, protocol) = handshake::identify(&quinn, &shared.tongue)?;
     let ours = Hello { protocol, ..(shared.hello)() };
     let (heard, mut tx) = match handshake::hear(&quinn, &ours).await {
         Ok(heard) => heard,
@@ -275,6 +317,7 @@ async fn welcome(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Regi
         if key == shared.me {
             return Err(Problem::new(Code::Conflict, "the connection is refused", "it comes from this node's own key"));
         }
+        handshake::check_end(ends, plane, shared.now())?;
         let node = shared.doorkeeper.admit(&key, &hello, plane)?;
         let greeted = Greeted { quinn: quinn.clone(), plane, key, hello, node, is_dialled_here: false };
         Registered::new(shared, greeted)

@@ -3,7 +3,7 @@
 //! ```text
 //! dialler                                   the other
 //!   TLS, both certificates  <---------->      ALPN: plane, version, swarm
-//!   Hello                   ----------->      version? swarm? admitted?
+//!   Hello                   ----------->      certificate ended? version? swarm? admitted?
 //!            <-----------  Ok(Hello) | Err(Problem)
 //! ```
 //! A QUIC client holds its handshake for complete before the server has judged its certificate, so only the answer to the
@@ -13,7 +13,7 @@
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use swarm_proto::{
-    Code, PeerKey, Problem,
+    Code, PeerKey, Problem, UnixMillis,
     frame::{self, FrameError},
     limits,
     peer::Hello,
@@ -21,7 +21,7 @@ use swarm_proto::{
 
 use crate::{
     frames::{FrameRx, FrameTx, StreamError},
-    identity::peer_key,
+    identity::Leaf,
     plane::Plane,
     tls::Tongue,
 };
@@ -29,16 +29,25 @@ use crate::{
 /// The peer's Hello as it came; judged by [`read_hello`].
 type Answer = Result<Hello, Problem>;
 
-/// Who TLS says is there, on which plane, and the protocol that was agreed on.
-pub(crate) fn identify(connection: &quinn::Connection, tongue: &Tongue) -> Result<(PeerKey, Plane, u16), String> {
+/// Who TLS says is there, until when its certificate is good, on which plane, and the protocol that was agreed on.
+pub(crate) fn identify(connection: &quinn::Connection, tongue: &Tongue) -> Result<(PeerKey, UnixMillis, Plane, u16), String> {
     let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let leaf = chain.as_ref().and_then(|chain| chain.first()).ok_or("no certificate was shown")?;
-    let key = peer_key(leaf).map_err(|e| e.to_string())?;
+    let leaf = Leaf::parse(leaf).map_err(|e| e.to_string())?;
     let data = connection.handshake_data().and_then(|any| any.downcast::<HandshakeData>().ok());
     let alpn = data.and_then(|data| data.protocol).ok_or("no protocol was agreed on")?;
-    let agreed = Plane::from_alpn(&alpn, &tongue.protocols, tongue.cluster);
+    let agreed = Plane::from_alpn(&alpn, &tongue.protocols, tongue.realm);
     let (plane, protocol) = agreed.ok_or_else(|| format!("an unknown protocol was agreed on: {}", alpn.escape_ascii()))?;
-    Ok((key, plane, protocol))
+    Ok((leaf.key, leaf.ends, plane, protocol))
+}
+
+/// A certificate that has ended is good for nothing but to ask for another.
+pub(crate) fn check_end(ends: UnixMillis, plane: Plane, now: UnixMillis) -> Result<(), Problem> {
+    if plane == Plane::Renew || now < ends {
+        return Ok(());
+    }
+    let why = format!("its certificate ended {} s ago", (now.0 - ends.0) / 1_000);
+    Err(Problem::new(Code::Denied, "the connection is refused", why).hint("a node that is a member renews it by itself"))
 }
 
 /// Why a Hello was not answered by one.
@@ -148,6 +157,16 @@ mod tests {
         assert_eq!(foreign.code, Code::Denied);
         for (len, is_fine) in [(limits::NAME - 1, true), (limits::NAME, true), (limits::NAME + 1, false)] {
             assert_eq!(read_hello(&body(&Hello { name: "x".repeat(len), ..hello() }), &hello()).is_ok(), is_fine);
+        }
+    }
+
+    #[test]
+    fn an_end_is_the_end_but_for_renewal() {
+        for plane in Plane::ALL {
+            for (now, is_fine) in [(999, true), (1_000, false), (1_001, false)] {
+                let judged = check_end(UnixMillis(1_000), plane, UnixMillis(now));
+                assert_eq!(judged.is_ok(), is_fine || plane == Plane::Renew, "{plane} at {now}");
+            }
         }
     }
 

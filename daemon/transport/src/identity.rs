@@ -5,23 +5,24 @@
 //! address and no role: those are in the ledger. Ed25519 because its signatures have one length, which keeps a simulated
 //! handshake the same from run to run; serial numbers are derived from the key for the same reason.
 //!
-//! On disk, in PEM: `node.key` (PKCS#8, mode 0600), `node.crt`, `ca.crt`, and where the CA lives `ca.key`.
+//! On disk, in PEM: `node.key` (PKCS#8, mode 0600), `node.crt`, `ca.crt`, the last two with one certificate for each authority
+//! that is believed; and in a file of its own the key of a CA that a throw-away swarm is made with.
 
 mod ca;
 mod files;
 mod leaf;
+mod papers;
 
-use std::{fmt, path::Path, path::PathBuf};
+use std::{fmt, path::Path, path::PathBuf, sync::Arc};
 
 use rcgen::{KeyPair, PKCS_ED25519};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use swarm_proto::PeerKey;
+use swarm_proto::{PeerKey, RootId};
 
-pub use ca::Ca;
+pub use ca::{Ca, Validity};
 pub(crate) use leaf::Leaf;
-pub use leaf::{LeafError, peer_key};
-
-use crate::tls;
+pub use leaf::{LeafError, certificate_end, peer_key};
+pub(crate) use papers::Paper;
 
 /// The files of an identity.
 pub const NODE_KEY: &str = "node.key";
@@ -93,6 +94,14 @@ impl SecretKey {
         Self::from_pair(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519)?)
     }
 
+    /// From PKCS#8, DER.
+    ///
+    /// # Errors
+    /// [`IdentityError::Crypto`], [`IdentityError::Mismatch`].
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, IdentityError> {
+        Self::from_pair(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519)?)
+    }
+
     fn from_pair(pair: KeyPair) -> Result<Self, IdentityError> {
         let raw = pair.public_key_raw().try_into().map_err(|_| IdentityError::Mismatch("the key is not Ed25519".to_owned()))?;
         Ok(Self { pair, public: PeerKey(raw) })
@@ -123,7 +132,18 @@ impl SecretKey {
         Self::from_pair(pair).map_err(|e| content(e.to_string()))
     }
 
-    pub(crate) fn pkcs8(&self) -> PrivatePkcs8KeyDer<'_> {
+    /// Signs (RFC 8032).
+    ///
+    /// # Errors
+    /// [`IdentityError::Mismatch`] when the library does not take the key.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        let pair = aws_lc_rs::signature::Ed25519KeyPair::from_pkcs8(self.pair.serialized_der())
+            .map_err(|e| IdentityError::Mismatch(e.to_string()))?;
+        Ok(pair.sign(message).as_ref().to_vec())
+    }
+
+    /// PKCS#8, DER.
+    pub fn pkcs8(&self) -> PrivatePkcs8KeyDer<'_> {
         PrivatePkcs8KeyDer::from(self.pair.serialized_der())
     }
 
@@ -139,12 +159,14 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// All a node needs to prove who it is and to judge others.
-#[derive(Debug)]
+/// All a node needs to prove who it is and to judge others. It does not change: a renewed one replaces it.
+#[derive(Clone, Debug)]
 pub struct Identity {
-    key: SecretKey,
-    certificate: CertificateDer<'static>,
-    root: CertificateDer<'static>,
+    key: Arc<SecretKey>,
+    /// One of each authority, the newest first; never empty.
+    papers: Vec<Paper>,
+    /// The authorities that are believed, the one that issues first; never empty.
+    roots: Vec<CertificateDer<'static>>,
 }
 
 impl Identity {
@@ -153,17 +175,59 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Mismatch`] when the certificate is for another key or from another CA.
     pub fn new(key: SecretKey, certificate: CertificateDer<'static>, root: CertificateDer<'static>) -> Result<Self, IdentityError> {
-        let leaf = Leaf::parse(&certificate).map_err(|e| IdentityError::Mismatch(format!("the node's certificate: {e}")))?;
-        if leaf.key != key.peer_key() {
-            return Err(IdentityError::Mismatch(format!("the certificate is for key {}, the private key is {}", leaf.key, key.peer_key())));
+        let roots = vec![root];
+        let papers = vec![Paper::new(certificate, key.peer_key(), &roots)?];
+        Ok(Self { key: Arc::new(key), papers, roots })
+    }
+
+    /// The same node with a new certificate, or with other authorities to believe, or both. Certificates of authorities that are
+    /// believed no more are left out.
+    ///
+    /// # Errors
+    /// [`IdentityError::Mismatch`] when the certificate does not fit, or when nothing would be left to show.
+    pub fn renewed(&self, certificate: Option<CertificateDer<'static>>, roots: &[impl AsRef<[u8]>]) -> Result<Self, IdentityError> {
+        let roots: Vec<_> = roots.iter().map(|root| CertificateDer::from(root.as_ref().to_vec())).collect();
+        let new = certificate.map(|certificate| Paper::new(certificate, self.peer_key(), &roots)).transpose()?;
+        let is_believed = |paper: &&Paper| roots.iter().any(|root| swarm_proto::token::root_id(root) == paper.root);
+        let is_replaced = |paper: &&Paper| new.as_ref().is_some_and(|new| new.root == paper.root);
+        let kept: Vec<Paper> = self.papers.iter().filter(is_believed).filter(|paper| !is_replaced(paper)).cloned().collect();
+        let papers: Vec<Paper> = new.iter().cloned().chain(kept).collect();
+        if papers.is_empty() {
+            return Err(IdentityError::Mismatch("no certificate of this node comes from an authority that is believed".to_owned()));
         }
-        tls::check_issued(&certificate, &root).map_err(|e| IdentityError::Mismatch(format!("the certificate is not from this CA: {e}")))?;
-        Ok(Self { key, certificate, root })
+        Ok(Self { key: self.key.clone(), papers, roots })
     }
 
     /// Who this is.
-    pub const fn peer_key(&self) -> PeerKey {
+    pub fn peer_key(&self) -> PeerKey {
         self.key.peer_key()
+    }
+
+    /// Its private key.
+    pub fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// When the newest certificate began, and when it ends.
+    pub fn validity(&self) -> Validity {
+        Validity { from: self.papers[0].began, until: self.papers[0].ends }
+    }
+
+    /// The authority of the newest certificate.
+    pub fn root(&self) -> RootId {
+        self.papers[0].root
+    }
+
+    /// Whether these are the authorities that it believes.
+    pub fn believes(&self, roots: &[impl AsRef<[u8]>]) -> bool {
+        self.roots.len() == roots.len() && self.roots.iter().zip(roots).all(|(ours, given)| ours[..] == *given.as_ref())
+    }
+
+    /// The newest certificate and the authority that issued it.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let newest = &self.papers[0];
+        let root = self.roots.iter().find(|root| swarm_proto::token::root_id(root) == newest.root);
+        std::iter::once(&newest.certificate).chain(root).cloned().collect()
     }
 
     /// Reads `node.key`, `node.crt` and `ca.crt` of a directory.
@@ -172,15 +236,19 @@ impl Identity {
     /// Each names the file.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         let key = SecretKey::load(&dir.join(NODE_KEY))?;
-        let certificate = files::read_certificate(&dir.join(NODE_CERTIFICATE))?;
-        let root = files::read_certificate(&dir.join(CA_CERTIFICATE))?;
-        Self::new(key, certificate, root).map_err(|e| match e {
-            IdentityError::Mismatch(why) => IdentityError::Content { path: dir.join(NODE_CERTIFICATE), why },
+        let path = dir.join(NODE_CERTIFICATE);
+        let certificates = files::read_certificates(&path)?;
+        let roots = files::read_certificates(&dir.join(CA_CERTIFICATE))?;
+        let named = |e| match e {
+            IdentityError::Mismatch(why) => IdentityError::Content { path: path.clone(), why },
             other @ (IdentityError::File { .. }
             | IdentityError::Content { .. }
             | IdentityError::Readable { .. }
             | IdentityError::Crypto(_)) => other,
-        })
+        };
+        let papers: Result<Vec<Paper>, _> =
+            certificates.into_iter().map(|certificate| Paper::new(certificate, key.peer_key(), &roots).map_err(named)).collect();
+        Ok(Self { key: Arc::new(key), papers: papers?, roots })
     }
 
     /// Writes them.
@@ -189,26 +257,31 @@ impl Identity {
     /// [`IdentityError::File`] names the file.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         self.key.save(&dir.join(NODE_KEY))?;
-        files::write_certificate(&dir.join(NODE_CERTIFICATE), &self.certificate)?;
-        files::write_certificate(&dir.join(CA_CERTIFICATE), &self.root)
+        self.save_certificates(dir)
     }
 
-    pub(crate) const fn key(&self) -> &SecretKey {
-        &self.key
+    /// Writes what a renewal changes. The authorities go first: a crash in between leaves certificates of one that is believed.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`] names the file.
+    pub fn save_certificates(&self, dir: &Path) -> Result<(), IdentityError> {
+        let all: Vec<_> = self.papers.iter().map(|paper| paper.certificate.clone()).collect();
+        files::write_certificates(&dir.join(CA_CERTIFICATE), &self.roots)?;
+        files::write_certificates(&dir.join(NODE_CERTIFICATE), &all)
     }
 
-    pub(crate) const fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+    pub(crate) fn papers(&self) -> &[Paper] {
+        &self.papers
     }
 
-    pub(crate) const fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    pub(crate) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use swarm_proto::ClusterId;
+    use swarm_proto::{ClusterId, UnixMillis};
 
     use super::*;
 
@@ -225,14 +298,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (ca, node) = (ca(1), key(2));
         ca.save(dir.path()).unwrap();
-        let certificate = ca.issue(&node.peer_key()).unwrap();
+        let certificate = ca.issue(&node.peer_key(), Validity::CENTURY).unwrap();
         Identity::new(node, certificate, ca.root().clone()).unwrap().save(dir.path()).unwrap();
         let back = Identity::load(dir.path()).unwrap();
         assert_eq!(back.peer_key(), key(2).peer_key());
         let again = Ca::load(dir.path()).unwrap();
         assert_eq!(
-            again.issue(&back.peer_key()).unwrap(),
-            back.certificate,
+            again.issue(&back.peer_key(), Validity::CENTURY).unwrap(),
+            back.papers[0].certificate,
             "the same key gets the same certificate, from the loaded CA too"
         );
     }
@@ -249,9 +322,9 @@ mod tests {
     #[test]
     fn parts_of_two_identities_do_not_mix() {
         let (ca1, ca2) = (ca(1), ca(2));
-        let foreign = Identity::new(key(5), ca1.issue(&key(5).peer_key()).unwrap(), ca2.root().clone()).unwrap_err();
+        let foreign = Identity::new(key(5), ca1.issue(&key(5).peer_key(), Validity::CENTURY).unwrap(), ca2.root().clone()).unwrap_err();
         assert!(foreign.to_string().contains("not from this CA"), "{foreign}");
-        let other = Identity::new(key(5), ca1.issue(&key(6).peer_key()).unwrap(), ca1.root().clone()).unwrap_err();
+        let other = Identity::new(key(5), ca1.issue(&key(6).peer_key(), Validity::CENTURY).unwrap(), ca1.root().clone()).unwrap_err();
         assert!(other.to_string().contains("the certificate is for key"), "{other}");
     }
 
@@ -269,9 +342,9 @@ mod tests {
         complaint(NODE_CERTIFICATE);
         std::fs::write(dir.path().join(NODE_CERTIFICATE), "hello").unwrap();
         complaint(NODE_CERTIFICATE);
-        files::write_certificate(&dir.path().join(NODE_CERTIFICATE), &ca.issue(&key(3).peer_key()).unwrap()).unwrap();
+        files::write_certificates(&dir.path().join(NODE_CERTIFICATE), &[ca.issue(&key(3).peer_key(), Validity::CENTURY).unwrap()]).unwrap();
         complaint(CA_CERTIFICATE);
-        files::write_certificate(&dir.path().join(CA_CERTIFICATE), ca.root()).unwrap();
+        files::write_certificates(&dir.path().join(CA_CERTIFICATE), &[ca.root().clone()]).unwrap();
         assert!(complaint(NODE_CERTIFICATE).contains("is for key"));
         std::fs::write(dir.path().join(NODE_KEY), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
         complaint(NODE_KEY);
@@ -287,5 +360,23 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(SecretKey::load(&path), Err(IdentityError::Readable { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_renewal_keeps_what_others_can_still_judge() {
+        let (old, new) = (ca(1), ca(2));
+        let day = |n: u64| Validity { from: UnixMillis(n * 1_000), until: UnixMillis((n + 1) * 1_000) };
+        let first = old.identity(key(3), day(1)).unwrap();
+        let again = first.renewed(Some(old.issue(&first.peer_key(), day(2)).unwrap()), &[old.root()]).unwrap();
+        assert_eq!((again.papers.len(), again.validity()), (1, day(2)));
+        let both = again.renewed(Some(new.issue(&first.peer_key(), day(3)).unwrap()), &[new.root(), old.root()]).unwrap();
+        assert_eq!((both.papers.len(), both.validity(), both.root()), (2, day(3), swarm_proto::token::root_id(new.root())));
+        let dir = tempfile::tempdir().unwrap();
+        both.save(dir.path()).unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap().papers, both.papers);
+        let after = both.renewed(None, &[new.root()]).unwrap();
+        assert_eq!((after.papers.len(), after.chain()), (1, vec![new.issue(&first.peer_key(), day(3)).unwrap(), new.root().clone()]));
+        assert!(again.renewed(None, &[new.root()]).is_err(), "nothing would be left to show");
+        assert!(after.believes(&[new.root()]) && !both.believes(&[new.root()]));
     }
 }

@@ -4,6 +4,7 @@
 //!            control endpoint (own thread)                      bulk endpoint (own thread)
 //!   Plane::Control: gossip datagrams, calls          Plane::Bulk: snapshots, live output
 //!   Plane::Raft:    consensus, own connections
+//!   Plane::Renew:   new certificates
 //!        |                                                 |
 //!     UDP socket ------------- mesh -------------------- UDP socket
 //! ```
@@ -38,8 +39,11 @@ pub use connection::{Connection, Peer};
 pub use dial::{Dial, DialError};
 pub use endpoint::{BindSpec, Doorkeeper, Endpoint, EndpointEnd, HelloSource};
 pub use frames::{FrameRx, FrameTx, StreamError};
-pub use identity::{CA_CERTIFICATE, CA_KEY, Ca, Identity, IdentityError, LeafError, NODE_CERTIFICATE, NODE_KEY, SecretKey, peer_key};
-pub use plane::Plane;
+pub use identity::{
+    CA_CERTIFICATE, CA_KEY, Ca, Identity, IdentityError, LeafError, NODE_CERTIFICATE, NODE_KEY, SecretKey, Validity, certificate_end,
+    peer_key,
+};
+pub use plane::{Plane, Realm};
 pub use pool::Pool;
 pub use socket::{BindError, udp_socket};
-pub use tls::{SERVER_NAME, WallClock, machine_clock};
+pub use tls::{SERVER_NAME, WallClock, api_server, machine_clock};

@@ -14,6 +14,7 @@ use crate::{
     connection::{Connection, Greeted},
     dial::{self, Asked, Dial, DialError, Dials, Target},
     endpoint::Shared,
+    identity::{Identity, IdentityError},
     plane::Plane,
 };
 
@@ -64,6 +65,14 @@ impl Pool {
         for connection in self.0.pool().all().filter(|connection| connection.node() == Some(node)) {
             connection.close(CloseCode::ClosedOut, why);
         }
+    }
+
+    /// Shows a renewed identity from now on, and believes whom it believes. Connections that exist go on.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; nothing was changed.
+    pub fn adopt(&self, identity: &Identity) -> Result<(), IdentityError> {
+        self.0.adopt(identity)
     }
 
     /// Asks the doorkeeper about every live connection again, after members changed: names those who were admitted since, and

@@ -98,6 +98,9 @@ async fn stream_task(shared: Arc<Shared>, connection: Connection, strangers: Arc
         }
         Err(_) => return refuse(&mut tx, &mut rx, StreamCode::Late),
     };
+    if (connection.plane() == Plane::Renew) != matches!(open, Open::Renew) {
+        return refuse(&mut tx, &mut rx, StreamCode::NotAdmitted);
+    }
     if !is_member && !matches!(open, Open::Join(_)) {
         tracing::debug!(?connection, "a node that is not admitted asks for more than to join");
         return refuse(&mut tx, &mut rx, StreamCode::NotAdmitted);

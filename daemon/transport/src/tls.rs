@@ -1,16 +1,16 @@
 //! Mutual TLS 1.3 between nodes, and nothing else: no older version, no ticket, no early data.
 //!
 //! Resumption would skip the check of the client's certificate, and early data can be replayed; both are off at both ends.
-//! The one server name is fixed, because an address proves nothing and the key is the identity. The clock that judges
-//! certificates is handed in. "Not before" is not judged: a machine without a clock starts in 1970 and must get in, and
-//! a certificate from the future of such a machine harms nobody.
+//! The one server name is fixed, because an address proves nothing and the key is the identity. TLS judges no time: "not before"
+//! never counts (a machine without a clock starts in 1970 and must get in), and whether a certificate has ended is judged once the
+//! plane is known, since a node that slept too long may still ask for a new one. `handshake.rs` does that.
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     client::{
-        Resumption, WebPkiServerVerifier,
+        ResolvesClientCert, Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs},
@@ -19,22 +19,22 @@ use rustls::{
         ClientHello, ResolvesServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
-    sign::{CertifiedKey, SingleCertAndKey},
+    sign::CertifiedKey,
     time_provider::TimeProvider,
     version::TLS13,
 };
-use swarm_proto::{ClusterId, UnixMillis};
+use swarm_proto::UnixMillis;
 
 use crate::{
-    identity::{Identity, IdentityError, Leaf},
+    identity::{Identity, IdentityError, Leaf, Paper},
     noise::Noise,
-    plane::Plane,
+    plane::{Plane, Realm},
 };
 
 /// The name in every node's certificate.
 pub const SERVER_NAME: &str = "swarm";
 
-/// Where wall time comes from; judges the end of certificates and nothing else.
+/// Where wall time comes from; judges the end of certificates and nothing else. It may be corrected by what the swarm says.
 pub type WallClock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
 
 /// The wall clock of the machine.
@@ -81,23 +81,23 @@ fn provider() -> Arc<CryptoProvider> {
 /// Which swarm, and in which versions of its protocol.
 #[derive(Clone, Debug)]
 pub(crate) struct Tongue {
-    pub(crate) cluster: ClusterId,
+    pub(crate) realm: Realm,
     pub(crate) protocols: RangeInclusive<u16>,
 }
 
 impl Tongue {
     fn alpns(&self, plane: Plane) -> Vec<Vec<u8>> {
-        plane.alpns(&self.protocols, self.cluster)
+        plane.alpns(&self.protocols, self.realm)
     }
 }
 
 pub(crate) fn server(identity: &Identity, tongue: &Tongue, planes: &[Plane], clock: &Clock) -> Result<ServerConfig, IdentityError> {
     let alpn: Vec<_> = planes.iter().flat_map(|plane| tongue.alpns(*plane)).collect();
-    let resolver = Arc::new(OneCertificate { certified: Arc::new(certified(identity)?), alpn: alpn.clone(), noise: Noise::default() });
+    let resolver = Arc::new(Certificates { shown: Shown::new(identity)?, alpn: alpn.clone(), noise: Noise::default() });
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
         .map_err(mismatch)?
-        .with_client_cert_verifier(Arc::new(Judge::new(identity.root())?))
+        .with_client_cert_verifier(Arc::new(Judge::new(identity.roots())?))
         .with_cert_resolver(resolver);
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -110,8 +110,8 @@ pub(crate) fn client(identity: &Identity, tongue: &Tongue, plane: Plane, clock: 
         .with_protocol_versions(&[&TLS13])
         .map_err(mismatch)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Judge::new(identity.root())?))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified(identity)?)));
+        .with_custom_certificate_verifier(Arc::new(Judge::new(identity.roots())?))
+        .with_client_cert_resolver(Arc::new(Shown::new(identity)?));
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
@@ -119,9 +119,30 @@ pub(crate) fn client(identity: &Identity, tongue: &Tongue, plane: Plane, clock: 
     Ok(config)
 }
 
+/// What the API on the mesh is served with: this node's certificate with its authority, so that whoever holds a token can compare
+/// the pin; and a certificate of `users`' authorities if the other side has one.
+///
+/// # Errors
+/// [`IdentityError::Mismatch`].
+pub fn api_server(identity: &Identity, users: &[impl AsRef<[u8]>]) -> Result<Arc<ServerConfig>, IdentityError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]).map_err(mismatch)?;
+    let users: Vec<_> = users.iter().map(|root| CertificateDer::from(root.as_ref().to_vec())).collect();
+    let builder = if users.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        builder.with_client_cert_verifier(Arc::new(Guests(Judge::new(&users)?)))
+    };
+    let key = aws_lc_rs::sign::any_eddsa_type(&identity.key().pkcs8()).map_err(mismatch)?;
+    let certified = Arc::new(CertifiedKey::new(identity.chain(), key));
+    let mut config = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
 /// Whether `certificate` is signed by `root`, whatever the time.
 pub(crate) fn check_issued(certificate: &CertificateDer<'_>, root: &CertificateDer<'static>) -> Result<(), String> {
-    let judge = Judge::new(root).map_err(|e| e.to_string())?;
+    let judge = Judge::new(std::slice::from_ref(root)).map_err(|e| e.to_string())?;
     let start = UnixTime::since_unix_epoch(Duration::ZERO);
     judge.verify_client_cert(certificate, &[], start).map(|_| ()).map_err(|e| e.to_string())
 }
@@ -130,21 +151,48 @@ fn mismatch(error: impl fmt::Display) -> IdentityError {
     IdentityError::Mismatch(error.to_string())
 }
 
-fn certified(identity: &Identity) -> Result<CertifiedKey, IdentityError> {
+fn certified(identity: &Identity, paper: &Paper) -> Result<CertifiedKey, IdentityError> {
     let key = aws_lc_rs::sign::any_eddsa_type(&identity.key().pkcs8()).map_err(mismatch)?;
-    Ok(CertifiedKey::new(vec![identity.certificate().clone()], key))
+    Ok(CertifiedKey::new(vec![paper.certificate.clone()], key))
 }
 
-/// Shows our one certificate, and names in the log what a client wanted that we do not serve: TLS itself only tells both
-/// sides that they have no protocol in common.
+/// Our certificates by who issued them, the newest first. There are two while an authority is being replaced.
 #[derive(Debug)]
-struct OneCertificate {
-    certified: Arc<CertifiedKey>,
+struct Shown(Vec<(Vec<u8>, Arc<CertifiedKey>)>);
+
+impl Shown {
+    fn new(identity: &Identity) -> Result<Self, IdentityError> {
+        let shown = identity.papers().iter().map(|paper| Ok((paper.issuer.clone(), Arc::new(certified(identity, paper)?))));
+        shown.collect::<Result<_, IdentityError>>().map(Self)
+    }
+
+    /// The newest that the other side says it can judge; the newest of all if it does not say, or none fits.
+    fn choose<'a>(&self, believed: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Arc<CertifiedKey>> {
+        let fits = |issuer: &[u8]| believed.clone().any(|name| name == issuer);
+        self.0.iter().find(|(issuer, _)| fits(issuer)).or(self.0.first()).map(|(_, certified)| certified.clone())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, believed: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.choose(believed.iter().copied())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Shows a certificate, and names in the log what a client wanted that we do not serve: TLS itself only tells both sides that
+/// they have no protocol in common.
+#[derive(Debug)]
+struct Certificates {
+    shown: Shown,
     alpn: Vec<Vec<u8>>,
     noise: Noise,
 }
 
-impl ResolvesServerCert for OneCertificate {
+impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().take(8).collect();
         if !offered.iter().any(|one| self.alpn.iter().any(|ours| ours == one))
@@ -159,35 +207,40 @@ impl ResolvesServerCert for OneCertificate {
                 "a client of another swarm, version or kind is refused"
             );
         }
-        Some(self.certified.clone())
+        self.shown.choose(hello.certificate_authorities().unwrap_or_default().iter().map(AsRef::as_ref))
     }
 }
 
-/// Judges peers, on both sides, by the swarm's CA alone.
+/// Judges peers, on both sides, by the authorities that are believed, and by nothing else.
 #[derive(Debug)]
 struct Judge {
     of_clients: Arc<dyn ClientCertVerifier>,
     of_servers: Arc<WebPkiServerVerifier>,
+    names: Vec<DistinguishedName>,
 }
 
 impl Judge {
-    fn new(root: &CertificateDer<'static>) -> Result<Self, IdentityError> {
+    fn new(believed: &[CertificateDer<'static>]) -> Result<Self, IdentityError> {
         let mut roots = RootCertStore::empty();
-        roots.add(root.clone()).map_err(mismatch)?;
+        for root in believed {
+            roots.add(root.clone()).map_err(mismatch)?;
+        }
+        let names = roots.subjects();
         let roots = Arc::new(roots);
         Ok(Self {
+            names,
             of_clients: WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).build().map_err(mismatch)?,
             of_servers: WebPkiServerVerifier::builder_with_provider(roots, provider()).build().map_err(mismatch)?,
         })
     }
 
-    /// Bounds what is parsed, and answers when the certificate is to be judged: never before it began.
-    fn admit(leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>], now: UnixTime) -> Result<UnixTime, rustls::Error> {
+    /// Bounds what is parsed, and answers a time at which the certificate is good.
+    fn admit(leaf: &CertificateDer<'_>, above: &[CertificateDer<'_>]) -> Result<UnixTime, rustls::Error> {
         if !above.is_empty() {
             return Err(rustls::Error::General("a node's certificate comes from the CA itself".to_owned()));
         }
         match Leaf::parse(leaf) {
-            Ok(leaf) => Ok(now.max(leaf.not_before)),
+            Ok(leaf) => Ok(leaf.not_before),
             Err(e) => Err(rustls::Error::General(e.to_string())),
         }
     }
@@ -199,16 +252,16 @@ fn only_tls13() -> rustls::Error {
 
 impl ClientCertVerifier for Judge {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        &self.names
     }
 
     fn verify_client_cert(
         &self,
         leaf: &CertificateDer<'_>,
         above: &[CertificateDer<'_>],
-        now: UnixTime,
+        _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.of_clients.verify_client_cert(leaf, &[], Self::admit(leaf, above, now)?)
+        self.of_clients.verify_client_cert(leaf, &[], Self::admit(leaf, above)?)
     }
 
     fn verify_tls12_signature(
@@ -241,9 +294,9 @@ impl ServerCertVerifier for Judge {
         above: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
-        now: UnixTime,
+        _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.of_servers.verify_server_cert(leaf, &[], name, ocsp, Self::admit(leaf, above, now)?)
+        self.of_servers.verify_server_cert(leaf, &[], name, ocsp, Self::admit(leaf, above)?)
     }
 
     fn verify_tls12_signature(
@@ -262,6 +315,55 @@ impl ServerCertVerifier for Judge {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         self.of_servers.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        Some(&self.names)
+    }
+}
+
+/// A judge of people, who may as well be nobody.
+#[derive(Debug)]
+struct Guests(Judge);
+
+impl ClientCertVerifier for Guests {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.0.names
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        above: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.0.verify_client_cert(leaf, above, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(only_tls13())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        ClientCertVerifier::verify_tls13_signature(&self.0, message, leaf, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

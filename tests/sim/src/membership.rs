@@ -526,6 +526,8 @@ impl World {
             schedule: Schedule::Open,
             is_gone: false,
             changed: LogIndex(self.version),
+            step: Default::default(),
+            root: Default::default(),
         };
         self.records.insert(node, record);
         node

@@ -21,8 +21,11 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
-use swarm_proto::{ClusterId, UnixMillis};
-use swarm_transport::{BindError, Ca, Identity, SecretKey, WallClock};
+use swarm_proto::{
+    ClusterId, UnixMillis,
+    identity::{Found, Kind},
+};
+use swarm_transport::{BindError, Ca, Identity, SecretKey, Validity, WallClock};
 use turmoil::net::UdpSocket;
 
 /// When simulations begin: 2026-11-21, in milliseconds since 1970.
@@ -54,12 +57,21 @@ pub fn ca(seed: u64, cluster: ClusterId) -> Ca {
     Ca::create(cluster, key(seed, "ca", 0)).expect("an Ed25519 key signs itself")
 }
 
+/// The authorities that the world's founder enters into the ledger.
+///
+/// # Panics
+/// As [`ca`].
+pub fn found(seed: u64, cluster: ClusterId) -> Found {
+    let users = Ca::create_for(Kind::User, cluster, key(seed, "users", 0)).expect("an Ed25519 key signs itself");
+    Found { cluster, nodes: ca(seed, cluster).authority(), users: users.authority() }
+}
+
 /// Who a node is, in all its lives.
 ///
 /// # Panics
 /// As [`ca`].
 pub fn identity(seed: u64, cluster: ClusterId, node: u64) -> Arc<Identity> {
-    Arc::new(ca(seed, cluster).identity(key(seed, "node", node)).expect("the CA signs any key"))
+    Arc::new(ca(seed, cluster).identity(key(seed, "node", node), Validity::CENTURY).expect("the CA signs any key"))
 }
 
 fn key(seed: u64, what: &str, node: u64) -> SecretKey {

@@ -92,7 +92,7 @@ async fn node(seed: u64, me: u64, life: u64, trace: Trace) -> turmoil::Result {
         socket,
         runtime: Arc::new(quinn::TokioRuntime),
         identity: net::identity(seed, CLUSTER, me),
-        cluster: CLUSTER,
+        realm: swarm_transport::Realm { cluster: CLUSTER, epoch: 0 },
         protocols: PROTOCOL..=PROTOCOL,
         seed: net::life_seed(seed, me, life),
         planes: vec![Plane::Control, Plane::Raft],

@@ -132,7 +132,7 @@ impl Accept for Strangers {
 
     async fn accept(&mut self) -> std::io::Result<(UnixStream, Result<Caller, Stranger>)> {
         let (stream, _) = self.0.accept().await?;
-        Ok((stream, Err(Stranger("for a test".into()))))
+        Ok((stream, Err(Stranger::Unknown("for a test".into()))))
     }
 }
 

@@ -61,7 +61,7 @@ fn granted(spec: JobSpec, (task, fence): Key) -> ToWorker {
 }
 
 fn welcome() -> ToWorker {
-    ToWorker::Welcome { term: swarm_proto::Term(1), lease: Millis::from(LEASE), view: View::default() }
+    ToWorker::Welcome { term: swarm_proto::Term(1), lease: Millis::from(LEASE), view: View::default(), now: swarm_proto::UnixMillis(0) }
 }
 
 fn ended((task, fence): Key, end: End) -> ExecEvent {
@@ -409,7 +409,7 @@ impl Model {
                                 assert!(report.held.contains(key), "{key:?} is not held");
                             }
                         }
-                        FromWorker::Started(_) | FromWorker::Load(_) => {}
+                        FromWorker::Started(_) | FromWorker::Load(_) | FromWorker::Synced { .. } => {}
                     }
                 }
                 Output::Forget { task, fence } => assert!(!self.running.contains_key(&(task, fence))),

@@ -86,7 +86,7 @@ impl Dispatch {
     /// Tells connected workers what is new about members and voters, if anything is.
     pub(super) fn push_views(&mut self, ledger: &Ledger) {
         let news = ledger.view(self.view);
-        if news.nodes.is_empty() && news.voters == self.voters {
+        if news.nodes.is_empty() && news.voters == self.voters && ledger.identity_changed() <= self.view {
             return;
         }
         self.view = news.version;

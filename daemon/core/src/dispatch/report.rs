@@ -42,7 +42,9 @@ impl Dispatch {
         worker.heard = now;
         worker.probing = Probing { is_asked: worker.probing.is_asked, ..Probing::default() };
         self.leases.forget(node);
-        self.say(node, ToWorker::Welcome { term: self.term, lease: self.settings.lease.into(), view });
+        // decisions have no wall clock; whoever sends it fills in the time
+        let unset = swarm_proto::UnixMillis(0);
+        self.say(node, ToWorker::Welcome { term: self.term, lease: self.settings.lease.into(), view, now: unset });
 
         let held = report.held.into_iter().collect();
         let mut taking = Taking { node, life: report.life, last_grant: report.last_grant, held, over, now, again: Vec::new() };

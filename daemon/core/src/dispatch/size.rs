@@ -77,6 +77,8 @@ pub(super) fn command(command: &Command) -> usize {
         Command::Finish(of) => finish(of),
         // key, raft directory, two addresses of at most 19 bytes each, a name
         Command::Admit(of) => 1 + 32 + 16 + 2 * 20 + text(&of.name) + 1,
+        // rare, and of many shapes
+        Command::Identity(change) => 1 + postcard::experimental::serialized_size(change).unwrap_or(0),
         Command::Lead { .. }
         | Command::Assign(_)
         | Command::Lose { .. }

@@ -18,6 +18,9 @@ pub(super) struct Bounds {
     pub(super) output: u64,
     /// Bytes of specs, items and cells.
     pub(super) held: u64,
+    pub(super) tokens: usize,
+    /// Users; as many who were closed out are remembered.
+    pub(super) users: usize,
 }
 
 impl Bounds {
@@ -31,6 +34,8 @@ impl Bounds {
         kept_tasks: 1_000_000,
         output: 64 << 20,
         held: 256 << 20,
+        tokens: limits::TOKENS,
+        users: limits::USERS,
     };
 }
 

@@ -37,6 +37,10 @@ impl Ledger {
         same("held bytes", sums.bytes, self.held_bytes)?;
         self.keys.sanity_check()?;
         self.nodes.sanity_check()?;
+        self.identity.sanity_check()?;
+        if let Some(node) = self.nodes.iter().find(|entry| !entry.record.is_gone && self.is_closed(&entry.record.key)) {
+            return Err(format!("{} is a member, and its key is closed out", node.record.id));
+        }
         self.check_events()
     }
 

@@ -108,6 +108,24 @@ impl Journal {
                 [11, voters.len() as u64, 0, 0]
             }
             What::ProtocolRaised { protocol } => [12, u64::from(*protocol), 0, 0],
+            // what else these tell is hashed with the change that they come from
+            What::SwarmFounded { .. } => [13, 0, 0, 0],
+            What::NodeRegistered { node, name } => {
+                self.hash.add_bytes(name.as_bytes());
+                [14, node.0, 0, 0]
+            }
+            What::NodeWelcomed { node } => [15, node.0, 0, 0],
+            What::NodeSynced { node } => [16, node.0, 0, 0],
+            What::NodeReady { node } => [17, node.0, 0, 0],
+            What::NodeRevoked { node } => [18, node.0, 0, 0],
+            What::TokenCreated { .. } => [19, 0, 0, 0],
+            What::TokenUsed { uses_left, .. } => [20, u64::from(*uses_left), 0, 0],
+            What::TokenRevoked { .. } => [21, 0, 0, 0],
+            What::UserSet { role, .. } => [22, *role as u64, 0, 0],
+            What::UserEnrolled { .. } => [23, 0, 0, 0],
+            What::UserRevoked { .. } => [24, 0, 0, 0],
+            What::RootAdded { kind, .. } => [25, *kind as u64, 0, 0],
+            What::RootDropped { kind, .. } => [26, *kind as u64, 0, 0],
         };
         words.into_iter().for_each(|word| self.hash.add(word));
     }

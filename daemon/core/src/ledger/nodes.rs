@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use swarm_proto::{
     Code, NodeId, PeerKey, Problem,
+    identity::Step,
     ledger::{Admit, Applied, NodeRecord, Schedule, What},
     limits,
 };
@@ -56,6 +57,11 @@ impl Nodes {
         Some((record.id, record.key == admit.key && !record.is_gone))
     }
 
+    /// The record of a node that is not gone.
+    pub(super) fn live_mut(&mut self, id: NodeId) -> Result<&mut NodeRecord, Problem> {
+        self.by_id.get_mut(&id).map(|entry| &mut entry.record).filter(|record| !record.is_gone).ok_or_else(|| no_node(id))
+    }
+
     /// Nodes that are not gone.
     pub(super) fn live(&self) -> usize {
         self.by_key.len()
@@ -93,7 +99,7 @@ impl Nodes {
         (2..).map(numbered).find(|name| is_free(name)).unwrap_or_else(|| own.to_string())
     }
 
-    fn set_gone(&mut self, id: NodeId, index: swarm_proto::LogIndex, remembered: usize) {
+    pub(super) fn set_gone(&mut self, id: NodeId, index: swarm_proto::LogIndex, remembered: usize) {
         if let Some(Entry { record, .. }) = self.by_id.get_mut(&id) {
             record.is_gone = true;
             record.changed = index;
@@ -129,7 +135,16 @@ impl Ledger {
     /// Lets a node in. The same key and directory again answer the same id, with whatever else changed written down; the same
     /// key with another directory is a new node, and the old one is gone.
     pub(super) fn admit(&mut self, admit: &Admit) -> Result<Applied, Problem> {
+        self.admit_node(admit, false)
+    }
+
+    /// The same; a node that enrols is said to be registered.
+    pub(super) fn admit_node(&mut self, admit: &Admit, enrols: bool) -> Result<Applied, Problem> {
         check_name(&admit.name)?;
+        if self.is_closed(&admit.key) {
+            let why = "its key was revoked, or has left for good".into();
+            return Err(not_admitted(Code::Denied, why).hint("remove its state directory and join with a new token"));
+        }
         if let Some((id, is_same)) = self.nodes.by_raft(admit) {
             if is_same {
                 self.update(id, admit);
@@ -158,9 +173,12 @@ impl Ledger {
             schedule: Schedule::default(),
             is_gone: false,
             changed: self.journal.index,
+            step: Step::Registered,
+            root: self.identity.node_root(),
         };
         self.hash_record(&record);
-        self.journal.emit(What::NodeAdmitted { node: id, name: record.name.clone() });
+        let name = record.name.clone();
+        self.journal.emit(if enrols { What::NodeRegistered { node: id, name } } else { What::NodeAdmitted { node: id, name } });
         self.nodes.insert(record);
         Ok(Applied::Admitted(id))
     }
@@ -202,6 +220,7 @@ impl Ledger {
     pub(super) fn leave(&mut self, id: NodeId) -> Result<Applied, Problem> {
         let entry = self.nodes.get(id).ok_or_else(|| no_node(id))?;
         if !entry.record.is_gone {
+            self.identity.close(entry.record.key, self.bounds.members);
             self.nodes.set_gone(id, self.journal.index, self.bounds.members);
             self.journal.emit(What::NodeLeft { node: id });
         }
@@ -220,6 +239,6 @@ fn not_admitted(code: Code, why: String) -> Problem {
     Problem::new(code, "the node was not admitted", why)
 }
 
-fn no_node(id: NodeId) -> Problem {
+pub(super) fn no_node(id: NodeId) -> Problem {
     Problem::new(Code::NotFound, format!("there is no node {id}"), "it was never admitted, or has left")
 }

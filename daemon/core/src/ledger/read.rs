@@ -193,6 +193,9 @@ impl Ledger {
             term: self.term,
             voters: self.voters.clone(),
             nodes: changed.map(|record| (record.id, record.clone())).collect(),
+            roots: self.identity.roots(),
+            users: self.users().filter(|user| user.changed > after).map(|user| (user.name.clone(), user.clone())).collect(),
+            enrol_until: self.identity.enrol_until(),
         }
     }
 

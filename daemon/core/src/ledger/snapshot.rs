@@ -1,12 +1,15 @@
 //! The whole ledger as bytes, and back.
 //!
 //! ```text
-//!   "SWLG" format(u16 LE) | head | nodes | specs | jobs, each with its tasks | order of ends | keys | events | 16 bytes of BLAKE3
+//!   "SWLG" format(u16 LE) | head | nodes | specs | jobs, each with its tasks | order of ends | keys | events | identity
+//!   | 16 bytes of BLAKE3
 //! ```
 //! Everything between is postcard, each list a count and that many rows, written one after the other so that neither side builds
 //! the whole twice. Specs are written once however many jobs share them, and who shares with whom comes back as it was, because
 //! the budget depends on it. The same state gives the same bytes. A reader trusts no count (a row that is not there ends it), checks
 //! every reference, and lastly walks the whole with [`Ledger::sanity_check`].
+
+mod identity;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -21,6 +24,7 @@ use super::{
     Job, Ledger,
     cells::{Cell, Cells, Run},
     hash::Rolling,
+    identity::Identity,
     jobs::{StoredSpec, Tally},
     keys::KeyRecord,
     tasks::Task,
@@ -156,6 +160,7 @@ impl Ledger {
         out.put_all(self.ended_jobs.len(), self.ended_jobs.iter());
         out.put_all(self.keys.iter().len(), self.keys.iter());
         out.put_all(self.journal.events.len(), self.journal.events.iter());
+        self.encode_identity(&mut out);
         let digest = blake3::hash(&out.0);
         out.0.extend_from_slice(&digest.as_bytes()[..TRAILER]);
         out.0
@@ -239,6 +244,7 @@ impl Ledger {
         for _ in 0..rows.take::<u64>()? {
             ledger.journal.events.push_back(rows.take::<Event>()?);
         }
+        ledger.read_identity(&mut rows)?;
         if !rows.0.is_empty() {
             return Err(damaged(format!("{} bytes too many", rows.0.len())));
         }

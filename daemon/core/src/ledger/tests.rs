@@ -1,3 +1,4 @@
+mod identity;
 mod limits;
 mod model;
 mod random;
@@ -10,7 +11,8 @@ use std::{
 };
 
 use swarm_proto::{
-    Fence, JobId, LogIndex, NodeId, PeerKey, RaftDir, TaskId, UnixMillis,
+    ClusterId, Fence, JobId, LogIndex, NodeId, PeerKey, RaftDir, TaskId, UnixMillis,
+    identity::{Authority, Found, Secret},
     ledger::{Addrs, Admit, Applied, Assign, Batch, Command, End, Finish, Grant, JobRef, Outcome, Submit},
     spec::{Array, JobSpec, OnPartition, Resources, Retries, Work},
 };
@@ -35,6 +37,12 @@ fn admit(key: u8, raft: u8, name: &str) -> Admit {
     let addr = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let addrs = Addrs { control: addr(4747), bulk: addr(4748) };
     Admit { key: PeerKey([key; 32]), raft: RaftDir([raft; 16]), name: name.into(), addrs, may_vote: true }
+}
+
+/// A new swarm's first change.
+fn founding() -> Found {
+    let authority = |byte: u8| Authority { certificate: vec![byte; 40].into(), key: Secret(vec![byte; 48].into()) };
+    Found { cluster: ClusterId([1; 16]), nodes: authority(0), users: authority(100) }
 }
 
 fn submit(spec: &Arc<JobSpec>, array: Array) -> Command {

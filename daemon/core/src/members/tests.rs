@@ -28,6 +28,8 @@ fn record(node: u64) -> NodeRecord {
         schedule: Schedule::Open,
         is_gone: false,
         changed: LogIndex(node),
+        step: Default::default(),
+        root: Default::default(),
     }
 }
 

@@ -33,25 +33,33 @@ pub(super) fn read_secret(path: &Path) -> Result<String, IdentityError> {
     }
 }
 
-pub(super) fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, IdentityError> {
+/// At least one.
+pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let content = |why: String| IdentityError::Content { path: path.to_owned(), why };
-    let certificate =
-        CertificateDer::from_pem_slice(read(path)?.as_bytes()).map_err(|e| content(format!("not a certificate in PEM: {e}")))?;
-    Leaf::parse(&certificate).map_err(|e| content(e.to_string()))?;
-    Ok(certificate)
+    let text = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let all = all.map_err(|e| content(format!("not a certificate in PEM: {e}")))?;
+    if all.is_empty() {
+        return Err(content("not a certificate in PEM: there is none in it".to_owned()));
+    }
+    all.iter().try_for_each(|one| Leaf::parse(one).map(drop)).map_err(|e| content(e.to_string()))?;
+    Ok(all)
 }
 
-pub(super) fn write_certificate(path: &Path, certificate: &CertificateDer<'_>) -> Result<(), IdentityError> {
-    let text = BASE64_STANDARD.encode(certificate);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = after;
+pub(super) fn write_certificates(path: &Path, certificates: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
+    let mut pem = String::new();
+    for certificate in certificates {
+        let text = BASE64_STANDARD.encode(certificate);
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at(rest.len().min(64));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = after;
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
     }
-    pem.push_str("-----END CERTIFICATE-----\n");
     write(path, pem.as_bytes(), 0o644)
 }
 

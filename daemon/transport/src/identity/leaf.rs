@@ -1,7 +1,7 @@
 //! What is read out of a peer's certificate: its key, and since when it is good. The bytes come from outside.
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use swarm_proto::{PeerKey, limits};
+use swarm_proto::{PeerKey, UnixMillis, limits};
 use x509_parser::{certificate::X509Certificate, oid_registry::OID_SIG_ED25519, prelude::FromDer as _};
 
 /// Start of the SubjectPublicKeyInfo of an Ed25519 key (RFC 8410 section 4); the raw key follows.
@@ -25,6 +25,11 @@ pub enum LeafError {
 pub(crate) struct Leaf {
     pub(crate) key: PeerKey,
     pub(crate) not_before: UnixTime,
+    /// When it ends.
+    pub(crate) ends: UnixMillis,
+    pub(crate) began: UnixMillis,
+    /// Distinguished name of who issued it, DER.
+    pub(crate) issuer: Vec<u8>,
 }
 
 impl Leaf {
@@ -41,8 +46,15 @@ impl Leaf {
             return Err(LeafError::OtherKey);
         }
         let key = spki.subject_public_key.data.as_ref().try_into().map_err(|_| LeafError::OtherKey)?;
-        let since = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0);
-        Ok(Self { key: PeerKey(key), not_before: UnixTime::since_unix_epoch(std::time::Duration::from_secs(since)) })
+        let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+        let (since, until) = (seconds(parsed.validity().not_before), seconds(parsed.validity().not_after));
+        Ok(Self {
+            key: PeerKey(key),
+            not_before: UnixTime::since_unix_epoch(std::time::Duration::from_secs(since)),
+            began: UnixMillis(since.saturating_mul(1_000)),
+            ends: UnixMillis(until.saturating_mul(1_000)),
+            issuer: parsed.issuer().as_raw().to_vec(),
+        })
     }
 }
 
@@ -52,6 +64,14 @@ impl Leaf {
 /// [`LeafError`].
 pub fn peer_key(certificate: &CertificateDer<'_>) -> Result<PeerKey, LeafError> {
     Leaf::parse(certificate).map(|leaf| leaf.key)
+}
+
+/// When a certificate ends.
+///
+/// # Errors
+/// [`LeafError`].
+pub fn certificate_end(certificate: &CertificateDer<'_>) -> Result<UnixMillis, LeafError> {
+    Leaf::parse(certificate).map(|leaf| leaf.ends)
 }
 
 #[cfg(test)]
@@ -66,7 +86,7 @@ mod tests {
 
     fn certificate() -> CertificateDer<'static> {
         let ca = Ca::create(ClusterId([1; 16]), SecretKey::from_seed(&[1; 32]).unwrap()).unwrap();
-        ca.issue(&PeerKey([7; 32])).unwrap()
+        ca.issue(&PeerKey([7; 32]), crate::identity::Validity::CENTURY).unwrap()
     }
 
     #[test]

@@ -4,10 +4,13 @@ use std::{net::UdpSocket, sync::Arc};
 
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::CertificateDer;
-use swarm_proto::{ClusterId, Code, NodeId, PROTOCOL, UnixMillis, peer::Hello};
-use swarm_transport::{BindError, Dial, DialError, Plane, SERVER_NAME, SecretKey, StreamCode, StreamError, udp_socket};
+use swarm_proto::{
+    ClusterId, Code, NodeId, PROTOCOL, UnixMillis,
+    peer::{Hello, Open},
+};
+use swarm_transport::{BindError, Dial, DialError, Plane, Realm, SERVER_NAME, SecretKey, StreamCode, StreamError, Validity, udp_socket};
 
-use crate::support::{CLUSTER, How, Node, TODAY, ca, join, work};
+use crate::support::{How, Node, REALM, TODAY, ca, join, key_of, work};
 
 /// What a dial of `dialler` to `listener` fails with.
 async fn refusal(dialler: How, listener: How) -> DialError {
@@ -41,7 +44,7 @@ async fn another_ca() {
 #[tokio::test]
 async fn a_client_certificate_of_another_ca() {
     let b = Node::start(2);
-    let stranger = ca(2).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let stranger = ca(2).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key(), Validity::CENTURY).unwrap();
     let raw = raw_client(Some(stranger), Some(Plane::Control));
     let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await;
     let ended = match connection {
@@ -68,7 +71,7 @@ async fn no_client_certificate() {
 #[tokio::test]
 async fn no_alpn() {
     let b = Node::start(2);
-    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key(), Validity::CENTURY).unwrap();
     let raw = raw_client(Some(own), None);
     let error = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap_err();
     assert!(matches!(&error, quinn::ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == 0x100 + 120), "{error}");
@@ -78,7 +81,7 @@ async fn no_alpn() {
 async fn another_swarm() {
     let foreign = ClusterId([8; 16]);
     let hello = Hello { cluster: foreign, ..How::default().hello };
-    let error = refusal(How { cluster: foreign, hello, ..How::default() }, How::default()).await;
+    let error = refusal(How { realm: Realm { cluster: foreign, epoch: 0 }, hello, ..How::default() }, How::default()).await;
     assert!(matches!(&error, DialError::Handshake { .. }) && error.to_string().contains("another swarm"), "{error}");
 }
 
@@ -93,12 +96,100 @@ async fn another_swarm_in_the_hello_alone() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_on_either_side() {
-    let late = || How { wall: UnixMillis(TODAY.0 + 101 * 366 * 24 * 3_600_000), ..How::default() };
-    for (a, b) in [(late(), How::default()), (How::default(), late())] {
+async fn another_epoch() {
+    let recovered = How { realm: Realm { epoch: 1, ..REALM }, ..How::default() };
+    let error = refusal(How::default(), recovered).await;
+    assert!(matches!(&error, DialError::Handshake { .. }) && error.to_string().contains("no common protocol"), "{error}");
+}
+
+fn over() -> How {
+    How { validity: Validity { from: UnixMillis(TODAY.0 - 9_000_000), until: UnixMillis(TODAY.0 - 5_000) }, ..How::default() }
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_on_either_side() {
+    for (a, b) in [(over(), How::default()), (How::default(), over())] {
         let error = refusal(a, b).await;
-        assert!(matches!(&error, DialError::Handshake { .. }) && error.to_string().contains("expired"), "{error}");
+        let is_said = |problem: &swarm_proto::Problem| problem.code == Code::Denied && problem.why.contains("ended 5 s ago");
+        assert!(matches!(&error, DialError::Refused(problem) if is_said(problem)), "{error}");
     }
+}
+
+/// It is good for one thing: to ask for another, on a plane where nothing else is served.
+#[tokio::test]
+async fn a_certificate_that_has_ended_may_renew_and_nothing_else() {
+    let planes = vec![Plane::Control, Plane::Renew];
+    let a = Node::start_as(1, How { planes: planes.clone(), ..over() });
+    let mut b = Node::start_as(2, How { planes, ..How::default() });
+    let connection = a.endpoint.pool().get(Plane::Renew, &b.dial()).await.unwrap();
+    for open in [work(), join()] {
+        assert_eq!(connection.call::<String>(&open).await.unwrap_err(), StreamError::Reset(StreamCode::NotAdmitted));
+    }
+    let asking = tokio::spawn(async move { connection.call::<String>(&Open::Renew).await });
+    let (peer, open, mut tx, _rx) = b.streams.recv().await.unwrap();
+    assert_eq!((peer.node, open), (Some(a.id), Open::Renew));
+    tx.send(&"a new one").await.unwrap();
+    tx.finish().unwrap();
+    assert_eq!(asking.await.unwrap().unwrap(), "a new one");
+    assert!(a.connect(&b).await.is_err(), "still shut out elsewhere");
+    // with a new certificate, and without a restart
+    let renewed = ca(1).issue(&a.key, Validity::CENTURY).unwrap();
+    let identity = ca(1).identity(key_of(1), over().validity).unwrap().renewed(Some(renewed), &[ca(1).root()]).unwrap();
+    a.endpoint.pool().adopt(&identity).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    a.connect(&b).await.unwrap();
+    let refused = a.connect(&b).await.unwrap().call::<String>(&Open::Renew).await.unwrap_err();
+    assert_eq!(refused, StreamError::Reset(StreamCode::NotAdmitted), "renewal has its own plane");
+}
+
+/// One authority replaces another while nodes that know only the old one are away.
+#[tokio::test]
+async fn both_certificates_are_held_while_an_authority_is_replaced() {
+    let (old, new) = (ca(1), ca(2));
+    let (ahead, behind) = (Node::start(1), Node::start(2));
+    let second = new.issue(&ahead.key, Validity::CENTURY).unwrap();
+    let both = old.identity(key_of(1), Validity::CENTURY).unwrap().renewed(Some(second), &[new.root(), old.root()]).unwrap();
+    ahead.endpoint.pool().adopt(&both).unwrap();
+    ahead.connect(&behind).await.unwrap();
+    let third = Node::start(3);
+    third.connect(&ahead).await.unwrap();
+    // the new authority alone
+    let fourth = Node::start_as(4, How { ca: 2, ..How::default() });
+    fourth.connect(&ahead).await.unwrap();
+    ahead.endpoint.pool().adopt(&both.renewed(None, &[new.root()]).unwrap()).unwrap();
+    let late = Node::start(5);
+    assert!(late.connect(&ahead).await.is_err(), "the old authority is believed no more");
+    Node::start_as(6, How { ca: 2, ..How::default() }).connect(&ahead).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_users_certificate_is_none_for_a_node() {
+    let b = Node::start(2);
+    let users = swarm_transport::Ca::create_for(swarm_proto::identity::Kind::User, REALM.cluster, key_of(99)).unwrap();
+    let certificate = users.issue_to_user("ann", &key_of(1).peer_key(), Validity::CENTURY).unwrap();
+    let raw = raw_client(Some(certificate), Some(Plane::Control));
+    let ended = match raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await {
+        Ok(connection) => connection.closed().await,
+        Err(error) => error,
+    };
+    assert!(matches!(ended, quinn::ConnectionError::ConnectionClosed(_)), "{ended}");
+    assert!(b.endpoint.pool().connections().is_empty());
+}
+
+/// Whoever has only a key makes a certificate for it alone.
+#[tokio::test]
+async fn a_self_signed_certificate() {
+    let b = Node::start(2);
+    let own = swarm_transport::Ca::create(REALM.cluster, key_of(1)).unwrap();
+    for certificate in [own.root().clone(), own.issue(&key_of(1).peer_key(), Validity::CENTURY).unwrap()] {
+        let raw = raw_client(Some(certificate), Some(Plane::Control));
+        let ended = match raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await {
+            Ok(connection) => connection.closed().await,
+            Err(error) => error,
+        };
+        assert!(matches!(ended, quinn::ConnectionError::ConnectionClosed(_)), "{ended}");
+    }
+    assert!(b.endpoint.pool().connections().is_empty());
 }
 
 #[tokio::test]
@@ -182,7 +273,7 @@ async fn a_stranger_has_few_streams() {
     b.set_member(a.key, Some(None));
     let quiet = a.connect(&b).await.unwrap();
     assert!(quiet.send_datagram(bytes::Bytes::from_static(b"hear me")));
-    let own = ca(1).issue(&SecretKey::from_seed(&[3; 32]).unwrap().peer_key()).unwrap();
+    let own = ca(1).issue(&SecretKey::from_seed(&[3; 32]).unwrap().peer_key(), Validity::CENTURY).unwrap();
     let raw = raw_client_with(3, Some(own), Some(Plane::Control));
     b.set_member(SecretKey::from_seed(&[3; 32]).unwrap().peer_key(), Some(None));
     let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap();
@@ -216,7 +307,7 @@ async fn a_stranger_has_few_streams() {
 #[tokio::test]
 async fn frames_that_say_nothing_end_their_stream_alone() {
     let mut b = Node::start(2);
-    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key(), Validity::CENTURY).unwrap();
     let raw = raw_client(Some(own), Some(Plane::Control));
     let connection = raw.connect(b.endpoint.local_addr(), SERVER_NAME).unwrap().await.unwrap();
     hello_by_hand(&connection).await;
@@ -234,7 +325,7 @@ async fn frames_that_say_nothing_end_their_stream_alone() {
 #[tokio::test]
 async fn a_hello_that_says_nothing_is_refused() {
     let b = Node::start(2);
-    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key(), Validity::CENTURY).unwrap();
     let raw = raw_client(Some(own), Some(Plane::Control));
     // too long by its header; empty; ended within a frame
     for bytes in [&u32::MAX.to_le_bytes()[..], &[0, 0, 0, 0], &[9, 0, 0, 0, 1]] {
@@ -255,7 +346,7 @@ async fn handshakes_in_flight_are_bounded() {
     let (frozen, thaw) = std::sync::mpsc::channel::<()>();
     tokio::task::spawn_blocking(move || thaw.recv());
     let b = Node::start(2);
-    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key()).unwrap();
+    let own = ca(1).issue(&SecretKey::from_seed(&[1; 32]).unwrap().peer_key(), Validity::CENTURY).unwrap();
     let raw = raw_client(Some(own), Some(Plane::Control));
     let mut silent = Vec::new();
     while silent.len() < swarm_proto::limits::HANDSHAKES - 1 {
@@ -309,7 +400,7 @@ fn raw_client_with(key: u8, certificate: Option<CertificateDer<'static>>, plane:
             builder.with_client_auth_cert(vec![certificate], key).unwrap()
         }
     };
-    config.alpn_protocols = plane.iter().map(|plane| plane.alpn(PROTOCOL, CLUSTER)).collect();
+    config.alpn_protocols = plane.iter().map(|plane| plane.alpn(PROTOCOL, REALM)).collect();
     let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap())));
     endpoint

@@ -21,6 +21,7 @@ use swarm_transport::*;
 use tokio::sync::mpsc;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
+pub(crate) const REALM: Realm = Realm { cluster: CLUSTER, epoch: 0 };
 /// 2026-11-21: within every certificate's life.
 pub(crate) const TODAY: UnixMillis = UnixMillis(1_795_219_200_000);
 
@@ -65,7 +66,8 @@ pub(crate) struct Node {
 /// How a node differs from an ordinary one.
 pub(crate) struct How {
     pub(crate) ca: u8,
-    pub(crate) cluster: ClusterId,
+    pub(crate) realm: Realm,
+    pub(crate) validity: Validity,
     pub(crate) hello: Hello,
     pub(crate) wall: UnixMillis,
     pub(crate) planes: Vec<Plane>,
@@ -83,8 +85,16 @@ impl Default for How {
             name: "test".to_owned(),
             addrs: Addrs { control: at(1), bulk: at(2) },
         };
-        let planes = vec![Plane::Control, Plane::Raft];
-        Self { ca: 1, cluster: CLUSTER, hello, wall: TODAY, planes, addr: at(0), protocols: PROTOCOL..=PROTOCOL }
+        Self {
+            ca: 1,
+            realm: REALM,
+            validity: Validity::CENTURY,
+            hello,
+            wall: TODAY,
+            planes: vec![Plane::Control, Plane::Raft],
+            addr: at(0),
+            protocols: PROTOCOL..=PROTOCOL,
+        }
     }
 }
 
@@ -107,7 +117,7 @@ impl Node {
     }
 
     pub(crate) fn start_on(id: u8, how: How, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Self {
-        let identity = Arc::new(ca(how.ca).identity(key_of(id)).unwrap());
+        let identity = Arc::new(ca(how.ca).identity(key_of(id), how.validity).unwrap());
         let key = identity.peer_key();
         let (streams_tx, streams) = mpsc::unbounded_channel();
         let (datagrams_tx, datagrams) = mpsc::unbounded_channel();
@@ -117,7 +127,7 @@ impl Node {
             socket,
             runtime: Arc::new(quinn::TokioRuntime),
             identity,
-            cluster: how.cluster,
+            realm: how.realm,
             protocols: how.protocols,
             seed: *blake3::hash(&LIVES.fetch_add(1, Ordering::Relaxed).to_le_bytes()).as_bytes(),
             planes: how.planes,

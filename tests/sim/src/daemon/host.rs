@@ -11,6 +11,7 @@ use swarm_proto::{
     peer::{Load, NodeMeta, OutputChunk, OutputRequest},
     spec::Resources,
 };
+use swarm_transport::Realm;
 use swarmd::node::{self, Clocks, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Outputs, Settings, Workshop};
 use tokio::{sync::mpsc, time::sleep};
 
@@ -67,6 +68,8 @@ fn settings(host: u64, life: u64, nodes: u64) -> Settings {
         may_vote: true,
         meta: Arc::new(meta),
         load: Arc::new(Load::default),
+        api_port: 4749,
+        certificate_life: Duration::from_secs(24 * 3600),
     }
 }
 
@@ -107,8 +110,10 @@ pub(super) async fn run(world: World, host: u64) -> turmoil::Result {
     let env = Env {
         settings,
         identity: net::identity(world.seed(), CLUSTER, host),
-        cluster: CLUSTER,
+        keep_identity: Arc::new(|_| Ok(())),
+        realm: Realm { cluster: CLUSTER, epoch: 0 },
         is_founder: host == 1,
+        found: (host == 1).then(|| net::found(world.seed(), CLUSTER)),
         journal: Journal::new(clocks.wall.clone()),
         clocks,
         seed: u64::from_le_bytes(seed[..8].try_into()?),

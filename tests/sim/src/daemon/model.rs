@@ -85,7 +85,21 @@ impl Model {
             | What::NodeScheduled { .. }
             | What::NodeLeft { .. }
             | What::VotersChanged { .. }
-            | What::ProtocolRaised { .. } => Ok(()),
+            | What::ProtocolRaised { .. }
+            | What::SwarmFounded { .. }
+            | What::NodeRegistered { .. }
+            | What::NodeWelcomed { .. }
+            | What::NodeSynced { .. }
+            | What::NodeReady { .. }
+            | What::NodeRevoked { .. }
+            | What::TokenCreated { .. }
+            | What::TokenUsed { .. }
+            | What::TokenRevoked { .. }
+            | What::UserSet { .. }
+            | What::UserEnrolled { .. }
+            | What::UserRevoked { .. }
+            | What::RootAdded { .. }
+            | What::RootDropped { .. } => Ok(()),
         }
     }
 

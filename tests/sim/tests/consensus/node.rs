@@ -89,7 +89,7 @@ fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<K
         socket: net::socket(addr(me, port), Some(tap))?,
         runtime: Arc::new(quinn::TokioRuntime),
         identity: net::identity(world.seed(), CLUSTER, me),
-        cluster: CLUSTER,
+        realm: swarm_transport::Realm { cluster: CLUSTER, epoch: 0 },
         protocols: PROTOCOL..=PROTOCOL,
         seed: net::life_seed(world.seed(), me, life),
         planes,

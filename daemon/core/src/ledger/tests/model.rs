@@ -1,10 +1,13 @@
 //! The ledger as one would write it with no thought of cost: every task a struct in a vector, every answer a walk over all of it.
 
+mod identity;
+
 use std::collections::BTreeMap;
 
 use swarm_proto::{
     AttemptNo, Code, Cursor, Fence, JobId, LogIndex, NodeId, TaskId, Term, UnixMillis,
     api::TaskView,
+    identity::Step,
     ledger::{
         Admit, Applied, Assign, Command, Counts, End, Event, Finish, Grant, JobRef, NodeRecord, Output, Schedule, Submit, TaskState, What,
     },
@@ -13,6 +16,7 @@ use swarm_proto::{
 };
 
 use crate::ledger::bounds::Bounds;
+use identity::ModelIdentity;
 
 /// An answer, a refusal reduced to its code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +92,7 @@ pub(super) struct Model {
     pub(super) protocol: u16,
     pub(super) events: Vec<Event>,
     pub(super) refused: u64,
+    pub(super) identity: ModelIdentity,
 }
 
 impl Model {
@@ -109,6 +114,7 @@ impl Model {
             protocol: 1,
             events: Vec::new(),
             refused: 0,
+            identity: ModelIdentity::default(),
         }
     }
 
@@ -116,6 +122,7 @@ impl Model {
         self.index = index;
         self.sub = 0;
         self.now = self.now.max(at);
+        self.end_tokens();
     }
 
     pub(super) fn emit(&mut self, what: What) {
@@ -155,6 +162,7 @@ impl Model {
             Command::Schedule { node, to } => self.schedule(*node, *to),
             Command::Leave { node } => self.leave(*node),
             Command::Raise { protocol } => self.raise(*protocol),
+            Command::Identity(change) => self.change(change),
         }
     }
 
@@ -443,7 +451,14 @@ impl Model {
     }
 
     fn admit(&mut self, admit: &Admit) -> Answer {
+        self.admit_node(admit, false)
+    }
+
+    fn admit_node(&mut self, admit: &Admit, enrols: bool) -> Answer {
         let index = LogIndex(self.index);
+        if self.identity.closed.contains(&admit.key) {
+            return Answer::Refused(Code::Denied);
+        }
         if let Some(at) = self.nodes.iter().position(|node| node.raft == admit.raft) {
             if self.nodes[at].key != admit.key || self.nodes[at].is_gone {
                 return Answer::Refused(Code::Conflict);
@@ -465,7 +480,8 @@ impl Model {
         self.last_node += 1;
         let id = self.last_node;
         let name = self.name(&admit.name, id);
-        self.emit(What::NodeAdmitted { node: NodeId(id), name: name.clone() });
+        let (node, told) = (NodeId(id), name.clone());
+        self.emit(if enrols { What::NodeRegistered { node, name: told } } else { What::NodeAdmitted { node, name: told } });
         self.nodes.push(NodeRecord {
             id: NodeId(id),
             key: admit.key,
@@ -476,11 +492,18 @@ impl Model {
             schedule: Schedule::Open,
             is_gone: false,
             changed: index,
+            step: Step::Registered,
+            root: self.root(),
         });
         Answer::Is(Applied::Admitted(NodeId(id)))
     }
 
     fn go(&mut self, at: usize) {
+        let node = self.set_gone(at);
+        self.emit(What::NodeLeft { node });
+    }
+
+    fn set_gone(&mut self, at: usize) -> NodeId {
         let index = LogIndex(self.index);
         let node = &mut self.nodes[at];
         (node.is_gone, node.changed) = (true, index);
@@ -492,7 +515,7 @@ impl Model {
             let forgotten = gone.into_iter().find(is_idle);
             self.nodes.retain(|node| Some(node.id) != forgotten);
         }
-        self.emit(What::NodeLeft { node });
+        node
     }
 
     fn schedule(&mut self, node: NodeId, to: Schedule) -> Answer {
@@ -510,6 +533,7 @@ impl Model {
     fn leave(&mut self, node: NodeId) -> Answer {
         let Some(at) = self.nodes.iter().position(|record| record.id == node) else { return Answer::Refused(Code::NotFound) };
         if !self.nodes[at].is_gone {
+            self.close(self.nodes[at].key);
             self.go(at);
         }
         Answer::Is(Applied::Done)

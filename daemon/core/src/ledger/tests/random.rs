@@ -1,5 +1,7 @@
 //! Random histories, told to the ledger and to the model.
 
+mod identity;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{prelude::*, sample::Index};
@@ -11,14 +13,25 @@ use swarm_proto::{
 };
 
 use super::{
-    admit,
+    admit, founding,
     model::{Answer, Model},
     noop, reread,
 };
 use crate::ledger::{Ledger, bounds::Bounds};
 
-const SMALL: Bounds =
-    Bounds { open_jobs: 6, open_tasks: 40, keys: 5, members: 5, events: 60, ended_jobs: 4, kept_tasks: 12, output: 1_000, held: u64::MAX };
+const SMALL: Bounds = Bounds {
+    open_jobs: 6,
+    open_tasks: 40,
+    keys: 5,
+    members: 5,
+    events: 60,
+    ended_jobs: 4,
+    kept_tasks: 12,
+    output: 1_000,
+    held: u64::MAX,
+    tokens: 4,
+    users: 3,
+};
 
 /// One command, its subjects still to be picked from what there is.
 #[derive(Clone, Debug)]
@@ -34,6 +47,7 @@ enum Step {
     Schedule { node: Index, to: u8 },
     Leave { node: Index },
     Raise { protocol: u16 },
+    Identity(identity::IdentityStep),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -52,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::sample::select(vec![0u16, 1, 3]).prop_map(|protocol| Step::Raise { protocol }),
         2 => (0u8..7, 0u8..9, 0u8..4).prop_map(|(key, raft, name)| Step::Admit { key, raft, name }),
         1 => (index(), 0u8..6).prop_map(|(node, to)| Step::Schedule { node, to }),
+        8 => identity::step().prop_map(Step::Identity),
         1 => prop::option::weighted(0.2, index())
             .prop_map(|node| node.map_or(Step::Lead { node: 1, ahead: 0 }, |node| Step::Leave { node })),
     ]
@@ -176,6 +191,7 @@ fn resolve(step: &Step, model: &Model) -> Option<Command> {
         }
         Step::Leave { node } => Command::Leave { node: NodeId(pick(node, &nodes)?) },
         Step::Raise { protocol } => Command::Raise { protocol },
+        Step::Identity(step) => return identity::resolve(&step, model),
     })
 }
 
@@ -234,6 +250,7 @@ fn compare(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
     });
     prop_assert_eq!(ledger.counts(), totals);
     compare_nodes(ledger, model)?;
+    identity::compare(ledger, model)?;
     let forgotten = model.events.len().saturating_sub(SMALL.events);
     let begin = forgotten.checked_sub(1).map_or(Cursor::default(), |last| model.events[last].cursor);
     prop_assert_eq!(ledger.events_begin(), begin);
@@ -309,6 +326,12 @@ proptest! {
             prop_assert_eq!(Answer::from(&ledger.apply(LogIndex(model.index), &batch)[0]), want);
             again.apply(LogIndex(model.index), &batch);
         }
+        model.begin(model.index + 1, 1);
+        let founded = Command::Identity(Box::new(swarm_proto::identity::Change::Found(founding())));
+        model.apply(&founded, &[]);
+        let batch = Batch { at: UnixMillis(1), commands: vec![founded] };
+        ledger.apply(LogIndex(model.index), &batch);
+        again.apply(LogIndex(model.index), &batch);
         for (steps, hours, is_snapshot) in history {
             clock += hours;
             model.begin(model.index + 1, clock as u64);

@@ -238,9 +238,10 @@ fn a_key_and_a_directory_are_a_node() {
     assert_eq!(admitted(desk.one(Command::Admit(admit(2, 2, "pi")))), Err(Code::Conflict));
     assert_eq!(admitted(desk.one(Command::Admit(admit(9, 3, "pi")))), Err(Code::Conflict));
     desk.one(Command::Leave { node: NodeId(3) });
-    assert_eq!(admitted(desk.one(Command::Admit(admit(3, 3, "pi")))), Err(Code::Conflict));
-    assert_eq!(admitted(desk.one(Command::Admit(admit(3, 33, "")))), Err(Code::BadRequest));
-    assert_eq!(admitted(desk.one(Command::Admit(admit(3, 33, &"é".repeat(64))))), Ok(7));
+    assert_eq!(admitted(desk.one(Command::Admit(admit(3, 3, "pi")))), Err(Code::Denied));
+    assert_eq!(admitted(desk.one(Command::Admit(admit(7, 3, "pi")))), Err(Code::Conflict));
+    assert_eq!(admitted(desk.one(Command::Admit(admit(7, 33, "")))), Err(Code::BadRequest));
+    assert_eq!(admitted(desk.one(Command::Admit(admit(7, 33, &"é".repeat(64))))), Ok(7));
     assert_eq!(admitted(desk.one(Command::Admit(admit(8, 8, &"é".repeat(64))))), Ok(8));
     assert_eq!(desk.ledger.node(NodeId(8)).map(|node| node.name.clone()), Some(format!("{}-2", "é".repeat(63))));
 }

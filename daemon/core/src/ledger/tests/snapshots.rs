@@ -1,7 +1,13 @@
 //! Snapshots: what is not one is refused, and nothing in the bytes makes the reader fall over.
 
 use proptest::prelude::*;
-use swarm_proto::{PROTOCOL, ledger::Output, spec::Cause};
+use swarm_proto::{
+    PROTOCOL, TokenId,
+    access::Role,
+    identity::{Applicant, Change, Enroll, Invite, NewToken, Secret, Step},
+    ledger::Output,
+    spec::Cause,
+};
 
 use super::*;
 use crate::ledger::LedgerError;
@@ -15,6 +21,20 @@ fn rich() -> Ledger {
     let named = Arc::new(JobSpec { name: Some("n".into()), ..noop() });
     desk.one(Command::Lead { node: NodeId(1), term: swarm_proto::Term(3) });
     desk.one(Command::Admit(admit(2, 2, "pi")));
+    let change = |change| Command::Identity(Box::new(change));
+    desk.one(change(Change::Found(founding())));
+    desk.one(change(Change::SetUser { name: "ann".into(), role: Role::Admin }));
+    for (id, invite) in
+        [Invite::Node { name: None, labels: Default::default() }, Invite::User { name: "ann".into() }].into_iter().enumerate()
+    {
+        let (id, key) = (TokenId([id as u8; 8]), Secret(vec![7; 32].into()));
+        let new = NewToken { id, key, invite, uses: 2, ends: UnixMillis(60_000), by: "ann".into() };
+        assert_eq!(desk.one(change(Change::CreateToken(new))), Applied::Done);
+    }
+    let who = Applicant::Node { admit: admit(3, 3, "gone"), labels: Default::default() };
+    assert_eq!(desk.one(change(Change::Enroll(Enroll { token: TokenId([0; 8]), who }))), Applied::Admitted(NodeId(3)));
+    desk.one(change(Change::Step { node: NodeId(2), step: Step::Welcomed }));
+    desk.one(change(Change::Revoke { node: NodeId(3) }));
     desk.one(keyed("k", &named));
     desk.one(submit(&named, array(5, 700)));
     desk.one(submit(&Arc::new(noop()), Array { items: vec!["a".into(), "b".into()], ..array(0, 2) }));

@@ -1,0 +1,79 @@
+//! Who may come in: this host's own place in a swarm, tokens, users, authorities.
+
+use axum::{Json, body::Body, extract::Path};
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+use swarm_proto::api::{
+    Belonging, Call, Choices, HostCall, JoinRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest,
+    UserView,
+};
+
+use crate::{
+    query,
+    refusal::Refusal,
+    router::{Api, reply},
+};
+
+async fn json<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
+    let bytes = query::body(body).await?;
+    query::object(&bytes).map_err(|why| Refusal::bad("the request's body cannot be understood", why))
+}
+
+async fn host(api: &Api, call: HostCall) -> Result<Json<Belonging>, Refusal> {
+    Ok(Json(api.backend.host(call).await?))
+}
+
+pub(crate) async fn init(api: Api, body: Body) -> Result<Json<Belonging>, Refusal> {
+    host(&api, HostCall::Init(query::json_or_default::<Choices>(body).await?)).await
+}
+
+pub(crate) async fn join(api: Api, body: Body) -> Result<Json<Belonging>, Refusal> {
+    host(&api, HostCall::Join(json::<JoinRequest>(body).await?)).await
+}
+
+pub(crate) async fn leave(api: Api, body: Body) -> Result<Json<Belonging>, Refusal> {
+    query::nothing(body).await?;
+    host(&api, HostCall::Leave).await
+}
+
+pub(crate) async fn create_token(api: Api, body: Body) -> Result<Json<Box<TokenLine>>, Refusal> {
+    let request = query::json_or_default::<TokenRequest>(body).await?;
+    reply!(api, Call::CreateToken(request), Reply::Token).map(Json)
+}
+
+pub(crate) async fn tokens(api: Api) -> Result<Json<Vec<TokenView>>, Refusal> {
+    reply!(api, Call::Tokens, Reply::Tokens).map(Json)
+}
+
+pub(crate) async fn revoke_token(api: Api, Path(token): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+    query::nothing(body).await?;
+    api.order(Call::RevokeToken { token: query::id(&token)? }).await
+}
+
+pub(crate) async fn create_user(api: Api, body: Body) -> Result<Json<Box<TokenLine>>, Refusal> {
+    let request = json::<UserRequest>(body).await?;
+    reply!(api, Call::CreateUser(request), Reply::Token).map(Json)
+}
+
+pub(crate) async fn users(api: Api) -> Result<Json<Vec<UserView>>, Refusal> {
+    reply!(api, Call::Users, Reply::Users).map(Json)
+}
+
+pub(crate) async fn revoke_user(api: Api, Path(name): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+    query::nothing(body).await?;
+    api.order(Call::RevokeUser { name }).await
+}
+
+pub(crate) async fn revoke_node(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+    query::nothing(body).await?;
+    api.order(Call::Revoke { node }).await
+}
+
+pub(crate) async fn authorities(api: Api) -> Result<Json<Vec<RootView>>, Refusal> {
+    reply!(api, Call::Authorities, Reply::Authorities).map(Json)
+}
+
+pub(crate) async fn rotate(api: Api, body: Body) -> Result<Json<Vec<RootView>>, Refusal> {
+    let request = query::json_or_default::<RotateRequest>(body).await?;
+    reply!(api, Call::RotateCa(request), Reply::Authorities).map(Json)
+}

@@ -1,0 +1,120 @@
+//! Tokens and login lines: made, used up, ended.
+//!
+//! A token is used up by the entry that enrols, so of fifty that race for one use the log lets one through. Whoever enrolled may ask
+//! again with the same key until the token ends: an answer that was lost on the way is not a use that is lost.
+
+use swarm_proto::{
+    Code, Problem, TokenId, UnixMillis,
+    identity::{Applicant, Enroll, Invite, NewToken, TokenRecord},
+    ledger::{Applied, What},
+    limits,
+};
+
+use super::Ledger;
+
+impl Ledger {
+    pub(super) fn create_token(&mut self, new: &NewToken) -> Result<Applied, Problem> {
+        let refused = |code, why: String| Err(Problem::new(code, "the token was not made", why));
+        let (now, life) = (self.journal.now, u64::try_from(limits::TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX));
+        if self.identity.cluster.is_none() {
+            return refused(Code::Conflict, "this swarm has no authorities yet".into());
+        }
+        if !(1..=limits::TOKEN_USES).contains(&new.uses) {
+            return refused(Code::BadRequest, format!("it can be used 1 to {} times", limits::TOKEN_USES));
+        }
+        if new.ends <= now || new.ends.0 - now.0 > life {
+            return refused(Code::BadRequest, format!("it lives longer than nothing, and at most {} days", life / 86_400_000));
+        }
+        if new.key.0.len() != 32 || new.by.len() > limits::NAME || self.identity.tokens.contains_key(&new.id) {
+            return refused(Code::BadRequest, "its parts do not fit".into());
+        }
+        match &new.invite {
+            Invite::Node { name, labels } => {
+                let is_bad = |text: &str| text.is_empty() || text.len() > limits::NAME || text.chars().any(char::is_control);
+                if name.as_deref().is_some_and(is_bad)
+                    || labels.len() > limits::LABELS
+                    || labels.iter().any(|(k, v)| is_bad(k) || is_bad(v))
+                {
+                    return refused(Code::BadRequest, format!("names and labels have 1 to {} printable bytes", limits::NAME));
+                }
+            }
+            Invite::User { name } => drop(self.live_user(name)?),
+        }
+        if self.identity.tokens.len() >= self.bounds.tokens {
+            return refused(Code::Busy, format!("there are {} already", self.identity.tokens.len()));
+        }
+        let NewToken { id, key, invite, uses, ends, by } = new.clone();
+        self.identity.tokens.insert(
+            id,
+            TokenRecord { id, key, invite, uses, used_by: Vec::new(), last_used: UnixMillis(0), created: now, ends, by: by.clone() },
+        );
+        self.touch_identity();
+        self.journal.emit(What::TokenCreated { token: id, by });
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn revoke_token(&mut self, id: TokenId) -> Result<Applied, Problem> {
+        if self.identity.tokens.remove(&id).is_none() {
+            return Err(Problem::new(Code::NotFound, format!("there is no token {id}"), "it never was, or it has ended")
+                .hint("`swarmctl token list` shows those that live"));
+        }
+        self.touch_identity();
+        self.journal.emit(What::TokenRevoked { token: id });
+        Ok(Applied::Done)
+    }
+
+    pub(super) fn enroll(&mut self, enroll: &Enroll) -> Result<Applied, Problem> {
+        let key = enroll.who.key();
+        let token =
+            self.identity.tokens.get(&enroll.token).ok_or_else(|| not_enrolled("the token has ended, was revoked, or never was"))?;
+        let is_again = token.used_by.contains(&key);
+        if !is_again && token.uses_left() == 0 {
+            return Err(not_enrolled("the token is used up"));
+        }
+        let applied = match (&token.invite, &enroll.who) {
+            (Invite::Node { name, labels }, Applicant::Node { admit, labels: has }) => {
+                if name.as_ref().is_some_and(|name| *name != admit.name) {
+                    return Err(not_enrolled(&format!("the token is for a node named '{}'", name.as_deref().unwrap_or_default())));
+                }
+                if let Some((label, value)) = labels.iter().find(|(label, value)| has.get(*label) != Some(value)) {
+                    return Err(not_enrolled(&format!("the token is for a node with the label {label}={value}")));
+                }
+                self.admit_node(admit, true)?
+            }
+            (Invite::User { name }, Applicant::User { key }) => {
+                let name = name.clone();
+                self.add_user_key(&name, *key)?
+            }
+            (invite @ (Invite::Node { .. } | Invite::User { .. }), Applicant::Node { .. } | Applicant::User { .. }) => {
+                let how = match invite {
+                    Invite::Node { .. } => "swarmctl mesh join TOKEN",
+                    Invite::User { .. } => "swarmctl login LINE",
+                };
+                return Err(not_enrolled(&format!("the token is for a {}", invite.kind().word())).hint(how));
+            }
+        };
+        let now = self.journal.now;
+        if !is_again && let Some(token) = self.identity.tokens.get_mut(&enroll.token) {
+            token.used_by.push(key);
+            token.last_used = now;
+            let uses_left = token.uses_left();
+            self.touch_identity();
+            self.journal.emit(What::TokenUsed { token: enroll.token, uses_left });
+        }
+        Ok(applied)
+    }
+
+    /// Tokens that have not ended.
+    pub fn tokens(&self) -> impl Iterator<Item = &TokenRecord> {
+        self.identity.tokens.values()
+    }
+
+    /// One of them.
+    pub fn token(&self, id: TokenId) -> Option<&TokenRecord> {
+        self.identity.tokens.get(&id)
+    }
+}
+
+fn not_enrolled(why: &str) -> Problem {
+    Problem::new(Code::Denied, "enrolment was refused", why).hint("ask an admin of the swarm for a new token")
+}

@@ -1,0 +1,69 @@
+//! The authorities of a new swarm, on their way from the command that makes them to the ledger.
+//!
+//! They lie in the founder's state directory only until the ledger has them: `founding`, readable by the daemon's user alone.
+
+use std::{io::Write as _, path::Path};
+
+use swarm_proto::{
+    ClusterId, Code, Problem, frame,
+    identity::{Found, Kind},
+};
+use swarm_transport::{Ca, IdentityError, SecretKey};
+
+const FILE: &str = "founding";
+
+fn unusable(dir: &Path, why: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Code::NotReady, format!("{} cannot be used", dir.join(FILE).display()), why.to_string())
+}
+
+/// New authorities for a new swarm.
+///
+/// # Errors
+/// [`IdentityError::Crypto`].
+pub(crate) fn make(cluster: ClusterId) -> Result<(Found, Ca), IdentityError> {
+    let nodes = Ca::create_for(Kind::Node, cluster, SecretKey::generate()?)?;
+    let users = Ca::create_for(Kind::User, cluster, SecretKey::generate()?)?;
+    Ok((Found { cluster, nodes: nodes.authority(), users: users.authority() }, nodes))
+}
+
+/// Writes them into a state directory.
+pub(crate) fn save(dir: &Path, found: &Found) -> Result<(), Problem> {
+    let write = || -> anyhow::Result<()> {
+        let bytes = postcard::to_stdvec(found)?;
+        let mut options = atomic_write_file::OpenOptions::new();
+        private(&mut options);
+        let mut file = options.open(dir.join(FILE))?;
+        file.write_all(&bytes)?;
+        file.commit()?;
+        Ok(())
+    };
+    write().map_err(|e| unusable(dir, &e))
+}
+
+#[cfg(unix)]
+fn private(options: &mut atomic_write_file::OpenOptions) {
+    use atomic_write_file::unix::OpenOptionsExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    options.preserve_mode(false).mode(0o600);
+}
+
+#[cfg(not(unix))]
+fn private(_: &mut atomic_write_file::OpenOptions) {}
+
+/// Those that the ledger does not have yet, if any.
+pub(crate) fn load(dir: &Path) -> Result<Option<Found>, Problem> {
+    match std::fs::read(dir.join(FILE)) {
+        Ok(bytes) => frame::decode(&bytes).map(Some).map_err(|e| unusable(dir, &e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unusable(dir, &e)),
+    }
+}
+
+/// The ledger has them.
+pub(crate) fn remove(dir: &Path) {
+    if let Err(error) = std::fs::remove_file(dir.join(FILE))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the founding file is not removed; it holds the swarm's authorities");
+    }
+}

@@ -1,0 +1,187 @@
+//! This node's certificates, kept in life; and those of others, which any voter issues.
+//!
+//! ```text
+//!   two thirds of its life over, or another authority issues now
+//!        |-- a voter:   from its own ledger, which holds the authority
+//!        '-- any other: Plane::Renew to a voter, which takes a certificate that has ended
+//!   new in memory -> shown at every handshake from then on -> on disk
+//! ```
+//! Time that counts here is wall time, and a host may sleep for days between two looks: so the question is asked again and
+//! again, not waited for. A node that slept too long can do nothing else than ask; a swarm that slept as a whole wakes up, because
+//! each voter issues to itself.
+
+use std::{sync::Arc, time::Duration};
+
+use swarm_proto::{
+    Code, PeerKey, Problem,
+    identity::{Authority, Kind, Renewed},
+    peer::Open,
+    token::root_id,
+};
+use swarm_transport::{Ca, CloseCode, Identity, IdentityError, Plane, Validity};
+use tokio::sync::watch;
+
+use super::{Node, env::stopped};
+
+/// Between two looks at the calendar, at most; a short life is looked at more often.
+const LOOK: Duration = Duration::from_secs(30);
+/// Looks in a certificate's life.
+const LOOKS: u32 = 20;
+/// Between two tries to renew, doubled up to the second figure.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long one voter may take.
+const ASK_TIME: Duration = Duration::from_secs(5);
+
+/// Writes a renewed identity down.
+pub type KeepIdentity = Arc<dyn Fn(&Identity) -> Result<(), IdentityError> + Send + Sync>;
+
+/// The identity as it is now.
+pub(crate) struct Papers {
+    current: watch::Sender<Arc<Identity>>,
+    keep: KeepIdentity,
+}
+
+impl Papers {
+    pub(crate) fn new(identity: Arc<Identity>, keep: KeepIdentity) -> Self {
+        Self { current: watch::Sender::new(identity), keep }
+    }
+
+    pub(crate) fn current(&self) -> Arc<Identity> {
+        self.current.borrow().clone()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Identity>> {
+        self.current.subscribe()
+    }
+}
+
+/// Looks after this node's certificate until it stops.
+pub(crate) async fn run(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
+    let mut view = node.roster.changes();
+    let (mut wait, mut is_told) = (AGAIN.0, false);
+    loop {
+        view.mark_unchanged();
+        believe(&node);
+        let mut pause = LOOK.min(node.settings.certificate_life / LOOKS);
+        if is_due(&node) {
+            match renew(&node).await {
+                Ok(()) => (wait, is_told) = (AGAIN.0, false),
+                Err(problem) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        node.journal.warn(format!("the certificate is not renewed yet: {}", problem.why));
+                    }
+                    pause = pause.min(wait);
+                    wait = (2 * wait).min(AGAIN.1);
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Believes the authorities of the view. One that issued all that this node can show is believed until it has something better.
+fn believe(node: &Node) {
+    let view = node.roster.current();
+    let identity = node.papers.current();
+    if view.roots.nodes.is_empty() || identity.believes(&view.roots.nodes) {
+        return;
+    }
+    match identity.renewed(None, &view.roots.nodes) {
+        Ok(identity) => adopt(node, identity),
+        Err(error) => tracing::debug!(%error, "the new authority is not enough to go on with"),
+    }
+}
+
+fn adopt(node: &Node, identity: Identity) {
+    let taken = node.control.adopt(&identity).and_then(|()| node.bulk.adopt(&identity));
+    if let Err(error) = taken.and_then(|()| (node.papers.keep)(&identity)) {
+        node.journal.warn(format!("a renewed certificate is not kept: {error}"));
+    }
+    node.papers.current.send_replace(Arc::new(identity));
+}
+
+fn is_due(node: &Node) -> bool {
+    let identity = node.papers.current();
+    let Validity { from, until } = identity.validity();
+    let is_old = node.clock.now().0 >= from.0 + until.0.saturating_sub(from.0) / 3 * 2;
+    let view = node.roster.current();
+    let issuer = view.roots.nodes.first().map(|root| root_id(root));
+    is_old || issuer.is_some_and(|issuer| issuer != identity.root())
+}
+
+async fn renew(node: &Arc<Node>) -> Result<(), Problem> {
+    let identity = node.papers.current();
+    let renewed = match issue(node, &identity.peer_key()) {
+        Ok(renewed) => renewed,
+        Err(_) => ask(node).await?,
+    };
+    node.hear_clock(renewed.now);
+    let certificate = renewed.certificate.to_vec().into();
+    let identity = identity.renewed(Some(certificate), &renewed.roots.nodes).map_err(|e| unusable(&e))?;
+    tracing::info!(until = identity.validity().until.0, "the certificate is renewed");
+    adopt(node, identity);
+    Ok(())
+}
+
+fn unusable(error: &IdentityError) -> Problem {
+    Problem::new(Code::Internal, "the certificate cannot be used", error.to_string())
+}
+
+/// Asks one voter after the other.
+async fn ask(node: &Arc<Node>) -> Result<Renewed, Problem> {
+    let mut last = "no voter is known".to_owned();
+    for voter in node.roster.current().voters.iter().copied().filter(|voter| *voter != node.me) {
+        let Some(dial) = node.roster.dial_control(voter) else { continue };
+        let asked = async {
+            let connection = node.control.get(Plane::Renew, &dial).await.map_err(|e| e.to_string())?;
+            let answer = connection.call::<Result<Renewed, Problem>>(&Open::Renew).await;
+            connection.close(CloseCode::Stopping, "renewed");
+            answer.map_err(|e| e.to_string())?.map_err(|problem| problem.why)
+        };
+        match tokio::time::timeout(ASK_TIME, asked).await {
+            Ok(Ok(renewed)) => return Ok(renewed),
+            Ok(Err(why)) => last = format!("{voter}: {why}"),
+            Err(_) => last = format!("{voter} does not answer"),
+        }
+    }
+    Err(Problem::new(Code::NotReady, "the certificate is not renewed", last))
+}
+
+/// A new certificate for a member's key, from this node's own ledger.
+///
+/// # Errors
+/// [`Code::NotReady`] where there is no authority here, [`Code::Denied`] for a key that is no member's.
+pub(crate) fn issue(node: &Node, key: &PeerKey) -> Result<Renewed, Problem> {
+    let refused = |code, why: &str| Problem::new(code, "no certificate is issued", why);
+    let none = || refused(Code::NotReady, "this node does not hold the authority");
+    let consensus = node.consensus.as_ref().ok_or_else(none)?;
+    let (authority, roots) = consensus.with_ledger(|ledger| {
+        let authority = ledger.authorities(Kind::Node).first().cloned().ok_or_else(none)?;
+        ledger.node_by_key(key).ok_or_else(|| refused(Code::Denied, "the key is no member's"))?;
+        Ok::<_, Problem>((authority, ledger.view(ledger.applied()).roots))
+    })?;
+    let certificate = issue_node(node, &authority, key)?;
+    Ok(Renewed { certificate, roots, now: node.clock.now() })
+}
+
+/// A node's certificate from an authority.
+pub(crate) fn issue_node(node: &Node, authority: &Authority, key: &PeerKey) -> Result<bytes::Bytes, Problem> {
+    let validity = Validity::of(node.clock.now(), node.settings.certificate_life);
+    let issued = Ca::from_authority(authority).and_then(|ca| ca.issue(key, validity));
+    issued.map(|certificate| certificate.to_vec().into()).map_err(|e| unusable(&e))
+}
+
+/// What a person's certificate is good for: the ledger decides from day to day, so it need not end soon.
+const USER_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A person's certificate from an authority.
+pub(crate) fn issue_user(node: &Node, authority: &Authority, name: &str, key: &PeerKey) -> Result<bytes::Bytes, Problem> {
+    let validity = Validity::of(node.clock.now(), USER_LIFE);
+    let issued = Ca::from_authority(authority).and_then(|ca| ca.issue_to_user(name, key, validity));
+    issued.map(|certificate| certificate.to_vec().into()).map_err(|e| unusable(&e))
+}

@@ -1,0 +1,219 @@
+//! Real daemons that begin as nobody's: each with a directory, an address and a config of its own.
+
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use mesh_config::Config;
+use swarm_client::Client;
+use swarm_proto::{
+    api::{Phase, Status},
+    ledger::Event,
+};
+
+use crate::{eventually, program};
+
+/// Nets of this process, so that tests beside each other do not meet.
+static NETS: AtomicU8 = AtomicU8::new(0);
+
+/// Some hosts, not yet a swarm.
+pub struct Hosts {
+    dir: tempfile::TempDir,
+    pub list: Vec<Host>,
+}
+
+/// One daemon, from its config to its end.
+pub struct Host {
+    pub config: PathBuf,
+    pub socket: PathBuf,
+    pub state: PathBuf,
+    pub ip: IpAddr,
+    child: Option<Child>,
+}
+
+impl Hosts {
+    /// Starts that many daemons.
+    ///
+    /// # Panics
+    /// One does not start.
+    pub async fn start(count: usize, change: impl Fn(&mut Config)) -> Self {
+        let dir = tempfile::Builder::new().prefix("hosts-").tempdir().expect("a temporary directory");
+        let net = NETS.fetch_add(1, Ordering::Relaxed);
+        let base = std::process::id().to_le_bytes();
+        let ip = |n: usize| {
+            IpAddr::V4(Ipv4Addr::new(127, 64 + base[0] % 128, base[1] ^ net.wrapping_mul(16), u8::try_from(n + 1).expect("few")))
+        };
+        let list = (0..count).map(|n| Host::prepare(dir.path(), n, ip(n), &change)).collect();
+        let mut hosts = Self { dir, list };
+        for host in &mut hosts.list {
+            host.run();
+        }
+        for host in &hosts.list {
+            host.answers().await;
+        }
+        hosts
+    }
+
+    /// Where everything of theirs lies.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The first founds a swarm, the others join it with one token; waits until all are in it.
+    ///
+    /// # Panics
+    /// Somebody does not come in.
+    pub async fn unite(&self) {
+        self.list[0].ok(&["mesh", "init", "--allow", "exec"]);
+        if self.list.len() > 1 {
+            let uses = (self.list.len() - 1).to_string();
+            let token = self.list[0].ok(&["token", "create", "--uses", &uses]);
+            for host in &self.list[1..] {
+                host.ok(&["mesh", "join", token.trim(), "--allow", "exec"]);
+            }
+        }
+        self.whole(self.list.len()).await;
+    }
+
+    /// Waits until the first sees that many nodes alive.
+    ///
+    /// # Panics
+    /// It does not in time.
+    pub async fn whole(&self, count: usize) {
+        let client = self.list[0].client();
+        eventually("the swarm is whole", async || {
+            client.stats().await.ok().filter(|stats| stats.nodes == count as u64 && stats.nodes_online == count as u64)
+        })
+        .await;
+    }
+}
+
+impl Host {
+    fn prepare(dir: &Path, n: usize, ip: IpAddr, change: &impl Fn(&mut Config)) -> Self {
+        let name = format!("host{}", n + 1);
+        let mut config = Config::new(name.clone(), ip);
+        let host = Self {
+            config: dir.join(format!("{name}.toml")),
+            socket: dir.join(format!("{name}.sock")),
+            state: dir.join(&name),
+            ip,
+            child: None,
+        };
+        config.node.state_dir.clone_from(&host.state);
+        config.api.socket.clone_from(&host.socket);
+        change(&mut config);
+        std::fs::write(&host.config, config.to_toml()).expect("a config is written");
+        host
+    }
+
+    /// Starts the daemon.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn run(&mut self) {
+        let log = File::options().create(true).append(true).open(self.config.with_extension("log")).expect("a log");
+        let child = Command::new(program("swarmd")).args(["run", "--config"]).arg(&self.config).stdout(Stdio::null()).stderr(log).spawn();
+        self.child = Some(child.expect("swarmd starts"));
+    }
+
+    /// The daemon's process.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn pid(&self) -> rustix::process::Pid {
+        let id = self.child.as_ref().expect("it runs").id();
+        rustix::process::Pid::from_raw(i32::try_from(id).expect("a pid")).expect("a pid")
+    }
+
+    /// Kills the daemon and waits until it is gone.
+    ///
+    /// # Panics
+    /// It did not run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        Client::new(self.socket.clone())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Panics
+    /// It does not in time.
+    pub async fn answers(&self) -> Status {
+        eventually("the daemon answers", async || self.client().status().await.ok()).await
+    }
+
+    /// Waits until it is ready and knows a leader.
+    ///
+    /// # Panics
+    /// It does not in time.
+    pub async fn ready(&self) -> Status {
+        eventually("the daemon is ready", async || {
+            self.client().status().await.ok().filter(|status| status.phase == Phase::Ready && status.leader.is_some())
+        })
+        .await
+    }
+
+    /// Runs `swarmctl` at it.
+    pub fn ctl(&self, args: &[&str]) -> Output {
+        crate::ctl(&self.socket, args)
+    }
+
+    /// The same for what must work; what it printed.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.ctl(args);
+        assert!(output.status.success(), "swarmctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The same for what must be refused; exit code and what was said.
+    ///
+    /// # Panics
+    /// It works.
+    pub fn refused(&self, args: &[&str]) -> (i32, String) {
+        let output = self.ctl(args);
+        assert!(!output.status.success(), "swarmctl {args:?} worked: {}", String::from_utf8_lossy(&output.stdout));
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Everything that came true in the swarm.
+    ///
+    /// # Panics
+    /// Nobody answers.
+    pub async fn events(&self) -> Vec<Event> {
+        self.client().event_page(None, Some(1_000)).await.expect("events").events
+    }
+
+    /// What the daemon wrote about itself.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.config.with_extension("log")).unwrap_or_default()
+    }
+
+    /// A moment that is long enough for what must not happen.
+    pub async fn pause(span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        swarm_executors::keeper::end(&self.state.join("keeper"));
+    }
+}

@@ -1,0 +1,219 @@
+//! Founding, joining and leaving: one line lets a host in, and nothing else does.
+
+use std::time::Duration;
+
+use swarm_client::{Trust, enroll};
+use swarm_proto::{
+    Code, NodeId, Problem, RaftDir,
+    api::Phase,
+    identity::Applicant,
+    ledger::{Addrs, Admit, What},
+    token::Token,
+};
+use swarm_tests::{Hosts, eventually};
+use swarm_transport::SecretKey;
+
+fn applicant(key: &SecretKey, n: u8) -> Applicant {
+    let at = |port| ([127, 0, 0, 1], port).into();
+    let admit = Admit {
+        key: key.peer_key(),
+        raft: RaftDir([n; 16]),
+        name: format!("racer{n}"),
+        addrs: Addrs { control: at(1), bulk: at(2) },
+        may_vote: false,
+    };
+    Applicant::Node { admit, labels: Default::default() }
+}
+
+async fn knock(token: &Token, key: &SecretKey, n: u8) -> Result<Option<NodeId>, Problem> {
+    let sign = |message: &[u8]| Ok(key.sign(message).expect("a key signs"));
+    enroll(token, &applicant(key, n), sign).await.map(|enrolled| enrolled.node)
+}
+
+#[tokio::test]
+async fn hosts_come_in_step_by_step_and_work() {
+    let hosts = Hosts::start(3, |_| ()).await;
+    let [a, b, c] = &hosts.list[..] else { panic!("three") };
+    for host in &hosts.list {
+        let status = host.answers().await;
+        assert_eq!((status.phase, status.node), (Phase::Unjoined, None));
+        assert!(status.trouble.contains("mesh init") && status.trouble.contains("mesh join"), "{}", status.trouble);
+        assert!(host.refused(&["run", "--", "true"]).1.contains("belongs to no swarm"));
+    }
+    assert!(tokio::net::TcpStream::connect((a.ip, 4749)).await.is_err(), "nothing listens on the mesh yet");
+    hosts.unite().await;
+    let told: Vec<What> = a.events().await.into_iter().map(|event| event.what).collect();
+    assert!(matches!(told[1], What::SwarmFounded { .. }), "the founding comes first: {told:?}");
+    for (node, name) in [(NodeId(2), "host2"), (NodeId(3), "host3")] {
+        let steps = [
+            What::NodeRegistered { node, name: name.into() },
+            What::NodeWelcomed { node },
+            What::NodeSynced { node },
+            What::NodeReady { node },
+        ];
+        let places: Vec<_> = steps.iter().map(|step| told.iter().position(|what| what == step)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{name}: {places:?} in {told:?}");
+    }
+    // each wrote its operator's choice down, and runs processes
+    for (host, on) in [(b, "host2"), (c, "host3")] {
+        let text = std::fs::read_to_string(&host.config).expect("a config");
+        assert!(text.contains("enabled = true") && text.contains("sandbox = \"none\""), "{text}");
+        let node = a.ok(&["node", "show", on, "-o", "json"]);
+        assert!(node.contains("\"exec\""), "{node}");
+    }
+    assert_eq!(b.ok(&["run", "--", "echo", "hello"]), "hello\n");
+    // a restart changes nothing
+    let before = b.answers().await.node;
+    let mut hosts = hosts;
+    hosts.list[1].kill();
+    hosts.list[1].run();
+    assert_eq!(hosts.list[1].ready().await.node, before);
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_what_it_was_made_for_and_no_more() {
+    let hosts = Hosts::start(2, |_| ()).await;
+    let [a, b] = &hosts.list[..] else { panic!("two") };
+    a.ok(&["mesh", "init"]);
+    let line = a.ok(&["token", "create"]);
+    let line = line.trim();
+    // every letter counts: nothing but the line itself is even sent
+    for at in (0..line.len()).step_by(7) {
+        let mut letters: Vec<char> = line.chars().collect();
+        letters[at] = if letters[at] == 'a' { 'b' } else { 'a' };
+        let altered: String = letters.into_iter().collect();
+        let (code, said) = b.refused(&["mesh", "join", &altered]);
+        assert_eq!(code, 2, "letter {at}: {said}");
+    }
+    let token: Token = line.parse().expect("a token");
+    // fifty race for one use
+    let race: Vec<_> = (0..50)
+        .map(|n| {
+            let token = token.clone();
+            tokio::spawn(async move { knock(&token, &SecretKey::generate().expect("a key"), n).await })
+        })
+        .collect();
+    let mut won = 0;
+    for one in race {
+        match one.await.expect("no panic") {
+            Ok(node) => won += u32::from(node.is_some()),
+            Err(problem) => assert!(matches!(problem.code, Code::Denied | Code::NoDaemon), "{problem}"),
+        }
+    }
+    assert_eq!(won, 1);
+    // replayed
+    let (code, said) = b.refused(&["mesh", "join", line]);
+    assert!(code == 4 && said.contains("used up"), "{code} {said}");
+    assert_eq!(b.answers().await.phase, Phase::Unjoined);
+    // ended by time, and by hand
+    let short = a.ok(&["token", "create", "--ttl", "1s"]);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let (_, said) = b.refused(&["mesh", "join", short.trim()]);
+    assert!(said.contains("ended") || said.contains("cannot be reached"), "{said}");
+    let revoked = a.ok(&["token", "create"]);
+    let id = revoked.trim().parse::<Token>().expect("a token").id().to_string();
+    a.ok(&["token", "revoke", &id]);
+    b.refused(&["mesh", "join", revoked.trim()]);
+    // for another name
+    let named = a.ok(&["token", "create", "--name", "pi4"]);
+    let (code, said) = b.refused(&["mesh", "join", named.trim()]);
+    assert!(code == 4 && said.contains("pi4"), "{said}");
+    // the port closes once nobody is expected
+    a.ok(&["token", "revoke", &named.trim().parse::<Token>().expect("a token").id().to_string()]);
+    eventually("the port closes", async || {
+        // the used token may be shown again by whoever used it, for a minute
+        a.client().tokens().await.ok().filter(|tokens| tokens.iter().all(|token| token.uses_left == 0))
+    })
+    .await;
+    assert_eq!(b.answers().await.phase, Phase::Unjoined);
+    let config = std::fs::read_to_string(&b.config).expect("a config");
+    assert!(!config.contains("enabled = true"), "what was refused leaves no trace: {config}");
+}
+
+/// An answer that is lost on the way is asked for again, by the same key only.
+#[tokio::test]
+async fn a_lost_answer_is_not_a_lost_use() {
+    let hosts = Hosts::start(1, |_| ()).await;
+    let a = &hosts.list[0];
+    a.ok(&["mesh", "init"]);
+    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let key = SecretKey::generate().expect("a key");
+    let first = knock(&token, &key, 1).await.expect("let in");
+    assert_eq!(knock(&token, &key, 1).await.expect("told again"), first);
+    assert!(knock(&token, &SecretKey::generate().expect("a key"), 2).await.is_err());
+}
+
+/// Whoever listens at the place a token names, and is not the swarm, gets nothing.
+#[tokio::test]
+async fn a_wrong_pin_is_sent_nothing() {
+    use tokio::io::AsyncReadExt as _;
+
+    let hosts = Hosts::start(1, |_| ()).await;
+    let a = &hosts.list[0];
+    a.ok(&["mesh", "init"]);
+    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    // a thief with a key and an authority of its own
+    let ca = swarm_transport::Ca::create(token.cluster, SecretKey::generate().expect("a key")).expect("a CA");
+    let identity = ca.identity(SecretKey::generate().expect("a key"), swarm_transport::Validity::CENTURY).expect("an identity");
+    let config = swarm_transport::api_server(&identity, &[] as &[Vec<u8>]).expect("a server");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = listener.local_addr().expect("an address").to_string();
+    let thief = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("somebody knocks");
+        match tokio_rustls::TlsAcceptor::from(config).accept(stream).await {
+            Ok(mut stream) => {
+                let mut bytes = Vec::new();
+                let _ = stream.read_to_end(&mut bytes).await;
+                bytes.len()
+            }
+            Err(_) => 0,
+        }
+    });
+    let lured = Token { addresses: vec![place], ..token.clone() };
+    let problem = knock(&lured, &SecretKey::generate().expect("a key"), 1).await.expect_err("not the swarm");
+    assert_eq!(problem.code, Code::Denied, "{problem}");
+    assert_eq!(thief.await.expect("no panic"), 0, "bytes were sent");
+    // and the other way round: a line with another pin does not trust the swarm
+    let altered = Token { pin: [1; 32], ..token.clone() };
+    assert!(knock(&altered, &SecretKey::generate().expect("a key"), 1).await.is_err());
+    assert_eq!(a.client().tokens().await.expect("tokens")[0].uses_left, 1);
+}
+
+/// Somebody who has a session of their own can do nothing with what another one sent.
+#[tokio::test]
+async fn a_petition_belongs_to_its_session() {
+    let hosts = Hosts::start(1, |_| ()).await;
+    let a = &hosts.list[0];
+    a.ok(&["mesh", "init"]);
+    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let place = &token.addresses[0];
+    let (one, two) = (
+        swarm_client::connect(place, &Trust::Pin(token.pin), None).await.expect("connected"),
+        swarm_client::connect(place, &Trust::Pin(token.pin), None).await.expect("connected"),
+    );
+    assert_ne!(one.exporter, two.exporter);
+    assert_ne!(one.exporter, [0; 32]);
+    drop((one, two));
+}
+
+#[tokio::test]
+async fn a_host_that_left_is_nobodys_and_may_come_back_as_somebody_new() {
+    let hosts = Hosts::start(3, |_| ()).await;
+    hosts.unite().await;
+    let [a, b, _] = &hosts.list[..] else { panic!("three") };
+    let before = b.answers().await.node;
+    b.ok(&["mesh", "leave"]);
+    let status = b.answers().await;
+    assert_eq!((status.phase, status.node), (Phase::Unjoined, None));
+    for gone in ["cluster.toml", "node.key", "log", "records"] {
+        assert!(!b.state.join(gone).exists(), "{gone}");
+    }
+    let nodes = a.client().nodes().await.expect("nodes");
+    assert!(nodes.iter().all(|node| Some(node.node) != before), "{nodes:?}");
+    let token = a.ok(&["token", "create"]);
+    b.ok(&["mesh", "join", token.trim()]);
+    hosts.whole(3).await;
+    assert!(b.ready().await.node > before);
+    let (code, said) = b.refused(&["mesh", "init"]);
+    assert!(code == 1 && said.contains("mesh leave"), "{code} {said}");
+}
