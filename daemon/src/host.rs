@@ -3,6 +3,7 @@
 mod access;
 mod charter;
 mod clocks;
+mod finder;
 mod founding;
 mod keeper;
 #[cfg(target_os = "linux")]

@@ -18,9 +18,11 @@ mod join;
 mod journal;
 mod lead;
 mod links;
+mod moves;
 mod output;
 mod papers;
 mod peers;
+mod reach;
 mod relay;
 mod roster;
 mod split;
@@ -28,6 +30,7 @@ mod start;
 mod status;
 mod throughput;
 mod voters;
+mod whereabouts;
 mod work;
 
 use std::{
@@ -39,7 +42,7 @@ use std::{
 };
 
 use swarm_consensus::Consensus;
-use swarm_proto::{ClusterId, NodeId, api::Phase};
+use swarm_proto::{ClusterId, NodeId, api::Phase, ledger::Addrs, peer::NodeMeta};
 use swarm_transport::Pool;
 use tokio::{sync::watch, time::Instant};
 
@@ -51,6 +54,7 @@ pub use self::{
     journal::Journal,
     papers::KeepIdentity,
     start::{Running, start},
+    whereabouts::Whereabouts,
 };
 
 /// How long what others said against this node is worth showing.
@@ -66,6 +70,8 @@ pub(crate) struct Node {
     /// Wall time as the swarm has it; judges certificates.
     pub(crate) clock: SwarmClock,
     pub(crate) papers: Papers,
+    /// What this node says of itself now; its addresses may have changed since it started.
+    pub(crate) meta: Arc<watch::Sender<Arc<NodeMeta>>>,
     pub(crate) seed: u64,
     pub(crate) roster: Roster,
     pub(crate) peers: Peers,
@@ -95,6 +101,11 @@ impl Node {
     /// What the worker says after each of its turns.
     pub(crate) fn set_quiet(&self, is_quiet: bool) {
         self.is_quiet.store(is_quiet, Ordering::Relaxed);
+    }
+
+    /// Where it listens.
+    pub(crate) fn addrs(&self) -> Addrs {
+        self.meta.borrow().addrs
     }
 
     pub(crate) fn is_quiet(&self) -> bool {

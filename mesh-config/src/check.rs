@@ -1,10 +1,12 @@
 //! What each key may say. Reads on after a fault, so that all are found at once.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+mod mesh;
+
+use std::{collections::BTreeMap, path::PathBuf};
 
 use swarm_proto::{NodeId, access::Role, limits};
 
-use crate::{Api, CONTROL_PORT, Config, Exec, Log, Mesh, Node, Resources, fault::EXAMPLE_ADDRESS, read::Reader, setting::Bytes};
+use crate::{Api, Config, Exec, Log, Node, Resources, read::Reader, setting::Bytes};
 
 /// Longest name of a group (useradd's bound).
 const GROUP_NAME: usize = 32;
@@ -22,16 +24,15 @@ pub(crate) fn config(reader: &mut Reader<'_>) -> Option<Config> {
     let state_dir = reader.take("node.state_dir");
     let labels = labels(reader);
     let voter = reader.take("node.voter");
-    let address = address(reader);
-    let mesh = mesh(reader, address);
+    let mesh = mesh::read(reader);
     let exec = exec(reader);
     let resources = resources(reader);
     let api = api(reader);
     let log = log(reader);
-    let default = Config::new(name?, address?);
+    let default = Config::new(name?);
     let node =
         Node { state_dir: state_dir.unwrap_or(default.node.state_dir), labels, voter: voter.unwrap_or(default.node.voter), ..default.node };
-    Some(Config { node, mesh: mesh?, exec, resources, api, log, ..Config::new(String::new(), address?) })
+    Some(Config { node, mesh, exec, resources, api, log, ..Config::new(String::new()) })
 }
 
 fn node_name(reader: &mut Reader<'_>) -> Option<String> {
@@ -79,56 +80,6 @@ fn labels(reader: &mut Reader<'_>) -> BTreeMap<String, String> {
 
 fn is_label_name(name: &str) -> bool {
     (1..=NODE_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b))
-}
-
-fn address(reader: &mut Reader<'_>) -> Option<IpAddr> {
-    let key = "mesh.address";
-    let write = format!("address = \"{EXAMPLE_ADDRESS}\", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)");
-    let Some(address) = reader.take::<IpAddr>(key) else {
-        if !reader.is_set(key) {
-            reader.fault_in(key, "it is required", &write);
-        }
-        return None;
-    };
-    if address.is_unspecified() {
-        reader.fault_in(key, format!("{address} would listen on every network, the internet included"), &write);
-    } else if address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) {
-        reader.fault_in(key, format!("{address} belongs to no single host"), &write);
-    }
-    Some(address)
-}
-
-fn mesh(reader: &mut Reader<'_>, address: Option<IpAddr>) -> Option<Mesh> {
-    let (control_port, bulk_port) = (reader.take("mesh.control_port"), reader.take("mesh.bulk_port"));
-    let (seeds, preset) = (reader.take("mesh.seeds"), reader.take("mesh.preset"));
-    let certificate_life = certificate_life(reader);
-    let default = Config::new(String::new(), IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)).mesh;
-    let mesh = Mesh {
-        address: address.unwrap_or(default.address),
-        control_port: control_port.unwrap_or(default.control_port),
-        bulk_port: bulk_port.unwrap_or(default.bulk_port),
-        seeds: seeds.unwrap_or_default(),
-        preset: preset.unwrap_or_default(),
-        certificate_life,
-    };
-    if mesh.control_port == mesh.bulk_port {
-        let key = if bulk_port.is_some() { "mesh.bulk_port" } else { "mesh.control_port" };
-        let other = if mesh.bulk_port == CONTROL_PORT { default.bulk_port } else { CONTROL_PORT };
-        reader.fault_in(key, format!("control_port and bulk_port are both {}", mesh.bulk_port), &format!("{} = {other}", &key[5..]));
-    }
-    address.map(|_| mesh)
-}
-
-/// Shorter than this, a certificate ends before it is renewed; longer, a lost key is good for too long.
-const LIVES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(366 * 24 * 3600));
-
-fn certificate_life(reader: &mut Reader<'_>) -> Duration {
-    let life = reader.take("mesh.certificate_life").unwrap_or(crate::CERTIFICATE_LIFE);
-    if !(LIVES.0..=LIVES.1).contains(&life) {
-        let what = format!("{} is not between 10s and a year", humantime::format_duration(life));
-        reader.fault_in("mesh.certificate_life", what, "certificate_life = \"24h\"");
-    }
-    life
 }
 
 fn exec(reader: &mut Reader<'_>) -> Exec {

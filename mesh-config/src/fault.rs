@@ -67,7 +67,7 @@ pub fn problem(faults: &[Fault]) -> Problem {
 
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
     let hint = if error.kind() == io::ErrorKind::NotFound {
-        format!("write it, at least:  [mesh]\n         address = \"{EXAMPLE_ADDRESS}\"")
+        "make it; an empty one is enough where there is Tailscale or one WireGuard interface, else it names the mesh:  [mesh] interface = \"zt0\"".into()
     } else if error.kind() == io::ErrorKind::PermissionDenied {
         "run as the user the file belongs to".into()
     } else {

@@ -7,7 +7,7 @@
 //! The file is read as a tree of values that know their place, and each key of [`Config`] takes its own value out of it. That costs
 //! a line per key where a derive would cost none, and buys what an operator needs at three in the morning: every fault at once, each
 //! with its line, and [`Config::explain`], which says where a value came from. Nothing here asks the network or the machine; what
-//! is left out under `[resources]` is measured by swarmd.
+//! is left out under `[resources]` is measured by swarmd, and what is left out under `[mesh]` is found by `mesh-detect`.
 
 mod check;
 mod edit;
@@ -16,6 +16,7 @@ mod places;
 mod preset;
 mod read;
 mod reference;
+mod seed;
 mod setting;
 mod size;
 mod source;
@@ -28,11 +29,15 @@ use std::{
     time::Duration,
 };
 
+use swarm_proto::ledger::Addrs;
+
 pub use edit::{Edit, write};
 pub use fault::{Fault, Place, problem};
+pub use mesh_detect::Kind;
 pub use places::{CONFIG_FILE, SOCKET, STATE_DIR};
 pub use preset::{Preset, Timing};
 pub use reference::{Described, commented, reference, variable};
+pub use seed::{Host, Seed};
 pub use size::{format_bytes, parse_bytes};
 pub use source::{Env, Source};
 pub use swarm_proto::access::Role;
@@ -91,22 +96,58 @@ pub enum Voter {
     Never,
 }
 
-/// `[mesh]`: the address to be found at, and where to find others.
+/// `[mesh]`: the address to be found at, and where to find others. All of it may be left out where there is Tailscale or one
+/// WireGuard interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mesh {
-    /// The one address that is bound. Required; never the unspecified one.
-    pub address: IpAddr,
+    /// What kind of mesh this host is on. `None` (`auto`): Tailscale, or else the one WireGuard interface.
+    pub kind: Option<Kind>,
+    /// The interface that carries it, where that must be said. It alone is enough for any mesh that is an interface.
+    pub interface: Option<String>,
+    /// The one address that is bound, where it must be said. Never the unspecified one, and a loopback one only with
+    /// `kind = "address"`.
+    pub address: Option<IpAddr>,
     /// Gossip, calls and consensus. Default: [`CONTROL_PORT`].
     pub control_port: u16,
     /// Snapshots and live output. Default: [`BULK_PORT`].
     pub bulk_port: u16,
-    /// Control endpoints of members to ask first. Empty on the first node.
-    pub seeds: Vec<SocketAddr>,
-    /// How patient this swarm is; the same on every node.
-    pub preset: Preset,
+    /// Members to ask first, by name or address. Needed only where the mesh does not tell who is on it.
+    pub peers: Vec<Seed>,
+    /// Only hosts of the tailnet with this tag are asked.
+    pub tag: Option<String>,
+    /// How patient this swarm is; the same on every node. `None`: [`Mesh::preset_on`] says.
+    pub preset: Option<Preset>,
+    /// Where tailscaled listens.
+    pub tailscale_socket: PathBuf,
     /// How long the certificates live that this node issues; they are renewed after two thirds. 10 s to a year. Default:
     /// [`CERTIFICATE_LIFE`].
     pub certificate_life: Duration,
+}
+
+impl Mesh {
+    /// What `mesh-detect` shall find.
+    pub fn wish(&self) -> mesh_detect::Wish {
+        mesh_detect::Wish { kind: self.kind, interface: self.interface.clone(), address: self.address }
+    }
+
+    /// Where it shall look.
+    pub fn look(&self) -> mesh_detect::Look {
+        mesh_detect::Look { tailscale_socket: self.tailscale_socket.clone(), ..mesh_detect::Look::default() }
+    }
+
+    /// How patient the swarm is on a mesh of this kind. Tailscale's paths go dark for seconds on healthy hosts, so it starts as
+    /// [`Preset::Wan`].
+    pub fn preset_on(&self, kind: Kind) -> Preset {
+        self.preset.unwrap_or(match kind {
+            Kind::Tailscale => Preset::Wan,
+            Kind::Wireguard | Kind::Interface | Kind::Explicit => Preset::Lan,
+        })
+    }
+
+    /// Both endpoints of a host of this swarm.
+    pub const fn addrs_at(&self, address: IpAddr) -> Addrs {
+        Addrs { control: SocketAddr::new(address, self.control_port), bulk: SocketAddr::new(address, self.bulk_port) }
+    }
 }
 
 /// `[exec]`: whether this host runs processes for the swarm.
@@ -176,17 +217,21 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Defaults, for a host of this name at this address. What it is given is not checked; [`Config::load`] of what
-    /// [`Config::to_toml`] wrote does that.
-    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
+    /// Defaults, for a host of this name. What it is given is not checked; [`Config::load`] of what [`Config::to_toml`] wrote
+    /// does that.
+    pub fn new(name: impl Into<String>) -> Self {
         Self {
             node: Node { name: name.into(), state_dir: STATE_DIR.into(), labels: BTreeMap::new(), voter: Voter::Auto },
             mesh: Mesh {
-                address,
+                kind: None,
+                interface: None,
+                address: None,
                 control_port: CONTROL_PORT,
                 bulk_port: BULK_PORT,
-                seeds: Vec::new(),
-                preset: Preset::Lan,
+                peers: Vec::new(),
+                tag: None,
+                preset: None,
+                tailscale_socket: mesh_detect::tailscale::SOCKET.into(),
                 certificate_life: CERTIFICATE_LIFE,
             },
             exec: Exec::default(),
@@ -219,21 +264,6 @@ impl Config {
     /// The failure domain: label `zone`.
     pub fn zone(&self) -> Option<&str> {
         self.node.labels.get("zone").map(String::as_str)
-    }
-
-    /// The control endpoint.
-    pub const fn control_addr(&self) -> SocketAddr {
-        SocketAddr::new(self.mesh.address, self.mesh.control_port)
-    }
-
-    /// The API on the mesh.
-    pub const fn api_addr(&self) -> SocketAddr {
-        SocketAddr::new(self.mesh.address, self.api.port)
-    }
-
-    /// The bulk endpoint.
-    pub const fn bulk_addr(&self) -> SocketAddr {
-        SocketAddr::new(self.mesh.address, self.mesh.bulk_port)
     }
 }
 

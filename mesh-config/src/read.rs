@@ -10,16 +10,20 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 24] = [
+pub(crate) const KEYS: [&str; 28] = [
     "node.name",
     "node.state_dir",
     "node.labels",
     "node.voter",
+    "mesh.kind",
+    "mesh.interface",
     "mesh.address",
     "mesh.control_port",
     "mesh.bulk_port",
-    "mesh.seeds",
+    "mesh.peers",
+    "mesh.tag",
     "mesh.preset",
+    "mesh.tailscale_socket",
     "mesh.certificate_life",
     "exec.enabled",
     "exec.sandbox",
@@ -184,7 +188,7 @@ impl<'a> Reader<'a> {
         let place = match self.sources.get(key) {
             Some(Source::File { line, .. }) => self.line(*line),
             Some(Source::Env(name)) => Place::Env { name: name.clone() },
-            Some(Source::Default) | None => Place::File { path: self.path.clone() },
+            Some(Source::Default | Source::Key(_)) | None => Place::File { path: self.path.clone() },
         };
         self.fault(place, key, what.into(), hint);
     }
@@ -227,6 +231,9 @@ fn unknown_section(name: &str, body: &DeValue<'_>) -> (String, String) {
 }
 
 fn unknown_key_hint(section: &str, name: &str) -> String {
+    if section == "mesh" && name == "seeds" {
+        return "peers".into();
+    }
     if section == "node" && name == "zone" {
         return "write it as a label: [node.labels], zone = \"..\"".into();
     }

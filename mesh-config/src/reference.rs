@@ -96,7 +96,6 @@ fn mesh(key: &str) -> Option<(&'static str, &'static str)> {
             "[\"pi4\", \"100.64.0.7:4747\"]",
             "Members to ask first, by name (the mesh's DNS) or by address. Those once met are remembered.",
         ),
-        "mesh.seeds" => ("[\"100.64.0.7:4747\"]", "Members to ask first, each as address:port. Those once met are remembered."),
         "mesh.tag" => ("\"tag:swarm\"", "On Tailscale, only hosts of this tag are taken for peers."),
         "mesh.tailscale_socket" => ("\"/var/run/tailscale/tailscaled.sock\"", "Where tailscaled answers."),
         "mesh.certificate_life" => {
@@ -104,7 +103,7 @@ fn mesh(key: &str) -> Option<(&'static str, &'static str)> {
         }
         "mesh.preset" => (
             "\"lan\"",
-            "How patient the swarm is, the same on every node: \"lan\", or \"wan\" for paths that may go dark for some seconds.",
+            "How patient the swarm is, the same on every node: \"lan\", or \"wan\" for paths that may go dark. By itself wan on Tailscale.",
         ),
         _ => return None,
     })

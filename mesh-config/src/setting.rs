@@ -1,16 +1,10 @@
 //! How one value is read, from the file and from the environment.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use toml::de::DeValue;
 
-use crate::{LogFormat, Preset, Role, Sandbox, Voter, parse_bytes};
+use crate::{Kind, LogFormat, Preset, Role, Sandbox, Seed, Voter, parse_bytes};
 
 /// A type that a key can have.
 pub(crate) trait Setting: Sized {
@@ -144,27 +138,29 @@ impl Setting for Bytes {
     }
 }
 
-impl Setting for Vec<SocketAddr> {
-    const WANTED: &'static str = "a list of \"address:port\"";
+impl Setting for Vec<Seed> {
+    const WANTED: &'static str = "a list of names or addresses, each with or without \":port\"";
     /// Separated by commas.
     fn from_text(text: &str) -> Result<Self, String> {
-        text.split(',').map(|seed| seed_addr(seed.trim())).collect()
+        text.split(',').map(|seed| seed.trim().parse()).collect()
     }
     fn from_value(value: &DeValue<'_>) -> Result<Self, String> {
         let list = value.as_array().ok_or_else(|| wrong_type::<Self>(value))?;
-        list.iter().map(|seed| seed.get_ref().as_str().ok_or_else(|| wrong_type::<Self>(seed.get_ref())).and_then(seed_addr)).collect()
+        list.iter().map(|seed| seed.get_ref().as_str().ok_or_else(|| wrong_type::<Self>(seed.get_ref())).and_then(str::parse)).collect()
     }
 }
 
-fn seed_addr(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(addr) = text.parse::<SocketAddr>() {
-        let usable = addr.port() > 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast();
-        return if usable { Ok(addr) } else { Err(format!("'{text}' is nowhere to dial")) };
+/// `auto` is a kind to write, and none to be.
+#[derive(Clone, Copy)]
+pub(crate) struct KindOrAuto(pub(crate) Option<Kind>);
+
+impl Setting for KindOrAuto {
+    const WANTED: &'static str = "\"auto\", \"tailscale\", \"wireguard\", \"interface\" or \"address\"";
+    fn from_text(text: &str) -> Result<Self, String> {
+        let kinds = [Kind::Tailscale, Kind::Wireguard, Kind::Interface, Kind::Explicit];
+        let kind = kinds.into_iter().find(|kind| kind.word() == text);
+        if kind.is_none() && text != "auto" { Err(not_a::<Self>(text)) } else { Ok(Self(kind)) }
     }
-    Err(match text.parse::<IpAddr>() {
-        Ok(ip) => format!("'{text}' has no port; write \"{}\"", SocketAddr::new(ip, crate::CONTROL_PORT)),
-        Err(_) => format!("'{}' is not \"address:port\" (names are not looked up)", text.escape_debug()),
-    })
 }
 
 /// `key=value` pairs by commas in the environment, a table in the file.

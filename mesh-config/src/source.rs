@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 pub enum Source {
     /// Nobody; this is what it is by itself.
     Default,
+    /// Another key's value.
+    Key(&'static str),
     /// A line of the file, from 1.
     File { path: PathBuf, line: usize },
     /// An environment variable.
@@ -17,6 +19,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Key(key) => write!(f, "default for this {key}"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Env(name) => f.write_str(name),
         }

@@ -1,4 +1,4 @@
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::path::PathBuf;
 
 use insta::assert_snapshot;
 use proptest::prelude::*;
@@ -20,10 +20,11 @@ fn faults(text: &str, vars: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn an_address_is_enough() {
-    let config = parse("[mesh]\naddress = '100.64.0.7'").unwrap();
-    assert_eq!(config.control_addr(), "100.64.0.7:4747".parse().unwrap());
-    assert_eq!(config.bulk_addr(), "100.64.0.7:4748".parse().unwrap());
+fn nothing_is_enough() {
+    let config = parse("").unwrap();
+    assert_eq!((config.mesh.kind, config.mesh.wish()), (None, mesh_detect::Wish::default()));
+    let addrs = config.mesh.addrs_at("100.64.0.7".parse().unwrap());
+    assert_eq!((addrs.control, addrs.bulk), ("100.64.0.7:4747".parse().unwrap(), "100.64.0.7:4748".parse().unwrap()));
     assert_eq!((config.node.name.as_str(), config.node.voter), ("pi4", Voter::Auto));
     assert_eq!((config.node.state_dir, config.api.socket), (PathBuf::from(STATE_DIR), PathBuf::from(SOCKET)));
     assert!(!config.exec.enabled);
@@ -38,11 +39,15 @@ voter = "never"
 labels = { zone = "attic", gpu = "3090" }
 
 [mesh]
+kind = "tailscale"
+interface = "tailscale0"
 address = "fd7a::7"
 control_port = 5000
 bulk_port = 5001
-seeds = ["100.64.0.1:4747", "[fd7a::1]:4747"]
-preset = "wan"
+peers = ["100.64.0.1:4747", "[fd7a::1]:4747", "pi4", "pi5.lan:5000", "fd7a::3"]
+tag = "tag:swarm"
+preset = "lan"
+tailscale_socket = "/srv/tailscaled.sock"
 certificate_life = "36h"
 
 [exec]
@@ -79,14 +84,16 @@ fn every_key_is_read_explained_and_written_back() {
     for explained in config.explain() {
         let var = read::var_name(explained.key);
         let bad = Config::parse(Path::new("f"), FULL, &env(&[(&var, "\u{1}")]));
-        let is_string = ["node.name", "log.level"].contains(&explained.key);
+        let is_string = ["node.name", "log.level", "mesh.interface", "mesh.tag"].contains(&explained.key);
         assert!(bad.is_err() || is_string, "{var} is read");
     }
 }
 
 #[test]
 fn a_written_default_reads_back() {
-    let mut config = Config::new("n-1", Ipv4Addr::LOCALHOST.into());
+    let mut config = Config::new("n-1");
+    config.mesh.kind = Some(Kind::Explicit);
+    config.mesh.address = Some("127.0.0.1".parse().unwrap());
     assert_eq!(parse(&config.to_toml()).unwrap().to_toml(), config.to_toml());
     config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: Some("swarm-task".into()) };
     assert_snapshot!(config.to_toml(), @r#"
@@ -109,8 +116,9 @@ address = "127.0.0.1"
 bulk_port = 4748
 certificate_life = "24h"
 control_port = 4747
-preset = "lan"
-seeds = []
+kind = "address"
+peers = []
+tailscale_socket = "/var/run/tailscale/tailscaled.sock"
 
 [node]
 name = "n-1"
@@ -130,11 +138,15 @@ node.name = "pi4"  # default
 node.state_dir = "/tmp/s"  # SWARM_STATE_DIR
 node.labels = { ssd = "yes", zone = "attic" }  # SWARM_NODE_LABELS
 node.voter = "auto"  # default
+mesh.kind = "auto"  # default
+mesh.interface = (found)  # default
 mesh.address = "10.0.0.1"  # swarmd.toml:2
 mesh.control_port = 5000  # SWARM_MESH_CONTROL_PORT
 mesh.bulk_port = 4748  # default
-mesh.seeds = []  # default
-mesh.preset = "lan"  # default
+mesh.peers = []  # default
+mesh.tag = (none)  # default
+mesh.preset = (wan on Tailscale, else lan)  # default
+mesh.tailscale_socket = "/var/run/tailscale/tailscaled.sock"  # default
 mesh.certificate_life = "24h"  # default
 exec.enabled = false  # default
 exec.sandbox = (none)  # default
@@ -167,7 +179,9 @@ labels = { os = "linux", "a b" = "c" }
 adress = "10.0.0.1"
 control_port = 0
 bulk_port = 70000
-seeds = ["10.0.0.2", "pi4:4747", 3]
+kind = "zerotier"
+peers = ["10.0.0.300", "pi4:4747", 3]
+seeds = []
 preset = 5
 [exec]
 enabled = "yes"
@@ -199,20 +213,21 @@ swarmd.toml:10: mesh.adress: there is no such key
     try: address
 swarmd.toml:11: mesh.control_port: '0' is not a port (1 to 65535)
 swarmd.toml:12: mesh.bulk_port: '70000' is not a port (1 to 65535)
-swarmd.toml:13: mesh.seeds: '10.0.0.2' has no port; write "10.0.0.2:4747"
-swarmd.toml:14: mesh.preset: an integer where "lan" or "wan" is wanted
-swarmd.toml:16: exec.enabled: a string where true or false is wanted
-swarmd.toml:17: exce: there is no such section
+swarmd.toml:13: mesh.kind: 'zerotier' is not "auto", "tailscale", "wireguard", "interface" or "address"
+swarmd.toml:14: mesh.peers: '10.0.0.300' is neither a name nor an address, with or without ":port"
+swarmd.toml:15: mesh.seeds: there is no such key
+    try: peers
+swarmd.toml:16: mesh.preset: an integer where "lan" or "wan" is wanted
+swarmd.toml:18: exec.enabled: a string where true or false is wanted
+swarmd.toml:19: exce: there is no such section
     try: [exec]
-swarmd.toml:20: resources.cores: '-1' is not a number of cores above 0, such as 4 or 0.5
-swarmd.toml:21: resources.memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB
-swarmd.toml:22: resources.gpus: a float where a whole number is wanted
-swarmd.toml:23: resources.socket: there is no such key
+swarmd.toml:22: resources.cores: '-1' is not a number of cores above 0, such as 4 or 0.5
+swarmd.toml:23: resources.memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB
+swarmd.toml:24: resources.gpus: a float where a whole number is wanted
+swarmd.toml:25: resources.socket: there is no such key
     try: it belongs into [api]
-swarmd.toml:25: api.group_role: 'root' is not "observer", "submitter", "operator" or "admin"
-swarmd.toml:27: log.level: 'loud' is not a level (off, error, warn, info, debug, trace) or a list such as info,quinn=warn
-swarmd.toml: mesh.address: it is required
-    try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
+swarmd.toml:27: api.group_role: 'root' is not "observer", "submitter", "operator" or "admin"
+swarmd.toml:29: log.level: 'loud' is not a level (off, error, warn, info, debug, trace) or a list such as info,quinn=warn
 SWARM_MESH_ADRESS: there is no such setting
     try: SWARM_MESH_ADDRESS
 SWARM_MESH_PRESET: mesh.preset: 'man' is not "lan" or "wan"
@@ -220,9 +235,55 @@ SWARM_MESH_PRESET: mesh.preset: 'man' is not "lan" or "wan"
 }
 
 #[test]
-fn an_empty_file_names_what_is_missing() {
-    assert_snapshot!(faults("", &[]), @r#"
-swarmd.toml: mesh.address: it is required
+fn the_preset_follows_the_kind_of_mesh() {
+    let explained = |text: &str| {
+        let line = parse(text).unwrap().explain().into_iter().find(|e| e.key == "mesh.preset").unwrap();
+        format!("{}  # {}", line.value, line.source)
+    };
+    assert_eq!(explained("[mesh]\nkind = 'tailscale'"), "\"wan\"  # default for this mesh.kind");
+    assert_eq!(explained("[mesh]\nkind = 'wireguard'"), "\"lan\"  # default for this mesh.kind");
+    assert_eq!(explained("[mesh]\nkind = 'tailscale'\npreset = 'lan'"), "\"lan\"  # swarmd.toml:3");
+    let mesh = parse("").unwrap().mesh;
+    assert_eq!((mesh.preset_on(Kind::Tailscale), mesh.preset_on(Kind::Interface)), (Preset::Wan, Preset::Lan));
+}
+
+#[test]
+fn what_does_not_go_together_is_told() {
+    assert_snapshot!(faults("[mesh]\nkind = 'address'", &[]), @r#"
+swarmd.toml:2: mesh.kind: kind is "address", and there is none
+    try: address = "100.64.0.1" beside it
+"#);
+    assert_snapshot!(faults("[mesh]\nkind = 'interface'", &[]), @r#"
+swarmd.toml:2: mesh.kind: kind is "interface", and none is named
+    try: interface = "zt0" beside it
+"#);
+    assert_snapshot!(faults("[mesh]\nkind = 'address'\naddress = '10.0.0.1'\ninterface = 'wg0'\ntag = 'tag:swarm'", &[]), @r#"
+swarmd.toml:4: mesh.interface: with kind = "address" no interface is followed
+    try: leave one of them out
+swarmd.toml:5: mesh.tag: only a tailnet has tags
+    try: leave it out, or kind = "tailscale"
+"#);
+    assert_snapshot!(faults("[mesh]\ninterface = 'a/b'\ntag = 'swarm'", &[]), @r#"
+swarmd.toml:2: mesh.interface: 'a/b' is no name of an interface
+    try: one that `ip addr` shows, such as wg0 or zt0
+swarmd.toml:3: mesh.tag: 'swarm' is no tag
+    try: tag = "tag:swarm"
+"#);
+    assert_snapshot!(faults("[mesh]\ntag = 'tag:a b'", &[]), @r#"
+swarmd.toml:2: mesh.tag: 'tag:a b' is no tag
+    try: tag = "tag:swarm"
+"#);
+}
+
+#[test]
+fn a_loopback_address_has_to_be_meant() {
+    assert_snapshot!(faults("[mesh]\naddress = '127.0.0.9'", &[]), @r#"
+swarmd.toml:2: mesh.address: no other host can reach 127.0.0.9
+    try: for a throw-away swarm on one machine write kind = "address" beside it
+"#);
+    assert!(parse("[mesh]\nkind = 'address'\naddress = '127.0.0.9'").is_ok());
+    assert_snapshot!(faults("[mesh]\naddress = 'fe80::1'", &[]), @r#"
+swarmd.toml:2: mesh.address: fe80::1 means nothing without its interface
     try: address = "100.64.0.1", this host's address on the mesh (`tailscale ip -4`, `ip addr show wg0`)
 "#);
 }
@@ -326,7 +387,7 @@ fn a_file_that_is_not_there_is_a_fault() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("swarmd.toml");
     let missing = Config::load(&path, &env(&[])).unwrap_err();
-    assert!(missing[0].hint.contains("[mesh]"), "{missing:?}");
+    assert!(missing[0].hint.contains("an empty one is enough"), "{missing:?}");
     std::fs::write(&path, FULL).unwrap();
     assert_eq!(Config::load(&path, &env(&[])).unwrap().node.name, "gpu-box");
 }

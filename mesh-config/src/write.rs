@@ -9,7 +9,7 @@ use crate::{Config, LogFormat, Sandbox, Source, Voter, format_bytes, read::KEYS}
 pub struct Explained {
     /// `section.key`.
     pub key: &'static str,
-    /// As it would be written; `(none)` or `(measured)` where nothing is set.
+    /// As it would be written; in brackets what stands for it where nothing is set.
     pub value: String,
     /// What set it.
     pub source: Source,
@@ -20,10 +20,21 @@ impl Config {
     pub fn explain(&self) -> Vec<Explained> {
         let explain = |key: &'static str| Explained {
             key,
-            value: self.value(key).map_or_else(|| absent(key).to_owned(), |value| value.to_string()),
-            source: self.sources.get(key).cloned().unwrap_or(Source::Default),
+            value: self.value(key).or_else(|| self.implied(key)).map_or_else(|| absent(key).to_owned(), |value| value.to_string()),
+            source: self.source(key),
         };
         KEYS.into_iter().map(explain).collect()
+    }
+
+    fn source(&self, key: &'static str) -> Source {
+        let by_default = || self.implied(key).map_or(Source::Default, |_| Source::Key("mesh.kind"));
+        self.sources.get(key).cloned().unwrap_or_else(by_default)
+    }
+
+    /// What follows from another key, and is not written down for that reason.
+    fn implied(&self, key: &str) -> Option<Value> {
+        let kind = self.mesh.kind.filter(|_| key == "mesh.preset" && self.mesh.preset.is_none())?;
+        Some(self.mesh.preset_on(kind).word().into())
     }
 
     /// A file that [`Config::load`] reads back to the same values. Says all that is not left to swarmd.
@@ -48,11 +59,15 @@ impl Config {
             "node.state_dir" => path(&self.node.state_dir),
             "node.labels" => table(self.node.labels.iter().map(|(name, value)| (name, value.clone().into()))),
             "node.voter" => Some(voter_word(self.node.voter).into()),
-            "mesh.address" => Some(self.mesh.address.to_string().into()),
+            "mesh.kind" => Some(self.mesh.kind.map_or("auto", mesh_detect::Kind::word).into()),
+            "mesh.interface" => self.mesh.interface.clone().map(Value::String),
+            "mesh.address" => self.mesh.address.map(|address| address.to_string().into()),
             "mesh.control_port" => Some(i64::from(self.mesh.control_port).into()),
             "mesh.bulk_port" => Some(i64::from(self.mesh.bulk_port).into()),
-            "mesh.seeds" => Some(Value::Array(self.mesh.seeds.iter().map(|seed| seed.to_string().into()).collect())),
-            "mesh.preset" => Some(self.mesh.preset.word().into()),
+            "mesh.peers" => Some(Value::Array(self.mesh.peers.iter().map(|seed| seed.to_string().into()).collect())),
+            "mesh.tag" => self.mesh.tag.clone().map(Value::String),
+            "mesh.preset" => self.mesh.preset.map(|preset| preset.word().into()),
+            "mesh.tailscale_socket" => path(&self.mesh.tailscale_socket),
             "mesh.certificate_life" => Some(span(self.mesh.certificate_life).into()),
             "exec.enabled" => Some(self.exec.enabled.into()),
             "exec.sandbox" => self.exec.sandbox.map(|Sandbox::None| "none".into()),
@@ -96,5 +111,11 @@ fn span(time: std::time::Duration) -> String {
 
 /// What stands for a key without a value.
 fn absent(key: &str) -> &'static str {
-    if key.starts_with("resources.") && key != "resources.named" { "(measured)" } else { "(none)" }
+    match key {
+        "mesh.interface" | "mesh.address" => "(found)",
+        "mesh.preset" => "(wan on Tailscale, else lan)",
+        "resources.named" => "(none)",
+        _ if key.starts_with("resources.") => "(measured)",
+        _ => "(none)",
+    }
 }

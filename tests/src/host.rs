@@ -96,7 +96,8 @@ impl Hosts {
 impl Host {
     fn prepare(dir: &Path, n: usize, ip: IpAddr, change: &impl Fn(&mut Config)) -> Self {
         let name = format!("host{}", n + 1);
-        let mut config = Config::new(name.clone(), ip);
+        let mut config = Config::new(name.clone());
+        (config.mesh.kind, config.mesh.address) = (Some(mesh_config::Kind::Explicit), Some(ip));
         let host = Self {
             config: dir.join(format!("{name}.toml")),
             socket: dir.join(format!("{name}.sock")),

@@ -31,11 +31,13 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
             "swarm-client",
             "mesh-config",
             "swarm-win32",
+            "mesh-detect",
         ],
     ),
     ("swarm-client", "ctl/client", &["swarm-proto"]),
-    ("swarmctl", "ctl", &["swarm-proto", "swarm-client", "mesh-config"]),
-    ("mesh-config", "mesh-config", &["swarm-proto"]),
+    ("swarmctl", "ctl", &["swarm-proto", "swarm-client", "mesh-config", "mesh-detect"]),
+    ("mesh-config", "mesh-config", &["swarm-proto", "mesh-detect"]),
+    ("mesh-detect", "mesh-config/detect", &[]),
 ];
 
 /// What would bring a clock, a socket, a file or a runtime into the room of decisions.

@@ -72,7 +72,7 @@ async fn a_node_of_another_swarm_is_not_let_in() {
     std::fs::write(state.join("cluster.toml"), cluster.replace("true", "false")).expect("written");
     let seed = one.swarm.nodes()[0].control;
     let text = format!(
-        "[node]\nname = \"stranger\"\nstate_dir = \"{}\"\n[mesh]\naddress = \"127.0.0.9\"\ncontrol_port = {}\nbulk_port = {}\nseeds = [\"{seed}\"]\n[api]\nsocket = \"{}\"\n",
+        "[node]\nname = \"stranger\"\nstate_dir = \"{}\"\n[mesh]\nkind = \"address\"\naddress = \"127.0.0.9\"\ncontrol_port = {}\nbulk_port = {}\npeers = [\"{seed}\"]\n[api]\nsocket = \"{}\"\n",
         state.display(),
         seed.port(),
         seed.port() + 1,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use swarm_proto::{
     AttemptNo, ClusterId, Cursor, Fence, JobId, LogIndex, NodeId, TaskId, Term, UnixMillis,
     api::{
-        Explain, Health, JobOutcome, JobView, LeaderView, NodeReason, NodeView, OutputView, PeerStatus, Phase, Reason, SpecView, Stats,
-        Status, TaskView, Text, Verdict,
+        Explain, Health, JobOutcome, JobView, LeaderView, MeshStatus, NodeReason, NodeView, Origin, OutputView, PeerStatus, Phase, Reason,
+        SpecView, Stats, Status, TaskView, Text, Verdict,
     },
     ledger::{Addrs, Counts, End, Event, Schedule, TaskState, What},
     peer::Load,
@@ -203,6 +203,7 @@ pub(crate) fn status() -> Status {
         addr: ([100, 64, 0, 2], 4747).into(),
         connected,
         rtt_us,
+        found: if connected { Origin::Tailscale } else { Origin::Remembered },
     };
     Status {
         node: Some(NodeId(1)),
@@ -221,6 +222,12 @@ pub(crate) fn status() -> Status {
         up_ms: 3_700_000,
         certificate_ends: None,
         clock_ahead_ms: 0,
+        mesh: MeshStatus {
+            kind: "tailscale".into(),
+            interface: Some("tailscale0".into()),
+            address: Some([100, 64, 0, 1].into()),
+            ..MeshStatus::default()
+        },
     }
 }
 

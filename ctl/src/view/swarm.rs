@@ -1,7 +1,7 @@
 //! The swarm at a glance, and what happened in it.
 
 use swarm_proto::{
-    api::{Phase, Stats, Status},
+    api::{Candidate, MeshStatus, Missed, Phase, Stats, Status},
     ledger::{Event, What},
 };
 
@@ -14,7 +14,8 @@ use crate::{
     words::span,
 };
 
-const PEERS: [&str; 6] = ["PEER", "NAME", "HEALTH", "CONNECTED", "RTT", "ADDRESS"];
+const PEERS: [&str; 7] = ["PEER", "NAME", "HEALTH", "CONNECTED", "RTT", "ADDRESS", "FOUND"];
+const CANDIDATES: [&str; 3] = ["CANDIDATE", "NAME", "FOUND"];
 
 /// This node, the figures of the swarm where a leader gave them, and the peers.
 pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> String {
@@ -25,6 +26,7 @@ pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> Stri
         .line("node", text(node))
         .line("phase", toned(phase, tone))
         .some("trouble", (!status.trouble.is_empty()).then_some(&status.trouble), |trouble| toned(trouble, Tone::Bad))
+        .some("mesh", mesh(status), text)
         .line("leader", text(leader))
         .line("votes", text(if status.is_voter { "yes" } else { "no" }))
         .line("log index", number(status.log_index.0))
@@ -33,7 +35,32 @@ pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> Stri
         None => card,
         Some(stats) => figures(card, stats),
     };
-    if status.peers.is_empty() { card.render(is_coloured) } else { card.block(peers(status, is_coloured)).render(is_coloured) }
+    let missed = |card: Card, missed: &Missed| {
+        card.line("not found", text(format!("{} by {}: {}", plain(&missed.what), missed.origin.word(), plain(&missed.why))))
+    };
+    let card = status.mesh.missed.iter().fold(card, missed);
+    let block = match (status.peers.is_empty(), status.mesh.candidates.is_empty()) {
+        (false, _) => peers(status, is_coloured),
+        (true, false) => candidates(status, is_coloured),
+        (true, true) => return card.render(is_coloured),
+    };
+    card.block(block).render(is_coloured)
+}
+
+/// `tailscale on tailscale0, 100.64.0.1`.
+fn mesh(status: &Status) -> Option<String> {
+    let MeshStatus { kind, interface, address, .. } = &status.mesh;
+    let interface = interface.as_ref().map(|name| format!(" on {name}")).unwrap_or_default();
+    address.map(|address| format!("{kind}{interface}, {address}"))
+}
+
+/// Where a node that knows no member yet looks for one.
+fn candidates(status: &Status, is_coloured: bool) -> String {
+    let mut table = Table::new(&CANDIDATES);
+    for Candidate { addr, origin, name } in &status.mesh.candidates {
+        table.add(vec![text(addr.to_string()), text(name), text(origin.word())]);
+    }
+    table.render(is_coloured)
 }
 
 fn figures(card: Card, stats: &Stats) -> Card {
@@ -70,6 +97,7 @@ fn peers(status: &Status, is_coloured: bool) -> String {
             text(if peer.connected { "yes" } else { "no" }),
             text(rtt),
             text(peer.addr.to_string()),
+            text(peer.found.word()),
         ]);
     }
     table.render(is_coloured)
@@ -135,6 +163,7 @@ fn what(what: &What) -> String {
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
+    use swarm_proto::api::{Candidate, Missed, Origin};
 
     use crate::view::samples;
 
@@ -143,6 +172,7 @@ mod tests {
         assert_snapshot!(super::status(&samples::status(), Some(&samples::stats()), false), @"
 node:        n1 (server)
 phase:       ready
+mesh:        tailscale on tailscale0, 100.64.0.1
 leader:      n1, term 4
 votes:       yes
 log index:   1234
@@ -156,9 +186,9 @@ success:     99.5 %
 throughput:  41.2 tasks/s
 refused:     1 late results
 
-PEER  NAME    HEALTH  CONNECTED  RTT     ADDRESS
-n2    pi4     alive   yes        1.2 ms  100.64.0.2:4747
-n3    laptop  down    no         -       100.64.0.2:4747
+PEER  NAME    HEALTH  CONNECTED  RTT     ADDRESS          FOUND
+n2    pi4     alive   yes        1.2 ms  100.64.0.2:4747  tailscale
+n3    laptop  down    no         -       100.64.0.2:4747  remembered
 ");
     }
 
@@ -167,14 +197,21 @@ n3    laptop  down    no         -       100.64.0.2:4747
         let mut status = samples::status();
         (status.leader, status.node, status.trouble) = (None, None, "no member answers".into());
         status.peers.clear();
+        status.mesh.candidates = vec![Candidate { addr: ([100, 64, 0, 2], 4747).into(), origin: Origin::Dns, name: "pi4".into() }];
+        status.mesh.missed = vec![Missed { origin: Origin::Dns, what: "h9".into(), why: "DNS does not know the name".into() }];
         assert_snapshot!(super::status(&status, None, false), @"
 node:       server
 phase:      ready
 trouble:    no member answers
+mesh:       tailscale on tailscale0, 100.64.0.1
 leader:     none known
 votes:      yes
 log index:  1234
 up:         1h 1m
+not found:  h9 by dns: DNS does not know the name
+
+CANDIDATE        NAME  FOUND
+100.64.0.2:4747  pi4   dns
 ");
     }
 

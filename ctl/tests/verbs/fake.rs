@@ -10,8 +10,8 @@ use swarm_proto::{
     AttemptNo, ClusterId, Code, Cursor, JobId, LogIndex, NodeId, Problem, TaskId, Term, UnixMillis,
     access::Caller,
     api::{
-        Call, Explain, Health, JobOutcome, JobView, LeaderView, NodeEvent, NodeView, OutputView, Phase, Reply, SpecView, Stats, Status,
-        TaskView, Text, Verdict,
+        Call, Explain, Health, JobOutcome, JobView, LeaderView, MeshStatus, NodeEvent, NodeView, OutputView, Phase, Reply, SpecView, Stats,
+        Status, TaskView, Text, Verdict,
     },
     ledger::{Addrs, Counts, End, Event, Schedule, Submit, TaskState, What},
     limits,
@@ -476,6 +476,7 @@ impl Backend for Daemon {
             up_ms: 1,
             certificate_ends: None,
             clock_ahead_ms: 0,
+            mesh: MeshStatus::default(),
         }
     }
 }

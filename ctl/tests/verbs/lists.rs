@@ -45,7 +45,7 @@ fn configuration_is_checked_without_a_daemon() {
         std::fs::write(&path, "[mesh]\naddress = '10.0.0.1'\n[node]\nname = 'pi4'").unwrap();
         swarm.call(&words("check")).await.is(0, &format!("{}: ok\n", path.display()));
         assert!(swarm.call(&words("explain")).await.stdout.contains("mesh.address"));
-        std::fs::write(&path, "[mesh]\nadress = '0.0.0.0'\n[node]\nname = 'pi4'").unwrap();
+        std::fs::write(&path, "[mesh]\nadress = '0.0.0.0'\nkind = 'zerotier'\n[node]\nname = 'pi4'").unwrap();
         let faulty = swarm.call(&words("check")).await;
         faulty.is(2, "");
         assert!(

@@ -34,7 +34,7 @@ type Guest = (TlsStream<TcpStream>, Result<Caller, Stranger>);
 
 /// The API's port on the mesh.
 pub struct TlsSocket {
-    addr: SocketAddr,
+    addr: watch::Receiver<SocketAddr>,
     doorway: Doorway,
     judge: Judge,
     listener: Option<TcpListener>,
@@ -43,22 +43,26 @@ pub struct TlsSocket {
 }
 
 impl TlsSocket {
-    /// Nothing is bound before `doorway` says so.
-    pub fn new(addr: SocketAddr, doorway: Doorway, judge: Judge) -> Self {
+    /// Nothing is bound before `doorway` says so. Where the host goes, `addr` goes.
+    pub fn new(addr: watch::Receiver<SocketAddr>, doorway: Doorway, judge: Judge) -> Self {
         Self { addr, doorway, judge, listener: None, is_told: false, handshakes: JoinSet::new() }
     }
 
     /// Opens or closes the port as the daemon wants it now.
     async fn settle(&mut self) -> Option<Arc<ServerConfig>> {
         let config = self.doorway.borrow_and_update().clone();
+        let addr = *self.addr.borrow_and_update();
+        if self.listener.as_ref().is_some_and(|listener| listener.local_addr().is_ok_and(|bound| bound != addr && addr.port() != 0)) {
+            self.listener = None;
+        }
         if config.is_none() {
             self.listener = None;
         } else if self.listener.is_none() {
-            match TcpListener::bind(self.addr).await {
+            match TcpListener::bind(addr).await {
                 Ok(listener) => (self.listener, self.is_told) = (Some(listener), false),
                 Err(error) => {
                     if !std::mem::replace(&mut self.is_told, true) {
-                        tracing::warn!(addr = %self.addr, %error, "the API's port on the mesh cannot be opened; it is tried again");
+                        tracing::warn!(%addr, %error, "the API's port on the mesh cannot be opened; it is tried again");
                     }
                 }
             }
@@ -85,6 +89,7 @@ impl Accept for TlsSocket {
                     self.listener = None;
                     std::future::pending().await
                 },
+                Ok(()) = self.addr.changed() => {}
                 accepted = async { self.listener.as_ref().expect("guarded").accept().await }, if self.listener.is_some() && has_room => {
                     if let Some(config) = config {
                         self.handshakes.spawn(greet(accepted?.0, config, Arc::clone(&self.judge)));

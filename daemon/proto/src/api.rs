@@ -502,6 +502,77 @@ pub struct Status {
     pub certificate_ends: Option<UnixMillis>,
     /// How far the swarm's clock is ahead of this host's; 0 while they agree to within a minute.
     pub clock_ahead_ms: i64,
+    #[serde(default)]
+    pub mesh: MeshStatus,
+}
+
+/// Where a daemon is on its mesh, and where it has looked for members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeshStatus {
+    /// `tailscale`, `wireguard`, `interface` or `address`; empty until one is found.
+    pub kind: String,
+    /// The interface that carries it, where one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// The daemon's address there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<std::net::IpAddr>,
+    /// What of the mesh is waited for; empty when nothing is.
+    pub waits: String,
+    /// Where members may be, by the last look. While members enough are reached, nobody looks.
+    pub candidates: Vec<Candidate>,
+    /// What the last look did not find, and why.
+    pub missed: Vec<Missed>,
+}
+
+/// A control endpoint where a member may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub addr: std::net::SocketAddr,
+    pub origin: Origin,
+    /// What led there: the name that was resolved, or what the mesh calls the host; empty for a bare address.
+    pub name: String,
+}
+
+/// What led to an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The swarm's own record of the member.
+    #[default]
+    Remembered,
+    /// An address that the operator wrote down.
+    Seed,
+    /// A name that the operator wrote down.
+    Dns,
+    /// The tailnet's list of hosts.
+    Tailscale,
+    /// The peers of a WireGuard interface.
+    Wireguard,
+}
+
+impl Origin {
+    /// Its word, as in JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Remembered => "remembered",
+            Self::Seed => "seed",
+            Self::Dns => "dns",
+            Self::Tailscale => "tailscale",
+            Self::Wireguard => "wireguard",
+        }
+    }
+}
+
+/// Where a look found nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    pub origin: Origin,
+    /// What was looked for.
+    pub what: String,
+    /// Why it was not found.
+    pub why: String,
 }
 
 /// How far a daemon has come.
@@ -529,6 +600,9 @@ pub struct PeerStatus {
     pub addr: std::net::SocketAddr,
     pub connected: bool,
     pub rtt_us: Option<u64>,
+    /// What led to its address at the last look.
+    #[serde(default)]
+    pub found: Origin,
 }
 
 /// Something that happened on one node, kept in a ring.

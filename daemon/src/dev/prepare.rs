@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_config::{Config, Exec, Sandbox};
+use mesh_config::{Config, Exec, Kind, Sandbox, Seed};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use swarm_proto::{ClusterId, Code, Problem, identity::Found};
@@ -107,12 +107,15 @@ fn address(n: usize) -> IpAddr {
 }
 
 fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options) -> Config {
-    let mut config = Config::new(node.name.clone(), node.control.ip());
+    let mut config = Config::new(node.name.clone());
+    // no mesh leads through the loopback: whoever wants it has to say so
+    config.mesh.kind = Some(Kind::Explicit);
+    config.mesh.address = Some(node.control.ip());
     config.node.state_dir.clone_from(&node.dir);
     config.node.labels.insert("dev".into(), (n + 1).to_string());
     config.mesh.control_port = node.control.port();
     config.mesh.bulk_port = node.control.port() + 1;
-    config.mesh.seeds = seeds.iter().copied().filter(|seed| *seed != node.control).collect();
+    config.mesh.peers = seeds.iter().copied().filter(|seed| *seed != node.control).map(Seed::from).collect();
     config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: None };
     config.resources = options.resources.clone();
     config.api.socket.clone_from(&node.socket);

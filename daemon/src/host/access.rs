@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn a_group_is_found_by_its_name_and_a_missing_one_is_said() {
-        let api = |group: &str| mesh_config::Api { group: Some(group.into()), ..mesh_config::Config::new("a", [10, 0, 0, 1].into()).api };
+        let api = |group: &str| mesh_config::Api { group: Some(group.into()), ..mesh_config::Config::new("a").api };
         assert_eq!(of(&api("root")).expect("every host has it").map(|group| group.gid), Some(0));
         let problem = of(&api("no-such-group")).expect_err("nobody made it");
         assert!(problem.hint.contains("groupadd --system no-such-group"), "{problem}");

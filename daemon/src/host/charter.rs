@@ -18,12 +18,12 @@ use swarm_proto::{
     ClusterId, Code, Problem, RaftDir, UnixMillis,
     api::Belonging,
     identity::{Applicant, Kind},
-    ledger::{Addrs, Admit},
+    ledger::Admit,
     token::Token,
 };
 use swarm_transport::{Identity, IdentityError, NODE_KEY, SecretKey, Validity};
 
-use super::{ClusterFile, StateDir, founding};
+use super::{ClusterFile, StateDir, finder, founding};
 use crate::node::{self, Journal};
 
 fn failed(what: &str, why: &dyn std::fmt::Display) -> Problem {
@@ -84,7 +84,7 @@ pub(super) async fn join(config: &Config, dir: &Path, token: &Token) -> Result<(
         key: key.peer_key(),
         raft,
         name: config.node.name.clone(),
-        addrs: Addrs { control: config.control_addr(), bulk: config.bulk_addr() },
+        addrs: config.mesh.addrs_at(finder::here(&config.mesh).await?),
         may_vote: config.node.voter == mesh_config::Voter::Auto,
     };
     let who = Applicant::Node { admit, labels: config.node.labels.clone() };

@@ -1,16 +1,15 @@
 //! What this host offers to tasks, and how it is doing.
 
-use std::{collections::BTreeMap, path::Path, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, path::PathBuf, sync::Arc};
 
 use mesh_config::Config;
 use swarm_proto::{
-    ledger::Addrs,
     peer::{Load, NodeMeta},
     spec::Resources,
 };
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-/// The node's metadata: what the config says, and where it says nothing, what the host has.
+/// The node's metadata: what the config says, and where it says nothing, what the host has. Its address is not known yet.
 pub(crate) fn of(config: &Config, executors: Vec<String>, version: u64) -> NodeMeta {
     let os = std::env::consts::OS.to_owned();
     let arch = std::env::consts::ARCH.to_owned();
@@ -22,7 +21,7 @@ pub(crate) fn of(config: &Config, executors: Vec<String>, version: u64) -> NodeM
         name: config.node.name.clone(),
         software: env!("CARGO_PKG_VERSION").into(),
         protocol: swarm_proto::PROTOCOL,
-        addrs: Addrs { control: config.control_addr(), bulk: config.bulk_addr() },
+        addrs: config.mesh.addrs_at(Ipv4Addr::UNSPECIFIED.into()),
         os,
         arch,
         capacity: capacity(config),

@@ -1,12 +1,11 @@
 //! What is asked of this host about its place in a swarm: carried out here, one at a time.
 
-use std::path::Path;
+use std::{net::Ipv4Addr, path::Path};
 
 use mesh_config::{Config, Edit, Env};
 use swarm_proto::{
     ClusterId, Code, LogIndex, Problem, Term, UnixMillis,
-    api::{Belonging, Choices, HostCall, Phase, Status},
-    ledger::Addrs,
+    api::{Belonging, Choices, HostCall, MeshStatus, Phase, Status},
     token::Token,
 };
 use tokio::sync::mpsc;
@@ -23,7 +22,7 @@ pub(super) fn unjoined(config: &Config) -> Status {
         cluster: ClusterId::default(),
         phase: Phase::Unjoined,
         trouble: "this host belongs to no swarm yet: `swarmctl mesh init` founds one, `swarmctl mesh join TOKEN` joins one".into(),
-        addrs: Addrs { control: config.control_addr(), bulk: config.bulk_addr() },
+        addrs: config.mesh.addrs_at(Ipv4Addr::UNSPECIFIED.into()),
         leader: None,
         term: Term(0),
         is_voter: false,
@@ -33,6 +32,7 @@ pub(super) fn unjoined(config: &Config) -> Status {
         up_ms: 0,
         certificate_ends: None,
         clock_ahead_ms: 0,
+        mesh: MeshStatus::default(),
     }
 }
 

@@ -1,20 +1,20 @@
 //! `swarmd run`: a node on this machine, from its config file to its end.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use mesh_config::{Config, LogFormat, Voter};
+use mesh_config::{Config, LogFormat, Preset, Voter};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use swarm_api::TlsSocket;
 use swarm_consensus::{DirDisk, Disk, Lanes};
-use swarm_proto::{Code, Problem, api::Belonging};
+use swarm_proto::{Code, Problem, api::Belonging, peer::NodeMeta};
 use swarm_transport::{BindError, Identity, Realm};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{ClusterFile, StateDir, access, charter, clocks, founding, notify, offer, orders, signals, workshop};
+use super::{ClusterFile, StateDir, access, charter, clocks, finder, founding, notify, offer, orders, signals, workshop};
 use crate::{
     args::Run,
-    node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, OpenSocket, Running, Settings},
+    node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, Running, Settings, Whereabouts},
 };
 
 /// How a node's time on this host ended.
@@ -101,9 +101,14 @@ async fn live(args: &Run, state: &mut StateDir, gateway: &Gateway, orders: &mut 
     let config = load(&args.config)?;
     let journal = Journal::new(clocks.wall.clone());
     let file = charter::recover(state, file, &journal).await?;
-    let (env, holdings) = prepare(&config, state, file, clocks, journal.clone(), args.keeper_socket.as_deref()).await?;
+    let (mut env, holdings) = prepare(&config, state, file, clocks, journal.clone(), args.keeper_socket.as_deref()).await?;
     gateway.expect(&env.settings, file.cluster);
-    let starting = async { node::start(env, holdings, gateway).await.map_err(|e| start_problem(&e)) };
+    let starting = async {
+        let found = finder::start(config.mesh.clone(), env.settings.whereabouts.clone(), journal.clone()).await?;
+        env.settings.timing = config.mesh.preset_on(found.kind).timing();
+        env.settings.meta = Arc::new(NodeMeta { addrs: config.mesh.addrs_at(found.address()), ..(*env.settings.meta).clone() });
+        node::start(env, holdings, gateway).await.map_err(|e| start_problem(&e))
+    };
     let mut running = tokio::select! {
         biased;
         _ = &mut asked => return Ok(Ending::Stopped),
@@ -112,7 +117,7 @@ async fn live(args: &Run, state: &mut StateDir, gateway: &Gateway, orders: &mut 
     };
     // a founder that runs has its authorities in the ledger
     founding::remove(&state.path);
-    serve_mesh_api(&config, gateway.clone(), &running);
+    serve_mesh_api(gateway.clone(), &running);
     loop {
         let order = tokio::select! {
             biased;
@@ -161,8 +166,8 @@ async fn prepare(
     let names = workshop.executors.iter().map(|executor| executor.name().to_owned()).collect();
     let meta = offer::of(config, names, (clocks.wall)().0);
     let settings = Settings {
-        timing: config.mesh.preset.timing(),
-        seeds: config.mesh.seeds.clone(),
+        timing: Preset::default().timing(),
+        whereabouts: Whereabouts::default(),
         may_vote: config.node.voter == Voter::Auto,
         meta: Arc::new(meta),
         load: offer::load_of(state.path.clone()),
@@ -186,7 +191,7 @@ async fn prepare(
         lanes: Lanes::threads(),
         journal,
     };
-    let holdings = Holdings { control_socket: opener(config.control_addr()), bulk_socket: opener(config.bulk_addr()), workshop };
+    let holdings = Holdings { open_socket: Arc::new(swarm_transport::udp_socket), workshop };
     Ok((env, holdings))
 }
 
@@ -196,24 +201,22 @@ fn open_disk(state: &StateDir, name: &str) -> Result<Arc<dyn Disk>, Problem> {
     Ok(Arc::new(disk))
 }
 
-fn opener(addr: SocketAddr) -> OpenSocket {
-    Box::new(move || swarm_transport::udp_socket(addr))
-}
-
 fn start_problem(error: &anyhow::Error) -> Problem {
     let problem = Problem::new(Code::NotReady, "the daemon does not start", format!("{error:#}"));
     match error.downcast_ref::<BindError>() {
         Some(BindError::InUse(_)) => {
             problem.hint("another daemon may run already; or set mesh.control_port and mesh.bulk_port to ports that are free")
         }
-        Some(BindError::NotHere(_) | BindError::Unspecified(_)) => problem.hint("set mesh.address to this host's address on the mesh"),
+        Some(BindError::NotHere(_) | BindError::Unspecified(_)) => {
+            problem.hint("leave mesh.address out, or set it to this host's address on the mesh")
+        }
         Some(BindError::Denied(_) | BindError::Io { .. } | BindError::Identity(_) | BindError::Endpoint(_)) | None => problem,
     }
 }
 
 /// The API's port on the mesh, for as long as the node lives.
-fn serve_mesh_api(config: &Config, gateway: Gateway, running: &Running) {
-    let addr = config.api_addr();
+fn serve_mesh_api(gateway: Gateway, running: &Running) {
+    let addr = running.api_addr();
     let (doorway, judge) = running.doorway();
     Domains::Threads.spawn("api-mesh", move || async move {
         let mut life = doorway.clone();

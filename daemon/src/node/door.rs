@@ -173,7 +173,10 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
             node.set_outcast(format!("another daemon uses this node's identity at {at}: stop one of the two"));
             tx.send(&()).await
         }
-        Open::Meta => tx.send(&*node.settings.meta).await,
+        Open::Meta => {
+            let meta = node.meta.borrow().clone();
+            tx.send(&*meta).await
+        }
         Open::View { after } => {
             let view = node.roster.current();
             let view = if view.version > after { (*view).clone() } else { swarm_proto::ledger::View::default() };

@@ -14,7 +14,7 @@ use swarm_proto::{
 use swarm_transport::{BindError, Identity, Realm};
 use tokio::sync::{mpsc, watch};
 
-use super::{Journal, KeepIdentity};
+use super::{Journal, KeepIdentity, Whereabouts};
 
 /// Everything one node stands on.
 pub struct Env {
@@ -43,27 +43,26 @@ pub struct Env {
 
 /// What of the machine a node takes for itself.
 pub struct Holdings {
-    /// Each is opened in the domain that serves it.
-    pub control_socket: OpenSocket,
-    pub bulk_socket: OpenSocket,
+    /// Opens the socket of an endpoint, in the domain that serves it; again when the host's address changes.
+    pub open_socket: OpenSocket,
     pub workshop: Workshop,
 }
 
 /// Binds a socket, within the runtime that shall drive it.
-pub type OpenSocket = Box<dyn FnOnce() -> Result<Arc<dyn AsyncUdpSocket>, BindError> + Send>;
+pub type OpenSocket = Arc<dyn Fn(SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError> + Send + Sync>;
 
 /// What the operator decided, resolved.
 #[derive(Clone)]
 pub struct Settings {
     pub timing: Timing,
-    /// Where to knock before any member is remembered.
-    pub seeds: Vec<SocketAddr>,
+    /// Where this node is on its mesh, and where members may be.
+    pub whereabouts: Whereabouts,
     pub may_vote: bool,
     /// Where the API listens on the mesh, on every node.
     pub api_port: u16,
     /// How long the certificates live that this node issues.
     pub certificate_life: Duration,
-    /// What this host offers; its name, addresses and labels.
+    /// What this host offers; its name, labels, and its addresses at the start.
     pub meta: Arc<NodeMeta>,
     /// Free space and load of the host now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,

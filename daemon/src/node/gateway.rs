@@ -9,7 +9,7 @@ use swarm_api::{Backend, CallFuture, EnrollFuture, HostFuture};
 use swarm_proto::{
     ClusterId, Code, Cursor, LogIndex, Problem, TaskId, Term,
     access::Caller,
-    api::{Belonging, Call, HostCall, NodeEvent, Phase, Reply, Status},
+    api::{Belonging, Call, HostCall, MeshStatus, NodeEvent, Phase, Reply, Status},
     identity::Petition,
     peer::{Answer, EventPage, Numbered, Open, OutputChunk, Target, Which},
 };
@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Node, Settings, calls, desk::no_leader, enroll, events, output, relay, status};
+use super::{Node, Settings, Whereabouts, calls, desk::no_leader, enroll, events, output, relay, status};
 
 /// How long a call looks for a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub struct Gateway(Arc<Inner>);
 
 struct Inner {
     node: RwLock<Option<Arc<Node>>>,
-    early: RwLock<Status>,
+    early: RwLock<(Status, Whereabouts)>,
     host: Option<mpsc::Sender<HostOrder>>,
 }
 
@@ -53,7 +53,7 @@ fn early(settings: &Settings, cluster: ClusterId) -> Status {
         software: settings.meta.software.clone(),
         cluster,
         phase: Phase::Joining,
-        trouble: "no member has let this node in yet; it goes on knocking at its seeds".into(),
+        trouble: String::new(),
         addrs: settings.meta.addrs,
         leader: None,
         term: Term(0),
@@ -64,32 +64,37 @@ fn early(settings: &Settings, cluster: ClusterId) -> Status {
         up_ms: 0,
         certificate_ends: None,
         clock_ahead_ms: 0,
+        mesh: MeshStatus::default(),
     }
 }
 
 impl Gateway {
     /// A gateway of a node that is not up yet, and whose place in its swarm is fixed.
     pub fn new(settings: &Settings, cluster: ClusterId) -> Self {
-        Self::start(early(settings, cluster), None)
+        Self::start(early(settings, cluster), settings.whereabouts.clone(), None)
     }
 
     /// A gateway of a host that may join a swarm and leave it.
     pub fn of_host(status: Status, host: mpsc::Sender<HostOrder>) -> Self {
-        Self::start(status, Some(host))
+        Self::start(status, Whereabouts::default(), Some(host))
     }
 
-    fn start(status: Status, host: Option<mpsc::Sender<HostOrder>>) -> Self {
-        Self(Arc::new(Inner { node: RwLock::new(None), early: RwLock::new(status), host }))
+    fn start(status: Status, whereabouts: Whereabouts, host: Option<mpsc::Sender<HostOrder>>) -> Self {
+        Self(Arc::new(Inner { node: RwLock::new(None), early: RwLock::new((status, whereabouts)), host }))
     }
 
     /// A node with these settings is on its way up.
     pub fn expect(&self, settings: &Settings, cluster: ClusterId) {
-        self.close(early(settings, cluster));
+        self.say(early(settings, cluster), settings.whereabouts.clone());
     }
 
     /// There is no node now, and this is why.
     pub fn close(&self, status: Status) {
-        *self.0.early.write().unwrap_or_else(PoisonError::into_inner) = status;
+        self.say(status, Whereabouts::default());
+    }
+
+    fn say(&self, status: Status, whereabouts: Whereabouts) {
+        *self.0.early.write().unwrap_or_else(PoisonError::into_inner) = (status, whereabouts);
         *self.0.node.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -97,8 +102,26 @@ impl Gateway {
         *self.0.node.write().unwrap_or_else(PoisonError::into_inner) = Some(node);
     }
 
+    /// Of a node that is not up yet: what it waits for, by what its host has seen so far.
     fn early(&self) -> Status {
-        self.0.early.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let (status, whereabouts) = self.0.early.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if status.phase != Phase::Joining {
+            return status;
+        }
+        let mesh = MeshStatus::clone(&whereabouts.seen());
+        let trouble = if !mesh.waits.is_empty() {
+            format!("waits for its mesh: {}", mesh.waits)
+        } else if mesh.candidates.is_empty() {
+            "no member has let this node in yet, and it knows of nobody to ask; it goes on looking".into()
+        } else {
+            format!("no member has let this node in yet; it goes on knocking at {} addresses", mesh.candidates.len())
+        };
+        let mut addrs = status.addrs;
+        if let Some(address) = mesh.address {
+            addrs.control.set_ip(address);
+            addrs.bulk.set_ip(address);
+        }
+        Status { trouble, addrs, mesh, ..status }
     }
 
     fn node(&self) -> Result<Arc<Node>, Problem> {

@@ -91,7 +91,7 @@ pub(crate) async fn run(
     stop: watch::Receiver<bool>,
 ) {
     let mut members = Members::new(node.me, settings, node.seed ^ 0x6d65_6d62, now());
-    members.set_meta_version(node.settings.meta.version);
+    members.set_meta_version(node.meta.borrow().version);
     members.handle_view(&node.roster.current(), now());
     Gossip { node, members, inbox, endpoint }.run(stop).await;
 }
@@ -100,6 +100,7 @@ impl Gossip {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut view = self.node.roster.changes();
         let mut leader = self.node.peers.leader_changes();
+        let mut meta = self.node.meta.subscribe();
         loop {
             self.carry_out();
             let due = self.members.poll_timeout().map(|(due, _)| Instant::from_std(due));
@@ -116,6 +117,7 @@ impl Gossip {
                         self.members.set_leader_hint(leader, term);
                     }
                 }
+                Ok(()) = meta.changed() => self.members.set_meta_version(meta.borrow_and_update().version),
                 () = stopped(&mut stop) => return self.carry_out(),
                 () = async { tokio::time::sleep_until(due.expect("guarded")).await }, if due.is_some() => self.handle_due().await,
             }

@@ -2,20 +2,27 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
 use swarm_consensus::{Disk, disk::replace};
 use swarm_proto::{
     Code, NodeId, PeerKey, Problem, RaftDir,
-    ledger::{Admit, Applied, Command, View},
-    peer::{Joined, Open},
+    api::MeshStatus,
+    ledger::{Addrs, Admit, Applied, Command, View},
+    peer::{Joined, NodeMeta, Open},
 };
 use swarm_transport::{Dial, Plane, Pool};
+use tokio::sync::watch;
 
 use super::{Node, Settings, desk::commit, journal::Journal, roster::Roster};
 
 const FILE: &str = "member";
-/// Between two rounds over the seeds, doubled up to the second figure.
+/// Between two rounds, doubled up to the second figure.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Between two knocks, while the first is not answered.
+const STAGGER: Duration = Duration::from_millis(100);
+/// Knocks that may wait for an answer at once.
+const KNOCKS: usize = 32;
 
 /// What a node remembers of itself: the id that the log bound to its key and raft directory.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -47,24 +54,75 @@ impl Member {
 }
 
 /// What a node says of itself when it asks.
-pub(crate) fn request(settings: &Settings, key: PeerKey, raft: RaftDir) -> Admit {
-    Admit { key, raft, name: settings.meta.name.clone(), addrs: settings.meta.addrs, may_vote: settings.may_vote }
+pub(crate) fn request(settings: &Settings, addrs: Addrs, key: PeerKey, raft: RaftDir) -> Admit {
+    Admit { key, raft, name: settings.meta.name.clone(), addrs, may_vote: settings.may_vote }
 }
 
-/// Knocks at the seeds and at remembered members until somebody lets this node in.
-pub(crate) async fn knock(pool: &Pool, settings: &Settings, roster: &Roster, admit: &Admit, journal: &Journal) -> Joined {
+/// Knocks wherever a member may be, known or remembered, until somebody lets this node in.
+pub(crate) async fn knock(
+    pool: &Pool,
+    settings: &Settings,
+    meta: &watch::Sender<Arc<NodeMeta>>,
+    roster: &Roster,
+    admit: &Admit,
+    journal: &Journal,
+) -> Joined {
+    let _looking = settings.whereabouts.look();
+    let mut seen = settings.whereabouts.changes();
     let mut pause = AGAIN.0;
     loop {
-        let remembered = roster.current().nodes.values().map(|record| record.addrs.control).collect::<Vec<_>>();
-        for addr in settings.seeds.iter().copied().chain(remembered).filter(|addr| *addr != settings.meta.addrs.control) {
-            match knock_at(pool, addr, admit).await {
-                Ok(joined) => return joined,
-                Err(problem) => tracing::debug!(%addr, %problem, "not admitted yet"),
-            }
+        // this node may have moved meanwhile
+        let admit = Admit { addrs: meta.borrow().addrs, ..admit.clone() };
+        let addrs = addresses(&seen.borrow_and_update(), roster, admit.addrs.control);
+        let count = addrs.len();
+        if let Some(joined) = knock_at_all(pool, addrs, &admit).await {
+            return joined;
         }
-        journal.info(format!("nobody has admitted this node yet; knocking again in {} ms", pause.as_millis()));
-        tokio::time::sleep(pause).await;
+        journal.info(format!("none of {count} addresses has let this node in yet; knocking again within {} ms", pause.as_millis()));
+        tokio::select! {
+            biased;
+            // somebody was found who was not known: that is no reason to wait
+            _ = seen.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
         pause = (2 * pause).min(AGAIN.1);
+    }
+}
+
+/// Every address that a member may have, best first, each once.
+fn addresses(seen: &MeshStatus, roster: &Roster, own: SocketAddr) -> Vec<SocketAddr> {
+    let remembered = roster.current();
+    let remembered = remembered.nodes.values().filter(|record| !record.is_gone).map(|record| record.addrs.control);
+    let mut addrs: Vec<SocketAddr> = Vec::new();
+    for addr in seen.candidates.iter().map(|candidate| candidate.addr).chain(remembered) {
+        if addr != own && !addrs.contains(&addr) {
+            addrs.push(addr);
+        }
+    }
+    addrs
+}
+
+/// Knocks everywhere, each address a moment after the one before unless that has failed already: most of a tailnet's hosts are no
+/// members, and a silent one costs a whole handshake's time.
+async fn knock_at_all(pool: &Pool, addrs: Vec<SocketAddr>, admit: &Admit) -> Option<Joined> {
+    let mut waiting = addrs.into_iter();
+    let mut knocks = FuturesUnordered::new();
+    loop {
+        if knocks.len() < KNOCKS
+            && let Some(addr) = waiting.next()
+        {
+            knocks.push(async move { (addr, knock_at(pool, addr, admit).await) });
+        } else if knocks.is_empty() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            Some((addr, answer)) = knocks.next() => match answer {
+                Ok(joined) => return Some(joined),
+                Err(problem) => tracing::debug!(%addr, %problem, "not admitted yet"),
+            },
+            () = tokio::time::sleep(STAGGER), if knocks.len() < KNOCKS && waiting.len() > 0 => {}
+        }
     }
 }
 

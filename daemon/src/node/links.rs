@@ -2,9 +2,12 @@
 
 use std::io;
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, select_ok},
+};
 use swarm_proto::NodeId;
-use swarm_transport::{Connection, Plane, Pool};
+use swarm_transport::{Connection, Dial, Plane, Pool};
 
 use super::roster::Roster;
 
@@ -27,9 +30,21 @@ impl swarm_consensus::Peers for Links {
             Plane::Bulk => (self.bulk.clone(), self.roster.dial_bulk(node)),
             Plane::Control | Plane::Raft | Plane::Renew => (self.control.clone(), self.roster.dial_control(node)),
         };
+        // where it said that it is, when it was last met; its record may be older where nobody leads who could change it
+        let met = self.control.existing(Plane::Control, node).map(|connection| match plane {
+            Plane::Bulk => connection.addrs().bulk,
+            Plane::Control | Plane::Raft | Plane::Renew => connection.addrs().control,
+        });
         async move {
             let dial = dial.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{node} is no member")))?;
-            pool.get(plane, &dial).await.map_err(io::Error::other)
+            match met.filter(|addr| *addr != dial.addr) {
+                None => pool.get(plane, &dial).await.map_err(io::Error::other),
+                Some(addr) => {
+                    let there = Dial { addr, ..dial };
+                    let both = select_ok([pool.get(plane, &dial).boxed(), pool.get(plane, &there).boxed()]);
+                    both.await.map(|(connection, _)| connection).map_err(io::Error::other)
+                }
+            }
         }
         .boxed()
     }

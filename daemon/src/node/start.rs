@@ -1,6 +1,7 @@
 //! From nothing to a member that serves, and back: read top to bottom, this is what a daemon does.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64},
@@ -20,16 +21,16 @@ use swarm_proto::{
     identity::{Change, Found},
     ledger::{Admit, Command},
     limits,
-    peer::Hello,
+    peer::{Hello, NodeMeta},
 };
 use swarm_transport::{BindSpec, CloseCode, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, Realm, WallClock};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
 use super::{
-    Domains, Env, Gateway, Holdings, Node, Settings,
+    Domains, Env, Gateway, Holdings, Node,
     clock::SwarmClock,
     desk::{self, DeskWatch},
     door::Door,
@@ -39,8 +40,10 @@ use super::{
     join::{self, Member},
     lead,
     links::Links,
+    moves::{self, Mover, Rebind},
     papers::{self, Papers},
     peers::Peers,
+    reach,
     roster::Roster,
     work,
 };
@@ -75,7 +78,8 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let wall = clock.clone();
     let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
     let me = watch::Sender::new(None);
-    let Holdings { control_socket, bulk_socket, workshop } = holdings;
+    let Holdings { open_socket: open, workshop } = holdings;
+    let meta = Arc::new(watch::Sender::new(env.settings.meta.clone()));
     let (stop, stopping) = watch::channel(false);
     let (fatal_tx, fatal) = watch::channel(None);
 
@@ -83,16 +87,16 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         identity: env.identity.clone(),
         realm: env.realm,
         wall: Arc::new(move || wall.now()),
-        hello: hello_source(&env.settings, env.realm.cluster, me.subscribe()),
+        hello: hello_source(meta.subscribe(), env.realm.cluster, me.subscribe()),
         door: door.clone(),
+        open,
     };
-    let control = wiring.bind(control_socket, vec![Plane::Control, Plane::Raft, Plane::Renew], seed_of(&mut rng))?;
-    let bulk = bind_bulk(env.domains, wiring, bulk_socket, seed_of(&mut rng), stopping.clone(), fatal_tx.clone()).await?;
+    let (control, bulk) = bind_both(&env, wiring, &meta, &mut rng, &stopping, &fatal_tx).await?;
 
     let key = env.identity.peer_key();
     let member = match Member::load(&env.records)? {
         Some(member) => member,
-        None => become_member(&env, key, &control.pool(), &roster, &mut rng).await?,
+        None => become_member(&env, key, &control.pool(), &meta, &roster, &mut rng).await?,
     };
     me.send_replace(Some(member.node));
 
@@ -109,6 +113,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         clocks: env.clocks,
         clock,
         papers: Papers::new(env.identity, env.keep_identity),
+        meta,
         roster,
         peers: Peers::new(),
         desk: DeskWatch(desk_rx),
@@ -132,15 +137,14 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     watch_health(&node, &control, fatal_tx);
     gateway.open(node.clone());
 
-    let admit = join::request(&node.settings, key, member.raft);
+    let admit = join::request(&node.settings, node.addrs(), key, member.raft);
     if env.is_founder {
-        found(&node, &admit, env.found.as_ref()).await?
-    } else {
-        announce(&node, admit)
+        found(&node, &admit, env.found.as_ref()).await?;
     }
+    tokio::spawn(moves::keep_announced(node.clone(), admit));
     let phase = if node.damage.is_empty() { Phase::Ready } else { Phase::Damaged };
     node.phase.send_replace(phase);
-    node.journal.info(format!("{} is {}, {phase:?} at {}", node.settings.meta.name, node.me, node.settings.meta.addrs.control));
+    node.journal.info(format!("{} is {}, {phase:?} at {}", node.settings.meta.name, node.me, node.addrs().control));
     Ok(Running { node, stop, fatal, control })
 }
 
@@ -151,9 +155,11 @@ fn seed_of(rng: &mut ChaCha12Rng) -> [u8; 32] {
 }
 
 /// What this node says of itself at each new connection; its id once it has one.
-fn hello_source(settings: &Settings, cluster: ClusterId, me: watch::Receiver<Option<NodeId>>) -> HelloSource {
-    let (name, addrs) = (settings.meta.name.clone(), settings.meta.addrs);
-    Arc::new(move || Hello { protocol: PROTOCOL, cluster, node: *me.borrow(), name: name.clone(), addrs })
+fn hello_source(meta: watch::Receiver<Arc<NodeMeta>>, cluster: ClusterId, me: watch::Receiver<Option<NodeId>>) -> HelloSource {
+    Arc::new(move || {
+        let meta = meta.borrow().clone();
+        Hello { protocol: PROTOCOL, cluster, node: *me.borrow(), name: meta.name.clone(), addrs: meta.addrs }
+    })
 }
 
 /// What both endpoints are made of.
@@ -163,12 +169,13 @@ struct Wiring {
     wall: WallClock,
     hello: HelloSource,
     door: Arc<Door>,
+    open: OpenSocket,
 }
 
 impl Wiring {
-    fn bind(&self, open: OpenSocket, planes: Vec<Plane>, seed: [u8; 32]) -> anyhow::Result<Endpoint> {
+    fn bind(&self, addr: SocketAddr, planes: Vec<Plane>, seed: [u8; 32]) -> anyhow::Result<Endpoint> {
         let spec = BindSpec {
-            socket: open()?,
+            socket: (self.open)(addr)?,
             runtime: Arc::new(quinn::TokioRuntime),
             identity: self.identity.clone(),
             realm: self.realm,
@@ -181,40 +188,86 @@ impl Wiring {
     }
 }
 
-/// The bulk endpoint lives in a domain of its own, so that nothing large delays a probe or a heartbeat.
-async fn bind_bulk(
-    domains: Domains,
+/// Opens both endpoints, and has them go where the host goes.
+async fn bind_both(
+    env: &Env,
     wiring: Wiring,
-    open: OpenSocket,
-    seed: [u8; 32],
-    mut stopping: watch::Receiver<bool>,
+    meta: &Arc<watch::Sender<Arc<NodeMeta>>>,
+    rng: &mut ChaCha12Rng,
+    stopping: &watch::Receiver<bool>,
+    fatal: &watch::Sender<Option<String>>,
+) -> anyhow::Result<(Endpoint, Pool)> {
+    let (addrs, open) = (env.settings.meta.addrs, wiring.open.clone());
+    let control = wiring.bind(addrs.control, vec![Plane::Control, Plane::Raft, Plane::Renew], seed_of(rng))?;
+    let (rebind, rebinds) = mpsc::channel(1);
+    let rebinding = Rebinding { addr: addrs.bulk, rebinds, stopping: stopping.clone(), fatal: fatal.clone() };
+    let bulk = bind_bulk(env.domains, wiring, rebinding, seed_of(rng)).await?;
+    let mover = Mover {
+        whereabouts: env.settings.whereabouts.clone(),
+        meta: meta.clone(),
+        control: control.clone(),
+        bulk: rebind,
+        open,
+        wall: env.clocks.wall.clone(),
+        journal: env.journal.clone(),
+    };
+    tokio::spawn(mover.run(stopping.clone()));
+    Ok((control, bulk))
+}
+
+/// Where the bulk endpoint begins, and what it is told later.
+struct Rebinding {
+    addr: SocketAddr,
+    rebinds: mpsc::Receiver<Rebind>,
+    stopping: watch::Receiver<bool>,
     fatal: watch::Sender<Option<String>>,
-) -> anyhow::Result<Pool> {
+}
+
+/// The bulk endpoint lives in a domain of its own, so that nothing large delays a probe or a heartbeat.
+async fn bind_bulk(domains: Domains, wiring: Wiring, rebinding: Rebinding, seed: [u8; 32]) -> anyhow::Result<Pool> {
     let (tx, rx) = oneshot::channel();
+    let Rebinding { addr, mut rebinds, mut stopping, fatal } = rebinding;
     domains.spawn("bulk", move || async move {
-        let endpoint = match wiring.bind(open, vec![Plane::Bulk], seed) {
+        let endpoint = match wiring.bind(addr, vec![Plane::Bulk], seed) {
             Ok(endpoint) => endpoint,
             Err(error) => return drop(tx.send(Err(error))),
         };
         let _ = tx.send(Ok(endpoint.pool()));
-        tokio::select! {
-            biased;
-            () = stopped(&mut stopping) => endpoint.close().await,
-            end = endpoint.closed() => if end == EndpointEnd::Failed { fatal.send_replace(Some("the bulk endpoint failed".into())); }
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut stopping) => return endpoint.close().await,
+                end = endpoint.closed() => {
+                    if end == EndpointEnd::Failed {
+                        fatal.send_replace(Some("the bulk endpoint failed".into()));
+                    }
+                    return;
+                }
+                Some((addr, reply)) = rebinds.recv() => drop(reply.send(moves::rebind(&endpoint, &wiring.open, addr))),
+            }
         }
     });
     rx.await.context("the bulk endpoint ended before it was there")?
 }
 
 /// Takes an id: the founder is the first there is, everybody else is admitted.
-async fn become_member(env: &Env, key: PeerKey, pool: &Pool, roster: &Roster, rng: &mut ChaCha12Rng) -> anyhow::Result<Member> {
+async fn become_member(
+    env: &Env,
+    key: PeerKey,
+    pool: &Pool,
+    meta: &watch::Sender<Arc<NodeMeta>>,
+    roster: &Roster,
+    rng: &mut ChaCha12Rng,
+) -> anyhow::Result<Member> {
     let mut fresh = RaftDir::default();
     rng.fill_bytes(&mut fresh.0);
     let raft = swarm_consensus::raft_dir(&*env.disk, fresh)?;
     let node = if env.is_founder {
         FOUNDER
     } else {
-        let joined = join::knock(pool, &env.settings, roster, &join::request(&env.settings, key, raft), &env.journal).await;
+        let joined =
+            join::knock(pool, &env.settings, meta, roster, &join::request(&env.settings, env.settings.meta.addrs, key, raft), &env.journal)
+                .await;
         roster.merge(&joined.view);
         // their Hellos, here and there, were those of strangers; the next ones say who this node is
         pool.connections().iter().for_each(|connection| connection.close(CloseCode::Replaced, "joined"));
@@ -266,6 +319,7 @@ fn spawn_parts(
     tokio::spawn(hint_from_role(node.clone()));
     tokio::spawn(review_connections(node.clone()));
     tokio::spawn(papers::run(node.clone(), stopping.clone()));
+    tokio::spawn(reach::run(node.clone(), stopping.clone()));
 }
 
 /// A member that is gone from the view loses its connections at once.
@@ -326,7 +380,6 @@ async fn found(node: &Arc<Node>, admit: &Admit, found: Option<&Found>) -> anyhow
             node.roster.merge(&consensus.with_ledger(|ledger| ledger.view(LogIndex(0))));
         } else if node.peers.leader().1.is_some_and(|leader| leader != node.me) {
             // somebody else leads by now: this is a restart, and the founder is a node like any other
-            announce(node, admit.clone());
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;
@@ -334,22 +387,23 @@ async fn found(node: &Arc<Node>, admit: &Admit, found: Option<&Found>) -> anyhow
     Ok(())
 }
 
-/// Tells the swarm when this node's addresses have changed; it goes on trying in the background.
-fn announce(node: &Arc<Node>, admit: Admit) {
-    if node.roster.member(node.me).is_some_and(|record| record.addrs == admit.addrs && record.name == admit.name) {
-        return;
-    }
-    let node = node.clone();
-    tokio::spawn(async move {
-        let joined = join::knock(&node.control, &node.settings, &node.roster, &admit, &node.journal).await;
-        node.roster.merge(&joined.view);
-    });
-}
-
 impl Running {
     /// This node's own replica, for whoever hosts it to look at; `None` when its log is damaged.
     pub fn consensus(&self) -> Option<&Consensus> {
         self.node.consensus.as_ref()
+    }
+
+    /// Where the API listens on the mesh; another place when the host has another address.
+    pub fn api_addr(&self) -> watch::Receiver<SocketAddr> {
+        let port = self.node.settings.api_port;
+        let mut meta = self.node.meta.subscribe();
+        let (tx, rx) = watch::channel(SocketAddr::new(self.node.addrs().control.ip(), port));
+        tokio::spawn(async move {
+            while meta.changed().await.is_ok() {
+                tx.send_replace(SocketAddr::new(meta.borrow_and_update().addrs.control.ip(), port));
+            }
+        });
+        rx
     }
 
     /// When the API's port on the mesh is open and with what, and who comes in by it.

@@ -2,7 +2,7 @@
 
 use swarm_proto::{
     NodeId,
-    api::{Health, PeerStatus, Phase, Status},
+    api::{Health, MeshStatus, Origin, PeerStatus, Phase, Status},
 };
 use swarm_transport::Plane;
 
@@ -24,7 +24,7 @@ pub(crate) fn of(node: &Node) -> Status {
         cluster: node.cluster,
         phase,
         trouble: trouble(node, phase, leader),
-        addrs: node.settings.meta.addrs,
+        addrs: node.addrs(),
         leader,
         term,
         is_voter,
@@ -34,6 +34,7 @@ pub(crate) fn of(node: &Node) -> Status {
         up_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         certificate_ends: Some(node.papers.current().validity().until),
         clock_ahead_ms: node.clock.ahead(),
+        mesh: MeshStatus::clone(&node.settings.whereabouts.seen()),
     }
 }
 
@@ -48,6 +49,10 @@ fn trouble(node: &Node, phase: Phase, leader: Option<NodeId>) -> String {
     let outcast = node.outcast();
     if !outcast.is_empty() {
         return outcast;
+    }
+    let waits = &node.settings.whereabouts.seen().waits;
+    if !waits.is_empty() {
+        return format!("waits for its mesh: {waits}");
     }
     if leader.is_none() { "no leader is known".into() } else { String::new() }
 }
@@ -67,6 +72,8 @@ fn log_trouble(health: &swarm_consensus::Health) -> String {
 
 fn peers(node: &Node) -> Vec<PeerStatus> {
     let view = node.roster.current();
+    let seen = node.settings.whereabouts.seen();
+    let origin = |addr| seen.candidates.iter().find(|candidate| candidate.addr == addr).map_or(Origin::Remembered, |found| found.origin);
     let others = view.nodes.values().filter(|record| record.id != node.me && !record.is_gone);
     others
         .map(|record| {
@@ -78,6 +85,7 @@ fn peers(node: &Node) -> Vec<PeerStatus> {
                 addr: record.addrs.control,
                 connected: connection.is_some(),
                 rtt_us: connection.and_then(|connection| u64::try_from(connection.rtt().as_micros()).ok()),
+                found: origin(record.addrs.control),
             }
         })
         .collect()

@@ -10,7 +10,9 @@ use std::{
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use swarm_proto::{
-    NodeId, PeerKey, limits,
+    NodeId, PeerKey,
+    ledger::Addrs,
+    limits,
     peer::{Hello, Open},
 };
 
@@ -174,6 +176,11 @@ impl Connection {
     pub(crate) fn name_node(&self, node: NodeId) {
         // a node keeps its id, so a second naming is the same one
         let _ = self.0.node.set(node);
+    }
+
+    /// Where the peer listens, as it said when this began.
+    pub fn addrs(&self) -> Addrs {
+        self.0.hello.addrs
     }
 
     pub(crate) fn hello(&self) -> &Hello {

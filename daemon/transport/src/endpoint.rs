@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::SocketAddr,
     ops::RangeInclusive,
     sync::{
@@ -174,9 +175,9 @@ fn configs(
 #[derive(Clone)]
 pub struct Endpoint {
     shared: Arc<Shared>,
-    socket: Arc<Watched>,
+    /// The socket, and where it listens.
+    bound: Arc<Mutex<(Arc<Watched>, SocketAddr)>>,
     end: watch::Receiver<Option<EndpointEnd>>,
-    local: SocketAddr,
 }
 
 impl Endpoint {
@@ -206,7 +207,7 @@ impl Endpoint {
         let (clients, adopted, noise) = (Mutex::new(clients), AtomicU64::new(0), Noise::default());
         let shared = Arc::new(Shared { quinn, me, tongue, clients, planes, seed, clock, adopted, hello, doorkeeper, tasks, links, noise });
         let end = spawn_accepting(&shared);
-        Ok(Self { shared, socket, end, local })
+        Ok(Self { shared, bound: Arc::new(Mutex::new((socket, local))), end })
     }
 
     /// Its connections.
@@ -215,8 +216,29 @@ impl Endpoint {
     }
 
     /// Where it listens.
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.local
+    pub fn local_addr(&self) -> SocketAddr {
+        self.bound().1
+    }
+
+    /// Goes on with another socket, as when the host has got another address. Every connection is closed: peers hold fast to the
+    /// address that a connection began with (migration is off), so nothing of these would arrive any more. Must be called on the
+    /// endpoint's own runtime, where the socket was made.
+    ///
+    /// # Errors
+    /// The socket cannot be used; the endpoint goes on with the old one.
+    pub fn rebind(&self, socket: Arc<dyn AsyncUdpSocket>) -> io::Result<()> {
+        let local = socket.local_addr()?;
+        let watched = Arc::new(Watched::new(socket));
+        self.shared.quinn.rebind_abstract(watched.clone())?;
+        *self.bound() = (watched, local);
+        for connection in self.pool().connections() {
+            connection.close(CloseCode::Replaced, "this node goes on at another address");
+        }
+        Ok(())
+    }
+
+    fn bound(&self) -> MutexGuard<'_, (Arc<Watched>, SocketAddr)> {
+        self.bound.lock().expect("nothing panics with this lock held")
     }
 
     /// Lets what has arrived be heard: yields until the socket was found empty, and until its connections had their turn.
@@ -225,7 +247,7 @@ impl Endpoint {
         for _ in 0..LOOKS {
             // one yield lets the runtime look for I/O and the endpoint's driver read
             yield_now().await;
-            if self.socket.is_drained() {
+            if self.bound().0.is_drained() {
                 break;
             }
         }

@@ -149,12 +149,23 @@ impl Links {
         }
         let slot = (connection.plane(), connection.key());
         self.by_peer.entry(slot).or_default().push(connection.clone());
+        self.close_moved(slot, &connection);
         self.close_surplus(slot);
         let suits = |(plane, to): &Target| {
             *plane == slot.0 && to.key.map_or_else(|| to.node.is_some() && to.node == connection.node(), |key| key == slot.1)
         };
         self.dials.handle_connected(&connection, suits);
         Ok(connection)
+    }
+
+    /// A peer whose Hello names other addresses than before has moved: what it had at the old ones leads nowhere.
+    fn close_moved(&mut self, slot: (Plane, PeerKey), newest: &Connection) {
+        let links = self.by_peer.get(&slot).into_iter().flatten();
+        let left: Vec<Connection> = links.filter(|connection| connection.addrs() != newest.addrs()).cloned().collect();
+        for connection in left {
+            connection.close(CloseCode::Replaced, "the peer goes on at another address");
+            self.deregister(&connection);
+        }
     }
 
     /// A peer that dials again and again, restarting or not, keeps a few connections: its best, and the newest of the rest.

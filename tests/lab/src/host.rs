@@ -66,7 +66,7 @@ impl Host {
         let seeds: Vec<String> = seeds.iter().filter(|seed| **seed != self.address).map(|seed| format!("\"{seed}:{PORT}\"")).collect();
         let text = format!(
             "[node]\nname = \"{name}\"\nstate_dir = \"{state}\"\nlabels = {{ host = \"{name}\" }}\n\n\
-             [mesh]\naddress = \"{address}\"\nseeds = [{seeds}]\npreset = \"{preset}\"\n\n\
+             [mesh]\naddress = \"{address}\"\npeers = [{seeds}]\npreset = \"{preset}\"\n\n\
              [exec]\nenabled = true\nsandbox = \"none\"\n\n[resources]\ncores = 8\n\n[api]\nsocket = \"{socket}\"\n",
             name = self.name,
             state = self.state_dir().display(),

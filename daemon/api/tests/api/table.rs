@@ -13,8 +13,8 @@ use swarm_proto::{
     AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, UnixMillis,
     access::Caller,
     api::{
-        Call, Explain, Health, JobOutcome, JobView, LeaderView, NodeEvent, NodeReason, NodeView, OutputView, Phase, Reason, Reply,
-        SpecView, Stats, Status, TaskView, Text, Verdict,
+        Call, Explain, Health, JobOutcome, JobView, LeaderView, MeshStatus, NodeEvent, NodeReason, NodeView, OutputView, Phase, Reason,
+        Reply, SpecView, Stats, Status, TaskView, Text, Verdict,
     },
     ledger::{Addrs, Counts, End, Event, Output, Schedule, Submit, TaskState, What},
     peer::{Answer, EventPage, Numbered, OutputChunk, Stream, Target, Which},
@@ -359,6 +359,7 @@ impl Table {
             up_ms: 1_500,
             certificate_ends: None,
             clock_ahead_ms: 0,
+            mesh: MeshStatus::default(),
         };
         let state = State {
             jobs: BTreeMap::new(),

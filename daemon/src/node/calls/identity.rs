@@ -110,7 +110,7 @@ async fn founded(node: &Arc<Node>, desk: &Desk) -> Result<(ClusterId, bytes::Byt
 
 /// Where somebody may knock: this node, then others that are up.
 fn places(node: &Node) -> Vec<String> {
-    let own = node.settings.meta.addrs.control.ip();
+    let own = node.addrs().control.ip();
     let view = node.roster.current();
     let others =
         view.nodes.values().filter(|record| !record.is_gone && record.id != node.me && node.peers.health(record.id) == Health::Alive);

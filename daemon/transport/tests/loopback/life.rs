@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -21,7 +21,7 @@ use swarm_proto::limits;
 use swarm_transport::{CloseCode, Dial, DialError, Ended, EndpointEnd, Plane, udp_socket};
 use tokio::sync::oneshot;
 
-use crate::support::{How, Node, work};
+use crate::support::{How, Node, until, work};
 
 #[tokio::test]
 async fn a_closed_endpoint_says_goodbye() {
@@ -108,4 +108,24 @@ fn life(addr: SocketAddr) -> (Dial, impl FnOnce()) {
         thread.join().unwrap();
     };
     (dial_rx.recv().unwrap(), kill)
+}
+
+#[tokio::test]
+async fn an_endpoint_goes_on_at_another_address() {
+    let (a, b) = (Node::start(1), Node::start(2));
+    let before = a.connect(&b).await.unwrap();
+    b.endpoint.rebind(udp_socket(([127, 0, 0, 3], 0).into()).unwrap()).unwrap();
+    let there = b.endpoint.local_addr();
+    assert_eq!(there.ip(), IpAddr::from([127, 0, 0, 3]));
+    b.hello.lock().unwrap().addrs.control = there;
+    assert!(b.endpoint.pool().existing(Plane::Control, a.id).is_none(), "what came to the old address leads nowhere");
+    assert!(before.is_open(), "its peer cannot know yet");
+    // the first that the peer hears from the new address ends what it had with the old one
+    b.connect(&a).await.unwrap();
+    until("the peer notices", || !before.is_open()).await;
+    let now = a.endpoint.pool().existing(Plane::Control, b.id).unwrap();
+    assert_eq!((now.addr(), now.addrs().control), (there, there));
+    // the same address again is no move
+    assert_eq!(a.endpoint.pool().connections().len(), 1);
+    assert!(a.connect(&b).await.unwrap().is_open());
 }

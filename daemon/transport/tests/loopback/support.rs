@@ -61,6 +61,8 @@ pub(crate) struct Node {
     pub(crate) datagrams: mpsc::UnboundedReceiver<(Peer, Bytes)>,
     pub(crate) key: PeerKey,
     pub(crate) id: NodeId,
+    /// What it says of itself from now on.
+    pub(crate) hello: Arc<Mutex<Hello>>,
 }
 
 /// How a node differs from an ordinary one.
@@ -133,8 +135,10 @@ impl Node {
             planes: how.planes,
             wall: Arc::new(move || how.wall),
         };
-        let endpoint = Endpoint::bind(spec, Arc::new(move || how.hello.clone()), keeper.clone()).unwrap();
-        Self { endpoint, keeper, streams, datagrams, key, id: NodeId(id.into()) }
+        let hello = Arc::new(Mutex::new(how.hello));
+        let said = hello.clone();
+        let endpoint = Endpoint::bind(spec, Arc::new(move || said.lock().unwrap().clone()), keeper.clone()).unwrap();
+        Self { endpoint, keeper, streams, datagrams, key, id: NodeId(id.into()), hello }
     }
 
     /// How to reach it, all known.

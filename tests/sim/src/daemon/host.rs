@@ -12,7 +12,7 @@ use swarm_proto::{
     spec::Resources,
 };
 use swarm_transport::Realm;
-use swarmd::node::{self, Clocks, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Outputs, Settings, Workshop};
+use swarmd::node::{self, Clocks, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Outputs, Settings, Whereabouts, Workshop};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{keeper::SimExec, world::World};
@@ -64,7 +64,7 @@ fn settings(host: u64, life: u64, nodes: u64) -> Settings {
     };
     Settings {
         timing: Preset::Lan.timing(),
-        seeds: (1..=nodes).filter(|other| *other != host).map(|other| addr(other, CONTROL)).collect(),
+        whereabouts: Whereabouts::fixed((1..=nodes).filter(|other| *other != host).map(|other| addr(other, CONTROL))),
         may_vote: true,
         meta: Arc::new(meta),
         load: Arc::new(Load::default),
@@ -81,9 +81,12 @@ fn clocks(world: &World, host: u64) -> Clocks {
     }
 }
 
-fn socket(world: &World, addr: SocketAddr) -> OpenSocket {
+fn sockets(world: &World) -> OpenSocket {
     let tap = world.clone();
-    Box::new(move || net::socket(addr, Some(Arc::new(move |sent| tap.sent(sent)))))
+    Arc::new(move |addr| {
+        let tap = tap.clone();
+        net::socket(addr, Some(Arc::new(move |sent| tap.sent(sent))))
+    })
 }
 
 fn workshop(world: &World, host: u64, clocks: &Clocks) -> Workshop {
@@ -102,11 +105,7 @@ pub(super) async fn run(world: World, host: u64) -> turmoil::Result {
     let clocks = clocks(&world, host);
     let settings = settings(host, life, world.nodes());
     let gateway = Gateway::new(&settings, CLUSTER);
-    let holdings = Holdings {
-        control_socket: socket(&world, settings.meta.addrs.control),
-        bulk_socket: socket(&world, settings.meta.addrs.bulk),
-        workshop: workshop(&world, host, &clocks),
-    };
+    let holdings = Holdings { open_socket: sockets(&world), workshop: workshop(&world, host, &clocks) };
     let env = Env {
         settings,
         identity: net::identity(world.seed(), CLUSTER, host),
