@@ -38,13 +38,14 @@ pub enum Verb {
     Keeper(Keeper),
 }
 
-/// `keeper`. A service gives the socket as standard input, and the daemon's config file, which says the rest.
+/// `keeper`. A service gives the socket as standard input, the daemon's config file, and the user: the daemon may write that file,
+/// and must not choose by it as whom tasks run.
 #[derive(clap::Args)]
 pub struct Keeper {
     #[arg(long, value_name = "DIR", required_unless_present = "config", conflicts_with = "config")]
     pub dir: Option<PathBuf>,
     /// As whom tasks run.
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

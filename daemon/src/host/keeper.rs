@@ -33,7 +33,7 @@ fn place_and_user(args: Keeper) -> Result<(std::path::PathBuf, Option<swarm_exec
         (Some(path), _) => {
             let env = mesh_config::Env::of_process();
             let config = mesh_config::Config::load(&path, &env).map_err(|faults| mesh_config::problem(&faults))?;
-            (config.node.state_dir.join(DIR), config.exec.user)
+            (config.node.state_dir.join(DIR), user_of(args.user, config.exec.user)?)
         }
         (None, Some(dir)) => (dir, args.user),
         (None, None) => return Err(Problem::new(Code::BadRequest, "the keeper does not start", "it needs --dir or --config")),
@@ -43,6 +43,19 @@ fn place_and_user(args: Keeper) -> Result<(std::path::PathBuf, Option<swarm_exec
             .hint("adduser --system --group --home /var/lib/swarm-task swarm-task; or take exec.user out of the config")
     })?;
     Ok((dir, user))
+}
+
+/// What the service was given goes; a config that says otherwise is a refusal, not a choice.
+#[cfg(target_os = "linux")]
+fn user_of(given: Option<String>, asked: Option<String>) -> Result<Option<String>, Problem> {
+    match (given, asked) {
+        (Some(given), Some(asked)) if given != asked => {
+            let why = format!("exec.user says {asked}, this service runs tasks as {given} only");
+            Err(Problem::new(Code::Denied, "the keeper does not start", why)
+                .hint("systemctl edit --full swarmd-keeper.service, or set exec.user back"))
+        }
+        (given, asked) => Ok(given.or(asked)),
+    }
 }
 
 /// Runs until there is nothing left to do.

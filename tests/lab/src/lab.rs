@@ -26,6 +26,8 @@ pub struct Spec {
     /// How long the resolver's answers live, in seconds.
     pub ttl: u32,
     pub preset: Preset,
+    /// Without WireGuard, and with less to do for the processor: for crowds.
+    pub is_plain: bool,
     /// The `swarmd` to run.
     pub program: PathBuf,
 }
@@ -71,7 +73,7 @@ impl Lab {
     /// # Errors
     /// What could not be made.
     pub async fn up(spec: &Spec) -> anyhow::Result<Self> {
-        let mesh = Mesh::up(&spec.name, spec.hosts, spec.ttl).await?;
+        let mesh = Mesh::up(&spec.name, spec.hosts, spec.ttl, spec.is_plain).await?;
         let dir = std::env::temp_dir().join(format!("swarm-lab.{}", spec.name));
         if dir.exists() {
             std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;

@@ -21,7 +21,7 @@ use swarm_proto::{
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, interval, sleep, timeout},
+    time::{Instant, interval_at, sleep, timeout},
 };
 
 use crate::{
@@ -95,11 +95,12 @@ impl Load {
         });
         let (stop, stopped) = watch::channel(false);
         let hosts = lab.running();
-        let pace = Duration::from_secs(1) * u32::try_from(hosts.len())? / rate;
+        let count = u32::try_from(hosts.len())?;
+        let pace = Duration::from_secs(1) * count / rate;
         let mut lanes = Vec::new();
         for (number, host) in hosts.into_iter().enumerate() {
             let at = watch::Sender::new(lab.client(&host)?);
-            let runner = Runner { number, shared: shared.clone(), open: BTreeMap::new(), again: VecDeque::new() };
+            let runner = Runner { number, lanes: count, shared: shared.clone(), open: BTreeMap::new(), again: VecDeque::new() };
             lanes.push(Lane { host, task: tokio::spawn(runner.run(at.subscribe(), stopped.clone(), pace)), at });
         }
         Ok(Self { shared, lanes, stop, patience: lab.preset().patience() })
@@ -178,6 +179,8 @@ impl Finished {
 /// What drives one lane.
 struct Runner {
     number: usize,
+    /// Of how many lanes.
+    lanes: u32,
     shared: Arc<Shared>,
     /// Asked and not ended.
     open: BTreeMap<u64, SubmitRequest>,
@@ -208,7 +211,9 @@ impl Runner {
         for request in self.open.values() {
             sender.send(request).await?;
         }
-        let mut tick = interval(pace);
+        // lanes take turns
+        let turn = pace * u32::try_from(self.number).unwrap_or(0) / self.lanes;
+        let mut tick = interval_at(Instant::now() + turn, pace);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let is_stopped = *stopped.borrow_and_update();

@@ -49,6 +49,9 @@ enum Verb {
         hosts: usize,
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         seconds: u64,
+        /// Without WireGuard, whose processes take more of a processor than the daemons.
+        #[arg(long)]
+        plain: bool,
     },
 }
 
@@ -100,15 +103,15 @@ async fn stop_asked() -> anyhow::Result<&'static str> {
 }
 
 async fn verb(args: &Args, program: PathBuf) -> anyhow::Result<()> {
-    let spec = |hosts, ttl, preset| Spec { name: args.name.clone(), hosts, ttl, preset, program };
+    let spec = |hosts, ttl, preset, is_plain| Spec { name: args.name.clone(), hosts, ttl, preset, is_plain, program };
     match &args.verb {
         Verb::Check => Ok(()),
         Verb::Run { hosts, ttl, wan, steps } => {
             let preset = if *wan { Preset::Wan } else { Preset::Lan };
-            run(&spec(*hosts, *ttl, preset), steps).await
+            run(&spec(*hosts, *ttl, preset, false), steps).await
         }
-        Verb::Crowd { hosts, seconds } => {
-            let mut lab = Lab::up(&spec(*hosts, 600, Preset::Lan)).await?;
+        Verb::Crowd { hosts, seconds, plain } => {
+            let mut lab = Lab::up(&spec(*hosts, 600, Preset::Lan, *plain)).await?;
             let told = crowd(&mut lab, Duration::from_secs(*seconds)).await?;
             say(&told);
             Ok(())

@@ -60,7 +60,7 @@ impl Mesh {
     ///
     /// # Errors
     /// What meshlab says.
-    pub async fn up(name: &str, hosts: usize, ttl: u32) -> anyhow::Result<Self> {
+    pub async fn up(name: &str, hosts: usize, ttl: u32, is_plain: bool) -> anyhow::Result<Self> {
         let path = format!("/run/swarm-lab.{name}.lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path).with_context(|| path.clone())?;
         tokio::task::spawn_blocking({
@@ -71,7 +71,8 @@ impl Mesh {
         .with_context(|| path)?;
         let mesh = Self { name: name.to_owned(), _lock: lock };
         mesh.run(&["down"]).await?;
-        mesh.run(&["up", &hosts.to_string(), "--ttl", &ttl.to_string()]).await?;
+        let kind = if is_plain { "--plain" } else { "--wireguard" };
+        mesh.run(&["up", &hosts.to_string(), kind, "--ttl", &ttl.to_string()]).await?;
         Ok(mesh)
     }
 

@@ -11,8 +11,8 @@
 //! send a signal is judged by the real and the saved id, so no task can ever kill the keeper. Nothing is done to a task's files
 //! with a power that its user lacks, so a link laid by a task leads nowhere that the task could not have gone.
 //!
-//! What it costs: a fork where an unchanged user has `vfork`, 0.1 ms a task. The user comes from /etc/passwd and /etc/group;
-//! directory services are not asked.
+//! What it costs: a fork where an unchanged user has `vfork`, so that the shortest tasks start at about half the rate (0.45 to 0.63
+//! measured, 900 a second on two busy cores). The user comes from /etc/passwd and /etc/group; directory services are not asked.
 
 use std::{
     io,

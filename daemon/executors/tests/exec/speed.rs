@@ -28,8 +28,7 @@ fn bare(total: usize) -> f64 {
     total as f64 / begun.elapsed().as_secs_f64()
 }
 
-async fn kept(total: u32, in_flight: u32) -> f64 {
-    let mut rig = Rig::new().await;
+async fn kept(mut rig: Rig, total: u32, in_flight: u32) -> f64 {
     let spec = Arc::new(rig.spec(&["true"]));
     let warm = rig.start_array(Arc::clone(&spec), false, 0, None);
     rig.ended(warm).await;
@@ -54,8 +53,22 @@ async fn spawn_rate() {
     for _ in 0..3 {
         let bare = bare(4000);
         for in_flight in [2, 8, 64] {
-            let kept = kept(4000, in_flight).await;
+            let kept = kept(Rig::new().await, 4000, in_flight).await;
             println!("bare {bare:.0}/s, through the keeper with {in_flight} in flight {kept:.0}/s: {:.2}", kept / bare);
         }
+    }
+}
+
+/// Only root can take this one.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn spawn_rate_as_another_user() {
+    let Some((first, _home)) = crate::user::rig().await else { return };
+    drop(first);
+    for _ in 0..3 {
+        let own = kept(Rig::new().await, 4000, 8).await;
+        let Some((rig, _home)) = crate::user::rig().await else { return };
+        let other = kept(rig, 4000, 8).await;
+        println!("as the keeper {own:.0}/s, as another user {other:.0}/s: {:.2}", other / own);
     }
 }

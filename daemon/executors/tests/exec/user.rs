@@ -21,7 +21,7 @@ fn skip(why: &str) {
 }
 
 /// A home for the tasks, and a keeper that gives it to them. `None` where this test may not change users.
-async fn rig() -> Option<(Rig, tempfile::TempDir)> {
+pub(crate) async fn rig() -> Option<(Rig, tempfile::TempDir)> {
     if !rustix::process::geteuid().is_root() {
         skip("tasks as another user than the keeper: only root can change users");
         return None;
