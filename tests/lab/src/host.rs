@@ -8,20 +8,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use swarm_client::Client;
 use swarm_proto::api::Status;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 
-use crate::{Mesh, Preset};
+use crate::{lab::Preset, mesh::Mesh, until};
 
 /// How long a daemon may take to stop.
 const STOP: Duration = Duration::from_secs(10);
 /// How long an answer about itself may take.
-const ANSWER: Duration = Duration::from_secs(5);
-/// The control endpoint's port.
-const PORT: u16 = 4747;
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A host, its daemon's files, and its daemon while it runs.
 pub(crate) struct Host {
@@ -33,16 +31,16 @@ pub(crate) struct Host {
     read: u64,
 }
 
+fn line(address: IpAddr) -> String {
+    format!("address = \"{address}\"")
+}
+
 /// What the daemon of a host has used of a processor, in all its threads.
 pub(crate) type CpuTime = Duration;
 
 impl Host {
     pub(crate) fn new(base: &Path, name: &str, address: IpAddr) -> Self {
         Self { name: name.to_owned(), address, dir: base.join(name), child: None, read: 0 }
-    }
-
-    pub(crate) fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
     }
 
     fn log(&self) -> PathBuf {
@@ -61,21 +59,48 @@ impl Host {
         self.child.is_some()
     }
 
-    /// Writes its config.
-    pub(crate) fn configure(&self, seeds: &[IpAddr], preset: Preset) -> anyhow::Result<()> {
-        let seeds: Vec<String> = seeds.iter().filter(|seed| **seed != self.address).map(|seed| format!("\"{seed}:{PORT}\"")).collect();
+    /// Writes the config that it has before it belongs to a swarm.
+    pub(crate) fn configure(&self, preset: Preset) -> anyhow::Result<()> {
         let text = format!(
-            "[node]\nname = \"{name}\"\nstate_dir = \"{state}\"\nlabels = {{ host = \"{name}\" }}\n\n\
-             [mesh]\naddress = \"{address}\"\npeers = [{seeds}]\npreset = \"{preset}\"\n\n\
-             [exec]\nenabled = true\nsandbox = \"none\"\n\n[resources]\ncores = 8\n\n[api]\nsocket = \"{socket}\"\n",
+            "[node]\nname = \"{name}\"\nstate_dir = \"{state}\"\n\n[mesh]\n{address}\npreset = \"{preset}\"\n\n\
+             [resources]\ncores = 8\n\n[api]\nsocket = \"{socket}\"\n",
             name = self.name,
-            state = self.state_dir().display(),
-            address = self.address,
-            seeds = seeds.join(", "),
+            state = self.dir.join("state").display(),
+            address = line(self.address),
             preset = preset.word(),
             socket = self.socket().display(),
         );
-        std::fs::write(self.dir.join("swarmd.toml"), text).with_context(|| format!("the config of {}", self.name))
+        std::fs::write(self.config(), text).with_context(|| format!("the config of {}", self.name))
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.join("swarmd.toml")
+    }
+
+    /// Has it bind another address when it is started next.
+    pub(crate) fn readdress(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(self.config())?;
+        std::fs::write(self.config(), text.replace(&line(self.address), &line(address)))?;
+        self.address = address;
+        Ok(())
+    }
+
+    /// Waits until its daemon answers at all.
+    pub(crate) async fn answers(&self) -> anyhow::Result<()> {
+        let what = format!("the daemon of {} answers", self.name);
+        until(&what, ANSWER, async || self.client().healthy().await.map_err(|problem| problem.to_string())).await
+    }
+
+    /// `swarmctl` at its daemon; what it prints.
+    pub(crate) fn ctl(&self, program: &Path, args: &[&str]) -> impl Future<Output = anyhow::Result<String>> + Send + use<> {
+        let what = format!("swarmctl {} at {}", args.join(" "), self.name);
+        let mut command = Command::new(program);
+        command.args(args).env("SWARM_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
+        async move {
+            let output = command.output().await?;
+            ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        }
     }
 
     /// Starts its daemon.
@@ -85,7 +110,7 @@ impl Host {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SWARM_")) {
             command.env_remove(name);
         }
-        command.args(["run", "--end-with-parent", "--config"]).arg(self.dir.join("swarmd.toml"));
+        command.args(["run", "--end-with-parent", "--config"]).arg(self.config());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
         self.child = Some(command.spawn().with_context(|| format!("swarmd of {}", self.name))?);
         Ok(())

@@ -12,9 +12,12 @@ use swarm_proto::{
     NodeId,
     api::{Health, Phase, Status},
 };
-use swarmd::dev::Authority;
+use tokio::task::JoinSet;
 
 use crate::{host::Host, mesh::Mesh, until};
+
+/// Where members let hosts in.
+const PORT: u16 = 4749;
 
 /// What a lab is like.
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub struct Spec {
     pub preset: Preset,
     /// Without WireGuard, and with less to do for the processor: for crowds.
     pub is_plain: bool,
-    /// The `swarmd` to run.
+    /// The `swarmd` to run; `swarmctl` is beside it.
     pub program: PathBuf,
 }
 
@@ -61,14 +64,13 @@ pub struct Lab {
     pub mesh: Mesh,
     spec: Spec,
     dir: PathBuf,
-    authority: Authority,
     hosts: Vec<Host>,
     /// Hosts that are gone for good: their nodes may stay in the list of members, but not alive.
     gone: Vec<String>,
 }
 
 impl Lab {
-    /// Makes the mesh, and on each host the files of a daemon, which is started.
+    /// Makes the mesh, starts a daemon on each host, founds a swarm on the first and lets the others join it by a token.
     ///
     /// # Errors
     /// What could not be made.
@@ -79,31 +81,62 @@ impl Lab {
             std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
         std::fs::create_dir_all(dir.join("witness"))?;
-        let authority = Authority::create()?;
-        let mut lab = Self { mesh, spec: spec.clone(), dir, authority, hosts: Vec::new(), gone: Vec::new() };
-        for n in 1..=spec.hosts {
-            lab.prepare(&format!("h{n}")).await?;
+        let mut lab = Self { mesh, spec: spec.clone(), dir, hosts: Vec::new(), gone: Vec::new() };
+        let names: Vec<String> = (1..=spec.hosts).map(|n| format!("h{n}")).collect();
+        for name in &names {
+            lab.prepare(name).await?;
         }
+        let ctl = lab.ctl();
+        lab.hosts[0].answers().await?;
+        lab.hosts[0].ctl(&ctl, &["mesh", "init", "--allow", "exec", "--label", "host=h1"]).await?;
+        lab.join(&names[1..]).await?;
         Ok(lab)
     }
 
+    fn ctl(&self) -> PathBuf {
+        self.spec.program.with_file_name("swarmctl")
+    }
+
     async fn prepare(&mut self, name: &str) -> anyhow::Result<()> {
-        let addresses = self.mesh.addresses().await?;
-        let address = *addresses.get(name).with_context(|| format!("meshlab knows no {name}"))?;
+        let address = self.mesh.addresses().await?.remove(name).with_context(|| format!("meshlab knows no {name}"))?;
         let mut host = Host::new(&self.dir, name, address);
         std::fs::create_dir_all(&host.dir)?;
-        self.authority.prepare(&host.state_dir(), self.hosts.is_empty())?;
-        let seeds = ["h1", "h2", "h3"].into_iter().filter_map(|seed| addresses.get(seed)).copied().collect::<Vec<IpAddr>>();
-        host.configure(&seeds, self.spec.preset)?;
+        host.configure(self.spec.preset)?;
         host.start(&self.mesh, &self.spec.program)?;
         self.hosts.push(host);
         Ok(())
     }
 
+    /// Lets these hosts in with one token, all at once.
+    async fn join(&self, names: &[String]) -> anyhow::Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let ctl = self.ctl();
+        let uses = names.len().to_string();
+        // whoever joins knows the members by name only
+        let mut create = vec!["token", "create", "--uses", &uses];
+        let addresses: Vec<String> =
+            self.hosts.iter().filter(|host| !names.contains(&host.name)).take(4).map(|host| format!("{}:{PORT}", host.name)).collect();
+        addresses.iter().for_each(|address| create.extend(["--address", address]));
+        let token = self.hosts[0].ctl(&ctl, &create).await?;
+        let mut joining = JoinSet::new();
+        for host in self.hosts.iter().filter(|host| names.contains(&host.name)) {
+            host.answers().await?;
+            let label = format!("host={}", host.name);
+            joining.spawn(host.ctl(&ctl, &["mesh", "join", &token, "--allow", "exec", "--label", &label]));
+        }
+        while let Some(joined) = joining.join_next().await {
+            joined??;
+        }
+        Ok(())
+    }
+
     /// An address of the mesh that no host has had.
-    pub(crate) fn free_address(&self) -> IpAddr {
-        let taken = |n: u8| self.hosts.iter().any(|host| host.address == IpAddr::from([100, 64, 99, n]));
-        IpAddr::from([100, 64, 99, (1..=u8::MAX).find(|n| !taken(*n)).unwrap_or_default()])
+    pub(crate) async fn free_address(&self) -> anyhow::Result<IpAddr> {
+        let taken = self.mesh.addresses().await?;
+        let mut free = (1..=u8::MAX).map(|n| IpAddr::from([100, 64, 99, n]));
+        free.find(|address| taken.values().all(|other| other != address)).context("every address is taken")
     }
 
     /// Keeps its files, but for the state, for somebody to look at; says where.
@@ -160,6 +193,7 @@ impl Lab {
     pub async fn add(&mut self) -> anyhow::Result<String> {
         let name = self.mesh.run(&["add"]).await?.trim().to_owned();
         self.prepare(&name).await?;
+        self.join(std::slice::from_ref(&name)).await?;
         Ok(name)
     }
 
@@ -181,13 +215,9 @@ impl Lab {
     /// What went wrong.
     pub async fn readdress(&mut self, name: &str, address: IpAddr) -> anyhow::Result<()> {
         self.mesh.run(&["readdr", name, &address.to_string()]).await?;
-        let addresses = self.mesh.addresses().await?;
-        let seeds = ["h1", "h2", "h3"].into_iter().filter_map(|seed| addresses.get(seed)).copied().collect::<Vec<IpAddr>>();
-        let preset = self.spec.preset;
         let host = self.host(name)?;
         host.stop().await?;
-        host.address = address;
-        host.configure(&seeds, preset)?;
+        host.readdress(address)?;
         self.start(name)
     }
 

@@ -231,14 +231,16 @@ async fn replaced(lab: &mut Lab, load: &mut Load, cast: &Cast) -> anyhow::Result
 
 async fn moved(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
     let host = cast.voters.first().context("there is no voter but the leader")?;
-    let address = lab.free_address();
+    let address = lab.free_address().await?;
     lab.readdress(host, address).await?;
     goes_on(load, &cast.but(std::slice::from_ref(host))).await?;
-    lab.whole().await.context("with the new address")?;
-    let seen = lab.status(&cast.leader).await.map_err(anyhow::Error::msg)?;
-    let peer = seen.peers.iter().find(|peer| peer.name == *host).with_context(|| format!("{host} is no peer"))?;
-    ensure!(peer.addr.ip() == address, "{host} is at {address} and known at {}", peer.addr);
-    Ok(())
+    until(&format!("{} knows {host} at {address}", cast.leader), lab.preset().patience(), async || {
+        let seen = lab.status(&cast.leader).await?;
+        let peer = seen.peers.iter().find(|peer| peer.name == *host).ok_or_else(|| format!("{host} is no peer"))?;
+        if peer.addr.ip() == address { Ok(()) } else { Err(format!("it is known at {}", peer.addr)) }
+    })
+    .await?;
+    lab.whole().await.context("with the new address")
 }
 
 async fn nameless(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
