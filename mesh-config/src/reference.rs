@@ -127,9 +127,6 @@ fn work(key: &str) -> Option<(&'static str, &'static str)> {
 
 fn service(key: &str) -> Option<(&'static str, &'static str)> {
     Some(match key {
-        "mesh.certificate_life" => {
-            ("\"24h\"", "How long certificates live that this node issues; renewed after two thirds. 10s to a year.")
-        }
         "api.socket" => ("\"/run/swarmd/swarmd.sock\"", "Where swarmctl finds the daemon on this host."),
         "api.group" => ("\"swarm\"", "Members of this group may use the socket too, beside root and the daemon's own user."),
         "api.group_role" => ("\"submitter\"", "What members of that group may do: \"observer\", \"submitter\", \"operator\" or \"admin\"."),
