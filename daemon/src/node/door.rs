@@ -22,6 +22,9 @@ use super::{Node, calls, desk::no_leader, enroll, events, gossip::Input, join, o
 /// Submissions and answers under way on one forwarded stream.
 const DEPTH: usize = 64;
 
+/// What a peer is told that belongs to another swarm, is closed out, or is there twice.
+pub(crate) const NOT_LET_IN: &str = "the peer is not let in";
+
 /// The doorkeeper of both endpoints. It opens before the node is whole, because a node asks to be admitted through them.
 pub(crate) struct Door {
     pub(crate) cluster: ClusterId,
@@ -35,11 +38,7 @@ pub(crate) struct Door {
 impl Doorkeeper for Door {
     fn admit(&self, key: &PeerKey, hello: &Hello, _plane: Plane) -> Result<Option<NodeId>, Problem> {
         if hello.cluster != self.cluster {
-            return Err(Problem::new(
-                Code::Denied,
-                "the peer is not let in",
-                format!("it belongs to swarm {}, this is {}", hello.cluster, self.cluster),
-            ));
+            return Err(Problem::new(Code::Denied, NOT_LET_IN, format!("it belongs to swarm {}, this is {}", hello.cluster, self.cluster)));
         }
         match (self.roster.by_key(key), hello.node) {
             (Some(record), Some(claimed)) if record.id == claimed => {
@@ -47,7 +46,7 @@ impl Doorkeeper for Door {
                 Ok(Some(claimed))
             }
             (None, Some(claimed)) if self.roster.is_gone(claimed) => {
-                Err(Problem::new(Code::Denied, "the peer is not let in", format!("{claimed} was revoked, or has left this swarm"))
+                Err(Problem::new(Code::Denied, NOT_LET_IN, format!("{claimed} was revoked, or has left this swarm"))
                     .hint("remove its state directory and join again with a new token"))
             }
             // a new raft directory makes a new id; until the view says so it may only join
@@ -127,7 +126,7 @@ impl Door {
             let _ = told.call::<()>(&Open::Doubled { at: SocketAddr::new(place, at.port()) }).await;
         });
         let why = format!("another daemon with the identity of {id} is at {at}");
-        Err(Problem::new(Code::Conflict, "the peer is not let in", why).hint("stop one of the two; a state directory belongs to one host"))
+        Err(Problem::new(Code::Conflict, NOT_LET_IN, why).hint("stop one of the two; a state directory belongs to one host"))
     }
 
     fn node(&self) -> Option<Arc<Node>> {

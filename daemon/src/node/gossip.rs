@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Node, env::stopped, join};
+use super::{Node, door::NOT_LET_IN, env::stopped, join};
 
 /// Datagrams that may wait; what comes beyond is lost, as on any network.
 const INBOX: usize = 4_096;
@@ -213,6 +213,7 @@ impl Gossip {
         tokio::spawn(async move {
             let made = node.control.get(Plane::Control, &dial).await;
             if let Err(DialError::Refused(problem)) = &made
+                && problem.what == NOT_LET_IN
                 && matches!(problem.code, Code::Conflict | Code::Denied)
             {
                 node.set_outcast(problem.why.clone());

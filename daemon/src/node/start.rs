@@ -77,7 +77,9 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let clock = SwarmClock::new(env.clocks.wall.clone());
     let wall = clock.clone();
     let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
-    let me = watch::Sender::new(None);
+    // said from the first Hello on: a connection to a member that did not say who it is would stay a stranger's
+    let known = Member::load(&env.records)?;
+    let me = watch::Sender::new(known.map(|member| member.node));
     let Holdings { open_socket: open, workshop } = holdings;
     let meta = Arc::new(watch::Sender::new(env.settings.meta.clone()));
     let (stop, stopping) = watch::channel(false);
@@ -94,7 +96,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let (control, bulk) = bind_both(&env, wiring, &meta, &mut rng, &stopping, &fatal_tx).await?;
 
     let key = env.identity.peer_key();
-    let member = match Member::load(&env.records)? {
+    let member = match known {
         Some(member) => member,
         None => become_member(&env, key, &control.pool(), &meta, &roster, &mut rng).await?,
     };
