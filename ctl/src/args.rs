@@ -33,6 +33,9 @@ pub struct Global {
     // The variable itself is read by the client, which knows that an empty one says nothing.
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// A daemon elsewhere: its name or address on the mesh, with the login of this machine or SWARM_TOKEN [env: SWARM_NODE]
+    #[arg(long = "node", id = "daemon", global = true, value_name = "HOST[:PORT]", conflicts_with = "socket")]
+    pub node: Option<String>,
     /// How data is shown
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     #[arg(help = "How data is shown: table, wide, json, jsonl")]
@@ -79,7 +82,9 @@ pub enum Command {
     /// What happened
     #[command(subcommand)]
     Event(verb::event::Verb),
-    /// Look at the daemon's configuration; needs no daemon
+    /// Check everything that a node needs, and say what to mend
+    Doctor(verb::doctor::Args),
+    /// Look at a host's configuration, and set what counts for the whole swarm
     #[command(subcommand)]
     Config(verb::config::Verb),
     /// Measure the swarm
@@ -150,7 +155,8 @@ Commands:
   recover     Let one stopped voter go on alone, after the majority is lost for ever
   leader      Who decides
   event       What happened
-  config      Look at the daemon's configuration; needs no daemon
+  doctor      Check everything that a node needs, and say what to mend
+  config      Look at a host's configuration, and set what counts for the whole swarm
   bench       Measure the swarm
   completion  Print completions for a shell
   version     Versions of swarmctl and of the daemon
@@ -160,8 +166,10 @@ Options:
   -V, --version  Print version
 
 Global options:
-      --socket <PATH>    The daemon's socket [env: SWARM_SOCKET]
-  -o, --output <FORMAT>  How data is shown: table, wide, json, jsonl [default: table]
+      --socket <PATH>       The daemon's socket [env: SWARM_SOCKET]
+      --node <HOST[:PORT]>  A daemon elsewhere: its name or address on the mesh, with the login of this machine or
+                            SWARM_TOKEN [env: SWARM_NODE]
+  -o, --output <FORMAT>     How data is shown: table, wide, json, jsonl [default: table]
 
 Exit codes: 0 came true, 1 the asked thing failed, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,
 7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 125 for failures of its own.
@@ -199,6 +207,9 @@ Options:
 
       --key <KEY>
           Idempotency key: the same key is the same job for 24 h
+
+      --sign
+          Sign it with this machine's login, for nodes that demand that
 
   -h, --help
           Print help (see a summary with '-h')
@@ -316,6 +327,15 @@ What each task needs:
             "swarmctl leader resign",
             "swarmctl event list --from 120",
             "swarmctl event follow --from 120.3 -o jsonl",
+            "swarmctl --node pi4 status",
+            "swarmctl job list --node 100.64.0.1:4749",
+            "swarmctl user token ann --role observer --ttl 8h",
+            "swarmctl config show",
+            "swarmctl config set log.level debug",
+            "swarmctl config set mesh.preset --default",
+            "swarmctl mesh show -o wide",
+            "swarmctl mesh whois 100.64.0.2",
+            "swarmctl doctor --config swarmd.toml -o json",
             "swarmctl config check",
             "swarmctl config explain swarmd.toml -o json",
             "swarmctl completion bash",
@@ -345,6 +365,9 @@ What each task needs:
             "swarmctl token revoke 17",
             "swarmctl user create ann --role root",
             "swarmctl status -o yaml",
+            "swarmctl status --node pi4 --socket /tmp/s",
+            "swarmctl config set log.level",
+            "swarmctl config set log.level info --default",
             "swarmctl completion cobol",
         ] {
             assert_eq!(parse(line).err().map(|e| e.exit_code()), Some(2), "{line}");

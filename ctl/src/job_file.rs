@@ -183,6 +183,7 @@ impl Written {
             at_most_once: self.at_most_once,
             patience_ms: span_ms("patience", self.patience, self.patience_ms)?,
             follow: self.follow,
+            signed: None,
         })
     }
 }

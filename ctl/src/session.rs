@@ -1,12 +1,13 @@
 //! What every verb works with: the daemon and the place for data. And the patience that waiting needs.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{future::Future, time::Duration};
 
-use swarm_client::Client;
+use swarm_client::{Client, Place, Remote};
 use swarm_proto::{Code, Problem};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    args::Global,
     failure::{Failure, Outcome},
     output::Out,
 };
@@ -23,11 +24,20 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to the socket that was named, or to the usual one.
-    pub async fn open(socket: Option<PathBuf>, out: Out) -> Outcome<Self> {
-        let client = Client::connect(socket.unwrap_or_else(swarm_client::default_socket)).await?;
-        Ok(Self { client, out })
+    /// Connects to the daemon that was named, or to this host's own.
+    pub async fn open(global: &Global, out: Out) -> Outcome<Self> {
+        Ok(Self { client: Client::connect_to(place(global)?).await?, out })
     }
+}
+
+/// Where the daemon is. What was typed counts more than what the environment says, a socket that was typed more than its node.
+pub fn place(global: &Global) -> Result<Place, Problem> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let node = global.node.clone().or_else(|| variable("SWARM_NODE").filter(|_| global.socket.is_none()));
+    let Some(node) = node else { return Ok(Place::Socket(global.socket.clone().unwrap_or_else(swarm_client::default_socket))) };
+    let dir = swarm_client::credentials_dir();
+    let remote = Remote::find(&node, variable("SWARM_TOKEN").as_deref(), dir.as_deref())?;
+    Ok(Place::Mesh(Box::new(remote)))
 }
 
 /// Whether trying again may help, and cannot do a thing twice if what is tried only reads or carries a key.

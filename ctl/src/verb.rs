@@ -4,6 +4,7 @@ pub mod access;
 pub mod bench;
 pub mod completion;
 pub mod config;
+pub mod doctor;
 pub mod event;
 pub mod job;
 pub mod leader;
@@ -17,6 +18,7 @@ pub mod task;
 pub mod version;
 
 mod desk;
+mod sign;
 mod watch;
 
 use crate::{
@@ -36,7 +38,7 @@ pub async fn call(cli: Cli) -> Outcome {
 
 async fn dispatch(cli: Cli) -> Outcome {
     let out = Out::of_process(cli.global.output);
-    let session = || Session::open(cli.global.socket.clone(), out);
+    let session = || Session::open(&cli.global, out);
     match cli.command {
         Command::Run(args) => run::call(&args, session).await,
         Command::Submit(args) => submit::call(args, session).await,
@@ -52,7 +54,8 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Login(args) => access::login(&out, args).await,
         Command::Leader(verb) => leader::call(&session().await?, verb).await,
         Command::Event(verb) => event::call(&session().await?, verb).await,
-        Command::Config(verb) => config::call(&out, verb),
+        Command::Doctor(args) => doctor::call(&out, &cli.global, &args).await,
+        Command::Config(verb) => config::call(&out, verb, session).await,
         Command::Bench(verb) => bench::call(verb, cli.global.socket.clone(), out).await,
         Command::Completion(args) => completion::call(&args),
         Command::Version => version::call(&out, session().await.ok()).await,

@@ -12,7 +12,7 @@ use swarm_proto::{UnixMillis, ledger::TaskState, spec::Resources};
 
 pub use explain::explain;
 pub use jobs::{counts, outcome};
-pub use nodes::leader;
+pub use nodes::{health, leader};
 pub use swarm::{event, status};
 
 use crate::{

@@ -25,6 +25,8 @@ mod peers;
 mod reach;
 mod relay;
 mod roster;
+mod settings;
+mod signed;
 mod split;
 mod start;
 mod status;
@@ -48,7 +50,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{clock::SwarmClock, desk::DeskWatch, papers::Papers, peers::Peers, roster::Roster};
 pub use self::{
-    env::{Clocks, Domains, Env, Holdings, OpenSocket, Outputs, Settings, Workshop},
+    env::{Clocks, Domains, Env, Holdings, OpenSocket, Outputs, SetLogLevel, Settings, Workshop},
     gateway::{Gateway, HostOrder},
     join::{remember, remembered},
     journal::Journal,

@@ -83,8 +83,12 @@ fn is_label_name(name: &str) -> bool {
 }
 
 fn exec(reader: &mut Reader<'_>) -> Exec {
-    let enabled = reader.take("exec.enabled").unwrap_or_default();
-    let exec = Exec { enabled, sandbox: reader.take("exec.sandbox"), user: task_user(reader) };
+    let exec = Exec {
+        enabled: reader.take("exec.enabled").unwrap_or_default(),
+        sandbox: reader.take("exec.sandbox"),
+        user: task_user(reader),
+        require_signed: reader.take("exec.require_signed").unwrap_or_default(),
+    };
     if exec.enabled && exec.sandbox.is_none() && !reader.is_set("exec.sandbox") {
         let what = "enabled without a word on the sandbox; there is none yet, so tasks may do all that their user may";
         reader.fault_in("exec.enabled", what, "sandbox = \"none\" beside it, if that is what you want");

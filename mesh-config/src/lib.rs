@@ -159,6 +159,8 @@ pub struct Exec {
     pub sandbox: Option<Sandbox>,
     /// As whom tasks run: a user of this host, never root. Default: as the daemon does, so that a task may read the node's key.
     pub user: Option<String>,
+    /// Run only what its submitter has signed. Default: no.
+    pub require_signed: bool,
 }
 
 /// What stands between a task and the host.

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 28] = [
+pub(crate) const KEYS: [&str; 29] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -28,6 +28,7 @@ pub(crate) const KEYS: [&str; 28] = [
     "exec.enabled",
     "exec.sandbox",
     "exec.user",
+    "exec.require_signed",
     "resources.cores",
     "resources.memory",
     "resources.disk",

@@ -54,6 +54,7 @@ certificate_life = "36h"
 enabled = true
 sandbox = "none"
 user = "swarm-task"
+require_signed = true
 
 [resources]
 cores = 3.5
@@ -95,7 +96,7 @@ fn a_written_default_reads_back() {
     config.mesh.kind = Some(Kind::Explicit);
     config.mesh.address = Some("127.0.0.1".parse().unwrap());
     assert_eq!(parse(&config.to_toml()).unwrap().to_toml(), config.to_toml());
-    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: Some("swarm-task".into()) };
+    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: Some("swarm-task".into()), require_signed: false };
     assert_snapshot!(config.to_toml(), @r#"
 [api]
 group_role = "submitter"
@@ -104,6 +105,7 @@ socket = "/run/swarmd/swarmd.sock"
 
 [exec]
 enabled = true
+require_signed = false
 sandbox = "none"
 user = "swarm-task"
 
@@ -151,6 +153,7 @@ mesh.certificate_life = "24h"  # default
 exec.enabled = false  # default
 exec.sandbox = (none)  # default
 exec.user = (none)  # default
+exec.require_signed = false  # default
 resources.cores = (measured)  # default
 resources.memory = "512MiB"  # swarmd.toml:5
 resources.disk = (measured)  # default

@@ -70,6 +70,7 @@ impl Config {
             "mesh.tailscale_socket" => path(&self.mesh.tailscale_socket),
             "mesh.certificate_life" => Some(span(self.mesh.certificate_life).into()),
             "exec.enabled" => Some(self.exec.enabled.into()),
+            "exec.require_signed" => Some(self.exec.require_signed.into()),
             "exec.sandbox" => self.exec.sandbox.map(|Sandbox::None| "none".into()),
             "exec.user" => self.exec.user.clone().map(Value::from),
             "resources.cores" => self.resources.cores.map(Value::Float),

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use swarm_proto::{
     Cursor, JobId, Problem, TaskId, TokenId,
     api::{
-        Belonging, Choices, Explain, JobView, JoinRequest, LeaderView, NodeEvent, NodeView, RootView, RotateRequest, Stats, Status,
-        TaskView, TokenLine, TokenRequest, TokenView, UserRequest, UserView,
+        Belonging, Choices, Explain, JobView, JoinRequest, LeaderView, NodeEvent, NodeView, PassRequest, RootView, RotateRequest,
+        SettingView, Stats, Status, TaskView, TokenLine, TokenRequest, TokenView, UserRequest, UserView,
     },
-    http::{Accepted, RetryRequest},
+    http::{Accepted, RetryRequest, SetRequest},
     ledger::{Schedule, TaskState},
     peer::EventPage,
 };
@@ -245,6 +245,23 @@ impl Client {
     /// The daemon that is spoken to, and what it sees. Needs no leader.
     pub async fn status(&self) -> Result<Status, Problem> {
         self.json(&Ask::get("/v1/status")).await
+    }
+
+    /// What can be set for the whole swarm, and to what it is.
+    pub async fn settings(&self) -> Result<Vec<SettingView>, Problem> {
+        self.json(&Ask::get("/v1/settings")).await
+    }
+
+    /// Sets something for the whole swarm; `None`: each host's own file counts again.
+    pub async fn set(&self, key: &str, value: Option<&str>) -> Result<(), Problem> {
+        let body = serde_json::to_vec(&SetRequest { value: value.map(str::to_owned) }).expect("a string makes JSON");
+        self.bytes(&Ask::post(format!("/v1/settings/{}", segment(key)), body.into())).await.map(drop)
+    }
+
+    /// A token that is shown with each request.
+    pub async fn create_pass(&self, request: &PassRequest) -> Result<TokenLine, Problem> {
+        let body = serde_json::to_vec(request).expect("words make JSON");
+        self.json(&Ask::post("/v1/passes", body.into())).await
     }
 
     pub async fn stats(&self) -> Result<Stats, Problem> {

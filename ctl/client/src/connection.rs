@@ -5,12 +5,12 @@
 //! caller is told that the outcome is unknown.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{
     body::Incoming,
@@ -19,9 +19,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use swarm_proto::{Code, Problem};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    dial,
+    Place, connect, dial,
     outbox::{Outbox, RequestBody},
 };
 
@@ -37,7 +38,7 @@ pub struct Client {
 }
 
 struct Shared {
-    path: PathBuf,
+    place: Place,
     idle: Mutex<Vec<SendRequest<RequestBody>>>,
 }
 
@@ -62,7 +63,12 @@ enum Sent {
 impl Client {
     /// A client of the daemon at `socket`; nothing is opened yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { shared: Arc::new(Shared { path: socket.into(), idle: Mutex::default() }) }
+        Self::at(Place::Socket(socket.into()))
+    }
+
+    /// A client of the daemon at a place; nothing is opened yet.
+    pub fn at(place: Place) -> Self {
+        Self { shared: Arc::new(Shared { place, idle: Mutex::default() }) }
     }
 
     /// A client whose first connection is open.
@@ -70,20 +76,49 @@ impl Client {
     /// # Errors
     /// [`Code::NoDaemon`] when nobody listens there.
     pub async fn connect(socket: impl Into<PathBuf>) -> Result<Self, Problem> {
-        let client = Self::new(socket);
+        Self::connect_to(Place::Socket(socket.into())).await
+    }
+
+    /// A client of the daemon at a place, whose first connection is open.
+    ///
+    /// # Errors
+    /// [`Code::NoDaemon`] when nobody listens there, [`Code::Denied`] when it is not the swarm that was meant.
+    pub async fn connect_to(place: Place) -> Result<Self, Problem> {
+        let client = Self::at(place);
         let first = client.open().await?;
         client.keep(first);
         Ok(client)
     }
 
-    /// Where the daemon's socket is.
-    pub fn socket(&self) -> &Path {
-        &self.shared.path
+    /// Where the daemon is.
+    pub fn place(&self) -> &Place {
+        &self.shared.place
     }
 
     async fn open(&self) -> Result<SendRequest<RequestBody>, Problem> {
-        let path = &self.shared.path;
-        let stream = dial::dial(path).await.map_err(|e| dial::problem(path, &e))?;
+        match &self.shared.place {
+            Place::Socket(path) => {
+                let stream = dial::dial(path).await.map_err(|e| dial::problem(path, &e))?;
+                self.shake_hands(stream).await
+            }
+            Place::Mesh(remote) => {
+                let mut other = None;
+                for papers in remote.papers() {
+                    match connect(remote.address(), &papers.trust, papers.own.as_ref()).await {
+                        Ok(session) => return self.shake_hands(session.stream).await,
+                        Err(problem) if problem.code == Code::Denied => other = Some(problem),
+                        Err(problem) => return Err(problem),
+                    }
+                }
+                Err(other.unwrap_or_else(|| Problem::new(Code::Denied, "nothing was asked", "there is no login to ask with")))
+            }
+        }
+    }
+
+    async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+    ) -> Result<SendRequest<RequestBody>, Problem> {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.went_away(&Method::GET, &e.to_string()))?;
         // Its errors reach whoever waits for an answer on it.
@@ -109,7 +144,7 @@ impl Client {
     }
 
     fn went_away(&self, method: &Method, why: &str) -> Problem {
-        let at = self.shared.path.display();
+        let at = self.shared.place.name();
         if *method == Method::GET {
             Problem::new(Code::NoDaemon, format!("swarmd at {at} went away before it answered"), why)
                 .hint("look at it: systemctl status swarmd")
@@ -122,13 +157,13 @@ impl Client {
     /// Sends and gives the answer's head, with the connection it came on. Refusals are problems.
     pub(crate) async fn send(&self, ask: &Ask) -> Result<(Response<Incoming>, SendRequest<RequestBody>), Problem> {
         if let Some(sender) = self.kept().await {
-            match transmit(sender, ask.request()).await {
+            match transmit(sender, ask.request(self.shared.place.bearer())).await {
                 Sent::Answered(response, sender) => return self.judged(response, sender).await,
                 Sent::Broken { certainly, .. } if certainly || ask.method == Method::GET => {}
                 Sent::Broken { why, .. } => return Err(self.went_away(&ask.method, &why)),
             }
         }
-        match transmit(self.open().await?, ask.request()).await {
+        match transmit(self.open().await?, ask.request(self.shared.place.bearer())).await {
             Sent::Answered(response, sender) => self.judged(response, sender).await,
             Sent::Broken { why, .. } => Err(self.went_away(&ask.method, &why)),
         }
@@ -166,7 +201,9 @@ impl Client {
     /// A POST whose body is written while its answer is read, on a connection of its own.
     pub(crate) async fn duplex(&self, path: &'static str) -> Result<(Outbox, Response<Incoming>), Problem> {
         let (outbox, body) = Outbox::new();
-        let request = head(&Method::POST, path, "application/x-ndjson").body(body).expect("a constant path makes a request");
+        let request = head(&Method::POST, path, "application/x-ndjson", self.shared.place.bearer())
+            .body(body)
+            .expect("a constant path makes a request");
         match transmit(self.open().await?, request).await {
             Sent::Answered(response, sender) => Ok((outbox, self.judged(response, sender).await?.0)),
             Sent::Broken { why, .. } => Err(self.went_away(&Method::POST, &why)),
@@ -183,14 +220,24 @@ impl Ask {
         Self { method: Method::POST, path: path.into(), body, accept: "application/json" }
     }
 
-    fn request(&self) -> Request<RequestBody> {
+    fn request(&self, bearer: Option<&HeaderValue>) -> Request<RequestBody> {
         let body = RequestBody::whole(self.body.clone());
-        head(&self.method, &self.path, self.accept).body(body).expect("paths are made of ids and escaped names")
+        head(&self.method, &self.path, self.accept, bearer).body(body).expect("paths are made of ids and escaped names")
     }
 }
 
-fn head(method: &Method, path: &str, accept: &'static str) -> http::request::Builder {
-    Request::builder().method(method).uri(path).header(header::HOST, "localhost").header(header::ACCEPT, accept)
+fn head(method: &Method, path: &str, accept: &'static str, bearer: Option<&HeaderValue>) -> http::request::Builder {
+    let head = Request::builder().method(method).uri(path).header(header::HOST, "localhost").header(header::ACCEPT, accept);
+    let head = if *method == Method::POST { head.header(header::CONTENT_TYPE, kind_of(accept)) } else { head };
+    match bearer {
+        Some(bearer) => head.header(header::AUTHORIZATION, bearer),
+        None => head,
+    }
+}
+
+/// What is sent is of the same kind as what is to come back, of what both can be.
+fn kind_of(accept: &'static str) -> &'static str {
+    if accept == "application/x-ndjson" { accept } else { "application/json" }
 }
 
 async fn transmit(mut sender: SendRequest<RequestBody>, request: Request<RequestBody>) -> Sent {

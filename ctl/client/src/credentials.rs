@@ -133,6 +133,17 @@ impl Credentials {
         std::fs::rename(&beside, path)
     }
 
+    /// Signs with the key of this login; answers whose signature it is.
+    ///
+    /// # Errors
+    /// A file that somebody wrote into.
+    pub fn sign(&self, message: &[u8]) -> Result<(PeerKey, Vec<u8>), Problem> {
+        let unusable = |why: String| Problem::new(Code::Denied, "nothing was signed", why).hint("log in again");
+        let pair = Ed25519KeyPair::from_pkcs8(&decode(&self.key)?).map_err(|e| unusable(e.to_string()))?;
+        let key = pair.public_key().as_ref().try_into().map_err(|_| unusable("the key has another length".into()))?;
+        Ok((PeerKey(key), pair.sign(message).as_ref().to_vec()))
+    }
+
     /// What is shown to a node.
     ///
     /// # Errors

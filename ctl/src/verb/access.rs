@@ -6,7 +6,7 @@ use clap::Subcommand;
 use swarm_proto::{
     TokenId,
     access::Role,
-    api::{RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest, UserView},
+    api::{PassRequest, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest, UserView},
     identity::Invite,
 };
 
@@ -72,6 +72,20 @@ pub enum UserVerb {
         #[command(flatten)]
         line: Line,
     },
+    /// Print a token for programs: whoever shows it with a request is that user
+    Token {
+        /// A user who exists
+        name: String,
+        /// Less than the user's own role; without it, the same
+        #[arg(long)]
+        role: Option<Role>,
+        /// How long it is good for
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span::parse)]
+        ttl: Duration,
+        /// Where the API is, HOST:PORT; nodes that are up unless it is said (repeatable)
+        #[arg(long, value_name = "PLACE")]
+        address: Vec<String>,
+    },
     /// Who may ask this swarm for anything, beside the hosts' own admins
     List,
     /// Close a user out, on every machine
@@ -124,6 +138,10 @@ pub(super) async fn user(session: &Session, verb: UserVerb) -> Outcome {
             let made = session.client.create_user(&UserRequest { name, role, ttl_ms, addresses }).await?;
             show(&session.out, &made)
         }
+        UserVerb::Token { name, role, ttl, address } => {
+            let request = PassRequest { user: name, role, ttl_ms: Some(millis(ttl)), addresses: address };
+            show(&session.out, &session.client.create_pass(&request).await?)
+        }
         UserVerb::List => Ok(session.out.list(&session.client.users().await?)?),
         UserVerb::Revoke { name } => Ok(session.client.revoke_user(&name).await?),
     }
@@ -167,6 +185,7 @@ fn millis(span: Duration) -> u64 {
 fn invited(invite: &Invite) -> String {
     match invite {
         Invite::User { name } => format!("user {name}"),
+        Invite::Pass { user, role } => format!("requests of {user} as {role}"),
         Invite::Node { name, labels } => {
             let name = name.as_ref().map_or_else(|| "any node".to_owned(), |name| format!("node {name}"));
             labels.iter().fold(name, |text, (label, value)| format!("{text}, {label}={value}"))

@@ -8,7 +8,7 @@
 //! ```
 //! Without a running swarm it starts a throw-away one of three nodes on a real disk with the `swarmd` beside this program.
 
-mod disk;
+pub(super) mod disk;
 mod load;
 mod throwaway;
 mod usage;

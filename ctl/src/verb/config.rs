@@ -1,14 +1,18 @@
-//! `config check|explain`: what the operator wrote, as the daemon would read it. Works while the daemon is down.
+//! `config check|explain`: what the operator wrote, as the daemon would read it; works while the daemon is down. `config show|set`:
+//! what counts for the whole swarm, whatever the hosts' files say.
 
-use std::path::PathBuf;
+use std::{future::Future, path::PathBuf};
 
 use clap::Subcommand;
 use mesh_config::{CONFIG_FILE, Config, Env, Explained, Fault};
 use serde::Serialize;
+use swarm_proto::{api::SettingView, settings::Applies};
 
 use crate::{
     failure::Outcome,
-    output::{Card, Look, Out, Row, View, table::text},
+    output::{Card, Look, Out, Row, View, note, table::text},
+    session::{Session, patiently},
+    view::instant,
 };
 
 /// `config ..`
@@ -18,6 +22,23 @@ pub enum Verb {
     Check(Args),
     /// Each value, and what set it
     Explain(Args),
+    /// What is set for the whole swarm, and who set it
+    Show,
+    /// Set something for the whole swarm
+    Set(SetArgs),
+}
+
+/// `config set`.
+#[derive(clap::Args, Debug)]
+pub struct SetArgs {
+    /// Such as log.level; `config show` lists them
+    pub key: String,
+    /// What every node shall take, whatever its file says
+    #[arg(required_unless_present = "default", conflicts_with = "default")]
+    pub value: Option<String>,
+    /// Set it no more: each host's file counts again
+    #[arg(long)]
+    pub default: bool,
 }
 
 /// Which file.
@@ -76,8 +97,53 @@ impl View for Line {
     }
 }
 
-pub(super) fn call(out: &Out, verb: Verb) -> Outcome {
+impl View for SettingView {
+    fn columns(_: bool) -> Vec<&'static str> {
+        vec!["KEY", "VALUE", "SET BY", "SET AT", "APPLIES"]
+    }
+
+    fn row(&self, _: Look) -> Row {
+        vec![
+            text(&self.key),
+            text(self.value.as_deref().unwrap_or("(each host's file)")),
+            text(self.by.as_deref().unwrap_or_default()),
+            text(self.at.map(instant).unwrap_or_default()),
+            text(applies(self.applies)),
+        ]
+    }
+
+    fn card(&self, look: Look) -> Card {
+        let names = Self::columns(look.is_wide);
+        names.into_iter().zip(self.row(look)).fold(Card::default(), |card, (name, value)| card.line(&name.to_lowercase(), value))
+    }
+}
+
+const fn applies(applies: Applies) -> &'static str {
+    match applies {
+        Applies::Now => "at once",
+        Applies::AtRestart => "at each node's next start",
+    }
+}
+
+/// Prints what is set then, and says when it counts.
+async fn set(session: &Session, args: &SetArgs) -> Outcome {
+    session.client.set(&args.key, args.value.as_deref()).await?;
+    let settings = patiently(async || session.client.settings().await).await?;
+    let Some(setting) = settings.into_iter().find(|setting| setting.key == args.key) else { return Ok(()) };
+    session.out.one(&setting)?;
+    if setting.applies == Applies::AtRestart {
+        note("the nodes that run go on as they are: restart them one after the other");
+    }
+    Ok(())
+}
+
+pub(super) async fn call<F: Future<Output = Outcome<Session>>>(out: &Out, verb: Verb, session: impl FnOnce() -> F) -> Outcome {
     match verb {
+        Verb::Show => {
+            let session = session().await?;
+            Ok(session.out.list(&session.client.settings().await?)?)
+        }
+        Verb::Set(args) => set(&session().await?, &args).await,
         Verb::Check(args) => check(out, &args, &Env::of_process()),
         Verb::Explain(args) => {
             let config = Config::load(&args.file, &Env::of_process()).map_err(|faults| mesh_config::problem(&faults))?;
@@ -128,6 +194,7 @@ mesh.certificate_life  "24h"                                 default
 exec.enabled           false                                 default
 exec.sandbox           (none)                                default
 exec.user              (none)                                default
+exec.require_signed    false                                 default
 resources.cores        (measured)                            default
 resources.memory       (measured)                            default
 resources.disk         (measured)                            default

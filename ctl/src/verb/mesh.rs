@@ -1,6 +1,9 @@
-//! `mesh init|join|leave`: this host's place in a swarm.
+//! `mesh init|join|leave`: this host's place in a swarm. `mesh show|whois`: who else is there.
+
+mod members;
 
 use clap::Subcommand;
+pub(crate) use members::path_to;
 use swarm_proto::api::{Belonging, Choices, JoinRequest, Phase, Status};
 use tokio::time::{Instant, sleep};
 
@@ -19,6 +22,10 @@ pub enum Verb {
     Join(Join),
     /// Let this host leave its swarm for good
     Leave,
+    /// Every member: address, round trip, path, largest packet, version
+    Show(members::ShowArgs),
+    /// Who has an address: a member of the swarm, or a host of the mesh
+    Whois(members::WhoisArgs),
 }
 
 /// What the operator decides for this host; written into its config file.
@@ -60,6 +67,8 @@ pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
             let belonging = session.client.mesh_join(&JoinRequest { token, choices: host.choices() }).await?;
             up(session, &belonging).await
         }
+        Verb::Show(args) => members::show(session, args).await,
+        Verb::Whois(args) => members::tell(session, &args).await,
         Verb::Leave => {
             let belonging = session.client.mesh_leave().await?;
             Ok(session.out.either(&belonging, |_| format!("this host has left swarm {}\n", belonging.cluster))?)

@@ -27,6 +27,9 @@ const CANCEL: Duration = Duration::from_secs(5);
 #[derive(clap::Args, Debug)]
 #[command(override_usage = "swarmctl run [OPTIONS] [--] COMMAND..")]
 pub struct Args {
+    /// Sign it with this machine's login, for nodes that demand that
+    #[arg(long)]
+    pub sign: bool,
     #[command(flatten)]
     pub spec: SpecArgs,
     /// Program and arguments
@@ -42,6 +45,9 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: &Args, sess
     if request.stdin.is_none() && !std::io::stdin().is_terminal() {
         request.stdin = Some(spec::read_stdin("-")?).filter(|input| *input != Text::Utf8(String::new()));
         spec::check(&request)?;
+    }
+    if args.sign {
+        super::sign::sign(&session, std::slice::from_mut(&mut request)).await?;
     }
     let client = &session.client;
     let (accepted, job) = watch::channel(None);

@@ -43,6 +43,9 @@ pub struct Args {
     /// Idempotency key: the same key is the same job for 24 h
     #[arg(long)]
     pub key: Option<String>,
+    /// Sign it with this machine's login, for nodes that demand that
+    #[arg(long)]
+    pub sign: bool,
     #[command(flatten)]
     pub spec: SpecArgs,
 }
@@ -50,10 +53,14 @@ pub struct Args {
 pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: Args, session: impl FnOnce() -> F) -> Outcome {
     let is_wait = args.wait || args.progress;
     let mut report = Report::new(args.progress, is_wait);
-    let requests = requests(args)?;
+    let is_signed = args.sign;
+    let mut requests = requests(args)?;
     report.ids = requests.iter().map(|request| request.id.clone()).collect();
     report.jobs = requests.iter().map(|_| Known::default()).collect();
     let session = session().await?;
+    if is_signed {
+        super::sign::sign(&session, &mut requests).await?;
+    }
     let mut desk = Desk::new(requests, is_wait);
     let goes_on = "interrupted; what was accepted goes on: swarmctl job list --open";
     unless_interrupted(|| goes_on.into(), desk.drive(&session.client, |n, told| report.take(&session.out, n, told))).await?;

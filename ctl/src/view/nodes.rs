@@ -81,7 +81,8 @@ pub(super) const fn health_word(health: Health) -> (&'static str, Tone) {
     }
 }
 
-pub(super) fn health(health: Health) -> Value {
+/// Its word.
+pub fn health(health: Health) -> Value {
     let (word, tone) = health_word(health);
     toned(word, tone)
 }

@@ -203,6 +203,8 @@ pub(crate) fn status() -> Status {
         addr: ([100, 64, 0, 2], 4747).into(),
         connected,
         rtt_us,
+        mtu: rtt_us.map(|_| 1_252),
+        software: "0.1.0".into(),
         found: if connected { Origin::Tailscale } else { Origin::Remembered },
     };
     Status {

@@ -157,6 +157,8 @@ fn what(what: &What) -> String {
         What::UserRevoked { name } => format!("user {} revoked", plain(name)),
         What::RootAdded { kind, root } => format!("{} authority {root} issues from now on", kind.word()),
         What::RootDropped { kind, root } => format!("{} authority {root} is believed no more", kind.word()),
+        What::SettingChanged { key, value: Some(value), by } => format!("{} set to {} by {}", plain(key), plain(value), plain(by)),
+        What::SettingChanged { key, value: None, by } => format!("{} left to each host by {}", plain(key), plain(by)),
     }
 }
 

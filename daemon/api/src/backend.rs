@@ -8,6 +8,7 @@ use swarm_proto::{
     api::{Belonging, Call, HostCall, NodeEvent, Reply, Status},
     identity::{EnrollAnswer, Petition},
     peer::{Answer, EventPage, Numbered, OutputChunk, Target, Which},
+    token::Token,
 };
 use tokio::sync::mpsc;
 
@@ -49,6 +50,14 @@ pub trait Backend: Send + Sync + 'static {
     fn host(&self, _call: HostCall) -> HostFuture {
         let problem = Problem::new(Code::Conflict, "this node stays where it is", "its place in the swarm is fixed");
         Box::pin(std::future::ready(Err(problem)))
+    }
+
+    /// Who somebody is that shows a token with a request. Must not block.
+    ///
+    /// # Errors
+    /// Why that is nobody.
+    fn bearer(&self, token: &Token) -> Result<Caller, Problem> {
+        Err(Problem::new(Code::Denied, "the request was refused", format!("the token {} is not known here", token.id())))
     }
 
     /// Somebody who is nobody yet enrols, over a TLS session with this exporter.

@@ -30,8 +30,8 @@ async fn enroll(backend: &Arc<dyn Backend>, exporter: [u8; 32], request: Request
     if request.method() != Method::POST {
         return Err(Refusal::method(request.method(), "POST"));
     }
-    let body = query::body(Body::new(request.into_body())).await?;
-    let petition = Some(&body[..]).filter(|body| body.len() <= LONGEST).and_then(|body| frame::decode::<Petition>(body).ok());
+    let body = query::body_within(Body::new(request.into_body()), LONGEST).await?;
+    let petition = frame::decode::<Petition>(&body).ok();
     let petition =
         petition.ok_or_else(|| Refusal::bad("the petition cannot be understood", "it comes from another version, or is damaged"))?;
     let enrolled = backend.enroll(exporter, petition).await?;

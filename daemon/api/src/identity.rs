@@ -4,8 +4,8 @@ use axum::{Json, body::Body, extract::Path};
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use swarm_proto::api::{
-    Belonging, Call, Choices, HostCall, JoinRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest,
-    UserView,
+    Belonging, Call, Choices, HostCall, JoinRequest, PassRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, TokenView,
+    UserRequest, UserView,
 };
 
 use crate::{
@@ -53,6 +53,11 @@ pub(crate) async fn revoke_token(api: Api, Path(token): Path<String>, body: Body
 pub(crate) async fn create_user(api: Api, body: Body) -> Result<Json<Box<TokenLine>>, Refusal> {
     let request = json::<UserRequest>(body).await?;
     reply!(api, Call::CreateUser(request), Reply::Token).map(Json)
+}
+
+pub(crate) async fn create_pass(api: Api, body: Body) -> Result<Json<Box<TokenLine>>, Refusal> {
+    let request = json::<PassRequest>(body).await?;
+    reply!(api, Call::CreatePass(request), Reply::Token).map(Json)
 }
 
 pub(crate) async fn users(api: Api) -> Result<Json<Vec<UserView>>, Refusal> {

@@ -14,6 +14,7 @@ mod follow;
 mod identity;
 mod jobs;
 mod logs;
+mod mesh;
 mod metrics;
 mod nodes;
 mod pace;
@@ -23,6 +24,7 @@ mod query;
 mod refusal;
 mod router;
 mod server;
+mod settings;
 #[cfg(unix)]
 mod socket;
 mod submit;
@@ -33,7 +35,7 @@ pub use backend::{Backend, CallFuture, EnrollFuture, HostFuture};
 pub use pace::{Pace, Rate, too_often};
 #[cfg(windows)]
 pub use pipe::{ListenError, Socket};
-pub use server::{Accept, Bounds, GroupAccess, Stranger, serve, serve_within};
+pub use server::{Accept, Again, Bounds, GroupAccess, Visitor, serve, serve_within};
 #[cfg(unix)]
 pub use socket::{ListenError, Socket};
 pub use tls::{Doorway, Judge, TlsSocket};

@@ -12,7 +12,7 @@ use std::{
 use swarm_proto::access::Caller;
 use tokio::net::windows::named_pipe::NamedPipeServer;
 
-use crate::server::{Accept, GroupAccess, Stranger};
+use crate::server::{Accept, GroupAccess, Visitor};
 
 /// Where names of pipes begin.
 const PIPES: &str = r"\\.\pipe\";
@@ -63,7 +63,7 @@ impl Socket {
 impl Accept for Socket {
     type Stream = NamedPipeServer;
 
-    async fn accept(&mut self) -> io::Result<(NamedPipeServer, Result<Caller, Stranger>)> {
+    async fn accept(&mut self) -> io::Result<(NamedPipeServer, Visitor)> {
         if let Err(error) = self.free.connect().await {
             // a client that left at once has used this instance up
             self.free = swarm_win32::listen(self.path.as_os_str(), false)?;
@@ -71,6 +71,6 @@ impl Accept for Socket {
         }
         // the next one waits before this one is served, so that there always is one to connect to
         let next = swarm_win32::listen(self.path.as_os_str(), false)?;
-        Ok((std::mem::replace(&mut self.free, next), Ok(Caller::local())))
+        Ok((std::mem::replace(&mut self.free, next), Visitor::Local(Caller::local())))
     }
 }

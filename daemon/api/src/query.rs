@@ -56,11 +56,16 @@ pub(crate) fn wait(seconds: Option<f64>) -> Result<Option<Duration>, Refusal> {
 
 /// A whole body, within [`limits::HTTP_BODY`].
 pub(crate) async fn body(body: Body) -> Result<bytes::Bytes, Refusal> {
-    match Limited::new(body, limits::HTTP_BODY).collect().await {
+    body_within(body, limits::HTTP_BODY).await
+}
+
+/// A whole body of at most `limit` bytes.
+pub(crate) async fn body_within(body: Body, limit: usize) -> Result<bytes::Bytes, Refusal> {
+    match Limited::new(body, limit).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(Refusal::with_status(
             StatusCode::PAYLOAD_TOO_LARGE,
-            Problem::new(Code::BadRequest, "the request is too large", format!("a body has at most {} bytes", limits::HTTP_BODY)),
+            Problem::new(Code::BadRequest, "the request is too large", format!("a body has at most {limit} bytes")),
         )),
         Err(e) => Err(Refusal::bad("the request's body cannot be read", e.to_string())),
     }

@@ -20,7 +20,9 @@ use swarm_proto::{
     api::{Call, LeaderView, Phase, Reply, Stats, Status},
 };
 
-use crate::{Backend, Bounds, Pace, events, follow, identity, jobs, logs, metrics, nodes, refusal::Refusal, submit, tasks, too_often};
+use crate::{
+    Backend, Bounds, Pace, events, follow, identity, jobs, logs, metrics, nodes, refusal::Refusal, settings, submit, tasks, too_often,
+};
 
 /// Methods that any path takes at all.
 pub(crate) const METHODS: [http::Method; 3] = [http::Method::GET, http::Method::HEAD, http::Method::POST];
@@ -164,6 +166,9 @@ fn handler(operation: Operation) -> MethodRouter<Shared> {
         Operation::RevokeNode => post(identity::revoke_node),
         Operation::ShowCa => get(identity::authorities),
         Operation::RotateCa => post(identity::rotate),
+        Operation::CreatePass => post(identity::create_pass),
+        Operation::ListSet => get(settings::list),
+        Operation::Set => post(settings::set),
     }
 }
 

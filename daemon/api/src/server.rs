@@ -6,15 +6,22 @@
 //! ```
 //! The guard stands outside the router and denies what it does not know, so that a forgotten route or method is closed.
 
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use swarm_proto::{
     Code, Millis, Problem,
-    access::{Caller, Role},
+    access::{Caller, How, Role},
     limits,
 };
 use tokio::{
@@ -24,12 +31,14 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{Backend, enroll, pace::Rate, refusal::Refusal, router};
+use crate::{Backend, enroll, mesh, pace::Rate, refusal::Refusal, router};
 
 /// How long requests in flight may go on after the shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a connection may be idle, or take to send a head.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often it is asked whether somebody who is served still is who they were.
+const LOOK: Duration = Duration::from_secs(1);
 /// Connections that are only told why they are refused.
 const REFUSED_AT_ONCE: usize = 16;
 /// A head larger than this is not even answered in our words; [`limits::HTTP_HEADER`] is judged exactly below it.
@@ -44,14 +53,21 @@ pub struct GroupAccess {
     pub role: Role,
 }
 
-/// Somebody who is nobody here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stranger {
-    /// And why that is so.
-    Unknown(String),
-    /// But may enrol: the exporter of the TLS session.
-    Applicant([u8; 32]),
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+pub enum Visitor {
+    /// The kernel vouches for them, for as long as they are connected.
+    Local(Caller),
+    /// The owner of a user's certificate. Who that is may change, so it is asked at each request and while one is served.
+    Certified(Again),
+    /// Showed no certificate over TLS: may enrol, or show a token with the request. The exporter of the session.
+    Unnamed([u8; 32]),
+    /// Nobody, and why that is so.
+    Stranger(String),
 }
+
+/// Says who somebody is now.
+pub type Again = Arc<dyn Fn() -> Result<Caller, Problem> + Send + Sync>;
 
 /// Where connections come from.
 pub trait Accept: Send {
@@ -59,7 +75,7 @@ pub trait Accept: Send {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection and who made it. An error is waited out and tried again.
-    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Result<Caller, Stranger>)>> + Send;
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Visitor)>> + Send;
 }
 
 /// Bounds that tests set lower.
@@ -91,9 +107,7 @@ pub async fn serve<A: Accept>(listener: A, backend: Arc<dyn Backend>, shutdown: 
 /// [`serve`] with other bounds.
 pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>, bounds: Bounds, shutdown: impl Future<Output = ()>) {
     let served = Served { router: router::build(Arc::clone(&backend), bounds), backend };
-    let applicants = Arc::new(Semaphore::new(limits::API_HANDSHAKES));
-    let slots = Arc::new(Semaphore::new(bounds.connections));
-    let refusals = Arc::new(Semaphore::new(REFUSED_AT_ONCE));
+    let places = Places::new(bounds.connections);
     let (closing, is_closing) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -106,9 +120,9 @@ pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>,
                     tracing::warn!(error = %e, "the API cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                Ok((stream, caller)) => {
-                    if let Some((access, permit)) = admit(caller, &slots, &refusals, &applicants) {
-                        connections.spawn(connection(stream, access, permit, served.clone(), is_closing.clone()));
+                Ok((stream, visitor)) => {
+                    if let Some(access) = places.admit(visitor) {
+                        connections.spawn(connection(stream, access, served.clone(), is_closing.clone()));
                     }
                 }
             },
@@ -119,13 +133,11 @@ pub async fn serve_within<A: Accept>(mut listener: A, backend: Arc<dyn Backend>,
     let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// What a connection may do: what its caller may, or hear one problem.
+/// What a connection may do, and the place that it takes up.
 #[derive(Clone)]
-enum Access {
-    Known(Caller),
-    /// Nothing but to enrol.
-    Enrol([u8; 32]),
-    Refused(Problem),
+struct Access {
+    visitor: Result<Visitor, Problem>,
+    seat: Seat,
 }
 
 /// What answers.
@@ -135,47 +147,98 @@ struct Served {
     backend: Arc<dyn Backend>,
 }
 
-/// `None`: even those who only wait to be refused are too many, and the connection is closed without a word.
-fn admit(
-    caller: Result<Caller, Stranger>,
-    slots: &Arc<Semaphore>,
-    refusals: &Arc<Semaphore>,
-    applicants: &Arc<Semaphore>,
-) -> Option<(Access, OwnedSemaphorePermit)> {
-    let problem = match caller {
-        Ok(caller) => match Arc::clone(slots).try_acquire_owned() {
-            Ok(permit) => return Some((Access::Known(caller), permit)),
-            Err(_) => Problem::new(Code::Busy, "the connection was refused", "as many are open as this daemon takes")
-                .hint("share one connection, or come back")
-                .retry_after(Millis(1_000)),
-        },
-        Err(Stranger::Applicant(exporter)) => {
-            return Arc::clone(applicants).try_acquire_owned().ok().map(|permit| (Access::Enrol(exporter), permit));
+/// How many connections of a kind there may be: of people who are known, of those who are not yet, and of those who are not.
+struct Places {
+    known: Arc<Semaphore>,
+    unnamed: Arc<Semaphore>,
+    refused: Arc<Semaphore>,
+}
+
+/// A connection's place, and who was let do something on it.
+#[derive(Clone)]
+struct Seat {
+    taken: Arc<Mutex<Taken>>,
+    known: Arc<Semaphore>,
+}
+
+struct Taken {
+    _permit: OwnedSemaphorePermit,
+    who: Option<(Again, Caller)>,
+}
+
+impl Places {
+    fn new(connections: usize) -> Self {
+        let of = |n| Arc::new(Semaphore::new(n));
+        Self { known: of(connections), unnamed: of(limits::API_HANDSHAKES), refused: of(REFUSED_AT_ONCE) }
+    }
+
+    /// `None`: even those who only wait to be refused are too many, and the connection is closed without a word.
+    fn admit(&self, visitor: Visitor) -> Option<Access> {
+        let free = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        let (places, busy) = match &visitor {
+            Visitor::Local(_) | Visitor::Certified(_) => (&self.known, true),
+            Visitor::Unnamed(_) => (&self.unnamed, false),
+            Visitor::Stranger(_) => (&self.refused, false),
+        };
+        let (permit, visitor) = match free(places) {
+            Some(permit) => (permit, Ok(visitor)),
+            None if busy => (free(&self.refused)?, Err(too_many())),
+            None => return None,
+        };
+        let taken = Arc::new(Mutex::new(Taken { _permit: permit, who: None }));
+        Some(Access { visitor, seat: Seat { taken, known: Arc::clone(&self.known) } })
+    }
+}
+
+fn too_many() -> Problem {
+    Problem::new(Code::Busy, "the connection was refused", "as many are open as this daemon takes")
+        .hint("share one connection, or come back")
+        .retry_after(Millis(1_000))
+}
+
+impl Seat {
+    /// Somebody proved with a request who they are: they make room for others who have not.
+    fn move_up(&self) -> Result<(), Problem> {
+        let permit = Arc::clone(&self.known).try_acquire_owned().map_err(|_| too_many())?;
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)._permit = permit;
+        Ok(())
+    }
+
+    fn let_in(&self, again: Again, caller: Caller) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).who = Some((again, caller));
+    }
+
+    /// Returns when whoever was let do something here is not who they were.
+    async fn until_gone(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let who = self.taken.lock().unwrap_or_else(PoisonError::into_inner).who.clone();
+            if who.is_some_and(|(again, caller)| !mesh::is_still(&*again, &caller)) {
+                return;
+            }
         }
-        Err(Stranger::Unknown(why)) => Problem::new(Code::Denied, "the connection was refused", why)
-            .hint("run it as root, as the daemon's user, or as a member of the group in [api] group"),
-    };
-    Arc::clone(refusals).try_acquire_owned().ok().map(|permit| (Access::Refused(problem), permit))
+    }
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     access: Access,
-    _slot: OwnedSemaphorePermit,
     served: Served,
     mut is_closing: watch::Receiver<bool>,
 ) {
-    let keep_alive = matches!(access, Access::Known(_));
+    let is_known = matches!(access.visitor, Ok(Visitor::Local(_) | Visitor::Certified(_)));
+    let (seat, is_local) = (access.seat.clone(), matches!(access.visitor, Ok(Visitor::Local(_))));
     let service = hyper::service::service_fn(move |request| answer(served.clone(), access.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        .header_read_timeout(if is_known { IDLE } else { limits::HANDSHAKE_TIME })
         .max_buf_size(HEAD_BUFFER)
-        .keep_alive(keep_alive)
+        .keep_alive(is_known)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! { biased;
         ended = connection.as_mut() => ended,
+        () = seat.until_gone(), if !is_local => return,
         () = closed(&mut is_closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -192,10 +255,13 @@ async fn closed(is_closing: &mut watch::Receiver<bool>) {
 }
 
 async fn answer(served: Served, access: Access, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    if let Access::Enrol(exporter) = access {
-        return Ok(enroll::answer(&served.backend, exporter, request).await);
+    let Access { visitor, seat } = access;
+    if let Ok(Visitor::Unnamed(exporter)) = &visitor
+        && !request.headers().contains_key(header::AUTHORIZATION)
+    {
+        return Ok(enroll::answer(&served.backend, *exporter, request).await);
     }
-    match guard(access, &request) {
+    match guard(&request).and_then(|()| Ok(name(visitor, &seat, &request, &served.backend)?)) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             served.router.oneshot(request.map(Body::new)).await
@@ -204,13 +270,38 @@ async fn answer(served: Served, access: Access, mut request: Request<Incoming>) 
     }
 }
 
-/// Denies everything that is not plainly allowed, before any handler sees it.
-fn guard(access: Access, request: &Request<Incoming>) -> Result<Caller, Refusal> {
-    let caller = match access {
-        Access::Known(caller) => caller,
-        Access::Enrol(_) => return Err(Problem::new(Code::Denied, "the request was refused", "it is not known who asks").into()),
-        Access::Refused(problem) => return Err(problem.into()),
+/// Who asks.
+fn name(
+    visitor: Result<Visitor, Problem>,
+    seat: &Seat,
+    request: &Request<Incoming>,
+    backend: &Arc<dyn Backend>,
+) -> Result<Caller, Problem> {
+    let again: Again = match visitor? {
+        Visitor::Local(caller) => return Ok(caller),
+        Visitor::Stranger(why) => {
+            return Err(Problem::new(Code::Denied, "the connection was refused", why)
+                .hint("run it as root, as the daemon's user, or as a member of the group in [api] group"));
+        }
+        Visitor::Certified(again) => again,
+        Visitor::Unnamed(_) => {
+            let header = request.headers().get(header::AUTHORIZATION);
+            let token = mesh::token(header.unwrap_or(&HeaderValue::from_static("")))?;
+            let backend = Arc::clone(backend);
+            Arc::new(move || backend.bearer(&token))
+        }
     };
+    mesh::check(request, backend)?;
+    let caller = again()?;
+    if caller.how == How::Bearer {
+        seat.move_up()?;
+    }
+    seat.let_in(again, caller.clone());
+    Ok(caller)
+}
+
+/// Denies everything that is not plainly allowed, before any handler sees it.
+fn guard(request: &Request<Incoming>) -> Result<(), Refusal> {
     let head = head_size(request);
     if head > limits::HTTP_HEADER {
         let why = format!("its head has {head} bytes, at most {} are taken", limits::HTTP_HEADER);
@@ -222,7 +313,7 @@ fn guard(access: Access, request: &Request<Incoming>) -> Result<Caller, Refusal>
     if !router::METHODS.contains(request.method()) {
         return Err(Refusal::method(request.method(), "GET, HEAD, POST"));
     }
-    Ok(caller)
+    Ok(())
 }
 
 /// Bytes of the head as it is usually sent: request line, one line a header, empty line.

@@ -18,7 +18,7 @@ use std::{
 use swarm_proto::access::{Caller, How};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::server::{Accept, GroupAccess, Stranger};
+use crate::server::{Accept, GroupAccess, Visitor};
 
 /// Nobody but the daemon's user and root.
 const PRIVATE: u32 = 0o600;
@@ -108,27 +108,27 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
 impl Accept for Socket {
     type Stream = UnixStream;
 
-    async fn accept(&mut self) -> io::Result<(UnixStream, Result<Caller, Stranger>)> {
+    async fn accept(&mut self) -> io::Result<(UnixStream, Visitor)> {
         let (stream, _) = self.listener.accept().await?;
         let caller = match stream.peer_cred() {
-            Ok(cred) if cred.uid() == 0 || cred.uid() == self.own_uid => Ok(Caller::local()),
+            Ok(cred) if cred.uid() == 0 || cred.uid() == self.own_uid => Visitor::Local(Caller::local()),
             Ok(cred) => self.member(cred.uid(), cred.gid()),
-            Err(e) => Err(Stranger::Unknown(format!("the caller's user id cannot be read: {e}"))),
+            Err(e) => Visitor::Stranger(format!("the caller's user id cannot be read: {e}")),
         };
         Ok((stream, caller))
     }
 }
 
 impl Socket {
-    fn member(&self, uid: u32, gid: u32) -> Result<Caller, Stranger> {
+    fn member(&self, uid: u32, gid: u32) -> Visitor {
         let Some(group) = self.group else {
-            return Err(Stranger::Unknown(format!("user id {uid} is neither the daemon's own nor root")));
+            return Visitor::Stranger(format!("user id {uid} is neither the daemon's own nor root"));
         };
         if gid == group.gid || self.lets_in_only(group) {
-            return Ok(Caller { name: format!("local:{uid}"), role: group.role, how: How::Local });
+            return Visitor::Local(Caller { name: format!("local:{uid}"), role: group.role, how: How::Local });
         }
         let why = "the socket's mode was changed, so that connecting to it proves no membership in its group";
-        Err(Stranger::Unknown(format!("user id {uid} is neither the daemon's own nor root, and {why}")))
+        Visitor::Stranger(format!("user id {uid} is neither the daemon's own nor root, and {why}"))
     }
 
     /// Whether the file is as it was made: then the kernel let in nobody but the group.

@@ -3,7 +3,7 @@
 //! ```text
 //! no token lives, no user exists   nothing listens
 //! otherwise                        handshake -> certificate of a user?  yes: that user, judged by the ledger's view
-//!                                                                       no:  may do one thing, enrol
+//!                                                                       no:  may enrol, or show a token with a request
 //! ```
 //! The daemon decides when the port is open and whose certificate counts; here are only the socket and the bounds. A handshake
 //! has a place among few and a short time, since whoever makes one is nobody yet.
@@ -19,7 +19,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-use crate::server::{Accept, Stranger};
+use crate::{
+    mesh,
+    server::{Accept, Visitor},
+};
 
 /// Between two tries to take the port.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -30,7 +33,7 @@ pub type Judge = Arc<dyn Fn(&[u8]) -> Result<Caller, String> + Send + Sync>;
 /// While this holds a configuration, the port is open with it.
 pub type Doorway = watch::Receiver<Option<Arc<ServerConfig>>>;
 
-type Guest = (TlsStream<TcpStream>, Result<Caller, Stranger>);
+type Guest = (TlsStream<TcpStream>, Visitor);
 
 /// The API's port on the mesh.
 pub struct TlsSocket {
@@ -112,12 +115,15 @@ async fn greet(stream: TcpStream, config: Arc<ServerConfig>, judge: Judge) -> Op
         Err(_) => return None,
     };
     let session = stream.get_ref().1;
-    let caller = match session.peer_certificates().and_then(<[_]>::first) {
-        Some(certificate) => judge(certificate).map_err(Stranger::Unknown),
-        None => Err(match session.export_keying_material([0; 32], Petition::EXPORTER, None) {
-            Ok(exporter) => Stranger::Applicant(exporter),
-            Err(error) => Stranger::Unknown(format!("the session cannot be named: {error}")),
-        }),
+    let visitor = match session.peer_certificates().and_then(<[_]>::first) {
+        Some(certificate) => {
+            let certificate = certificate.to_vec();
+            Visitor::Certified(Arc::new(move || judge(&certificate).map_err(mesh::nobody)))
+        }
+        None => match session.export_keying_material([0; 32], Petition::EXPORTER, None) {
+            Ok(exporter) => Visitor::Unnamed(exporter),
+            Err(error) => Visitor::Stranger(format!("the session cannot be named: {error}")),
+        },
     };
-    Some((stream, caller))
+    Some((stream, visitor))
 }

@@ -37,6 +37,7 @@ mod keys;
 mod nodes;
 mod read;
 mod retention;
+mod settings;
 mod snapshot;
 mod submit;
 mod tasks;
@@ -45,11 +46,15 @@ mod tests;
 mod tokens;
 mod users;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use swarm_proto::{
     Code, JobId, LogIndex, NodeId, Problem, Term,
     ledger::{Applied, Batch, Command, Counts, What},
+    settings::SettingRecord,
 };
 
 pub use jobs::Job;
@@ -87,6 +92,7 @@ pub struct Ledger {
     keys: Keys,
     nodes: Nodes,
     identity: Identity,
+    settings: BTreeMap<String, SettingRecord>,
     voters: Vec<NodeId>,
     leader: Option<NodeId>,
     term: Term,
@@ -126,6 +132,7 @@ impl Ledger {
             keys: Keys::default(),
             nodes: Nodes::default(),
             identity: Identity::default(),
+            settings: BTreeMap::new(),
             voters: Vec::new(),
             leader: None,
             term: Term(0),
@@ -165,6 +172,7 @@ impl Ledger {
             Command::Leave { node } => self.leave(*node),
             Command::Raise { protocol } => self.raise(*protocol),
             Command::Identity(change) => self.change_identity(change),
+            Command::Set(set) => self.set(set),
         }
     }
 

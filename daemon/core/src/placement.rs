@@ -77,8 +77,12 @@ pub const fn executor(work: &Work) -> &'static str {
     }
 }
 
-fn has_executor(work: &Work, meta: &NodeMeta) -> bool {
-    meta.executors.iter().any(|name| name == executor(work))
+/// What a node offers that runs processes only for those who sign what they ask for.
+pub const SIGNED_EXEC: &str = "exec:signed";
+
+fn has_executor(spec: &JobSpec, meta: &NodeMeta) -> bool {
+    let is_signed = spec.signed.is_some() && matches!(spec.work, Work::Exec(_));
+    meta.executors.iter().any(|name| name == executor(&spec.work) || (is_signed && name == SIGNED_EXEC))
 }
 
 fn is_alive(at: &Standing) -> bool {
@@ -116,7 +120,7 @@ pub fn reason(spec: &JobSpec, at: &Standing) -> Reason {
 
 /// What keeps a node from ever running it as the node is now.
 fn mismatch(spec: &JobSpec, meta: &NodeMeta) -> Option<Reason> {
-    if !has_executor(&spec.work, meta) {
+    if !has_executor(spec, meta) {
         return Some(Reason::ExecutorOff { executor: executor(&spec.work).to_owned() });
     }
     if let Some((key, want)) = spec.labels.iter().find(|(key, want)| meta.labels.get(*key) != Some(*want)) {
@@ -177,7 +181,7 @@ pub fn vacate(used: &mut Resources, needs: &Resources, times: u32) {
 /// what may wait there. `None`: not the place at all.
 pub fn room(spec: &JobSpec, longest: Option<Duration>, at: &Standing) -> Option<Room> {
     let meta = at.meta.filter(|_| at.is_connected && at.schedule == Schedule::Open && is_alive(at))?;
-    let matches = has_executor(&spec.work, meta) && spec.labels.iter().all(|(key, want)| meta.labels.get(key) == Some(want));
+    let matches = has_executor(spec, meta) && spec.labels.iter().all(|(key, want)| meta.labels.get(key) == Some(want));
     let runs_at_once = multiples(&spec.needs, &meta.capacity, &Resources::default());
     if !matches || runs_at_once == 0 {
         return None;

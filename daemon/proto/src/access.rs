@@ -239,6 +239,9 @@ operations! {
     RevokeNode  Post "/v1/nodes/{id}/revoke"    Admin                     "Close a node out for good";
     ShowCa      Get  "/v1/ca"                   Observer                  "Show the authorities";
     RotateCa    Post "/v1/ca/rotate"            Admin                     "Replace an authority";
+    CreatePass  Post "/v1/passes"               Admin                     "Make a token that is shown with each request";
+    ListSet     Get  "/v1/settings"             Observer                  "List what is set for the whole swarm";
+    Set         Post "/v1/settings/{id}"        Admin                     "Set something for the whole swarm";
 }
 
 impl Operation {
@@ -275,6 +278,9 @@ impl Operation {
             Call::Leave { .. } => Self::LeaveMesh,
             Call::Authorities => Self::ShowCa,
             Call::RotateCa(_) => Self::RotateCa,
+            Call::CreatePass(_) => Self::CreatePass,
+            Call::Settings => Self::ListSet,
+            Call::Set { .. } => Self::Set,
         }
     }
 
@@ -317,7 +323,10 @@ pub const fn job_changed(call: &Call) -> Option<JobId> {
         | Call::Revoke { .. }
         | Call::Leave { .. }
         | Call::Authorities
-        | Call::RotateCa(_) => None,
+        | Call::RotateCa(_)
+        | Call::CreatePass(_)
+        | Call::Settings
+        | Call::Set { .. } => None,
     }
 }
 

@@ -2,23 +2,27 @@
 
 mod explain;
 mod identity;
+mod submit;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, TokenId, UnixMillis,
+    AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, NodeId, Problem, TaskId, Term, TokenId, UnixMillis,
     ledger::{Addrs, Counts, End, Event, Output, Schedule, TaskState},
     peer::Load,
-    spec::{Array, Cause, Exec, JobSpec, OnPartition, Resources, Retries, Work},
+    settings::Applies,
+    spec::{Cause, JobSpec, OnPartition, Resources, Work},
 };
 
 pub use self::{
     explain::{Explain, Health, NodeReason, Reason, Verdict},
     identity::{
-        Belonging, Choices, HostCall, JoinRequest, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest, UserView,
+        Belonging, Choices, HostCall, JoinRequest, PassRequest, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest,
+        UserView,
     },
+    submit::{ArrayRequest, SignedRequest, SubmitRequest},
 };
 
 /// Everything a client may ask of the swarm, but for streams. Reads are linearizable unless `stale` is asked for at the API.
@@ -101,6 +105,12 @@ pub enum Call {
     },
     Authorities,
     RotateCa(RotateRequest),
+    CreatePass(PassRequest),
+    Settings,
+    Set {
+        key: String,
+        value: Option<String>,
+    },
 }
 
 /// What a [`Call`] answers.
@@ -122,130 +132,20 @@ pub enum Reply {
     Tokens(Vec<TokenView>),
     Users(Vec<UserView>),
     Authorities(Vec<RootView>),
+    Settings(Vec<SettingView>),
 }
 
-/// One line of `POST /v1/submit`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SubmitRequest {
-    /// The client's own name for this line; its answers carry it.
-    pub id: String,
-    /// Idempotency key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// `noop` runs nothing; absent: `exec`.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub noop: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub argv: Vec<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// Standard input.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stdin: Option<Text>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub array: Option<ArrayRequest>,
-    /// Cores, such as 0.5; absent: 1 for `exec`, none for `noop`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cores: Option<f64>,
-    /// Bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<u64>,
-    /// Bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpus: Option<u32>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub resources: BTreeMap<String, u64>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u64>,
-    /// Further attempts by cause; those not named keep their default.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub retries: BTreeMap<Cause, u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on_partition: Option<OnPartition>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub at_most_once: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patience_ms: Option<u64>,
-    /// Whether the end of the job is told on this stream; absent: yes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub follow: Option<bool>,
-}
-
-/// Indices of an array job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ArrayRequest {
-    pub first: u32,
-    /// Absent: as many as there are items.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub count: Option<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub items: Vec<String>,
-}
-
-impl SubmitRequest {
-    /// The checked spec and indices. `os` becomes a label of every `exec` job that does not name one.
-    ///
-    /// # Errors
-    /// [`Code::BadRequest`] naming the part that is out of bounds.
-    pub fn into_job(self, os: &str) -> Result<(JobSpec, Array), Problem> {
-        let bad = |why: &str| Problem::new(Code::BadRequest, "the submission is not acceptable", why);
-        if self.noop && !self.argv.is_empty() {
-            return Err(bad("a no-op has no argv"));
-        }
-        if self.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > crate::limits::NAME) {
-            return Err(bad("a key has 1 to 128 bytes"));
-        }
-        let cores = self.cores.unwrap_or(if self.noop { 0.0 } else { 1.0 });
-        if !(0.0..=1e6).contains(&cores) {
-            return Err(bad("cores must be between 0 and 1000000"));
-        }
-        let array = match self.array {
-            None => Array::single(),
-            Some(array) => {
-                let items = u32::try_from(array.items.len()).unwrap_or(u32::MAX);
-                Array { first: array.first, count: array.count.unwrap_or(items), is_array: true, items: array.items }
-            }
-        };
-        let mut labels = self.labels;
-        let work = if self.noop {
-            Work::Noop
-        } else {
-            labels.entry("os".into()).or_insert_with(|| os.to_owned());
-            let stdin = self.stdin.map(Text::into_bytes).transpose()?.unwrap_or_default();
-            Work::Exec(Exec { argv: self.argv, env: self.env, stdin: stdin.into(), cwd: self.cwd })
-        };
-        let spec = JobSpec {
-            name: self.name,
-            work,
-            needs: Resources {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just above")]
-                milli_cores: (cores * 1000.0).round() as u64,
-                memory: self.memory.unwrap_or(0),
-                disk: self.disk.unwrap_or(0),
-                gpus: self.gpus.unwrap_or(0),
-                named: self.resources,
-            },
-            labels,
-            timeout: self.timeout_ms.map(Millis),
-            retries: self.retries.into_iter().fold(Retries::default(), |all, (cause, times)| all.with(cause, times)),
-            on_partition: self.on_partition.unwrap_or_default(),
-            at_most_once: self.at_most_once,
-            patience: self.patience_ms.map(Millis),
-        };
-        spec.check()?;
-        array.check()?;
-        Ok((spec, array))
-    }
+/// Something that can be set for the whole swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingView {
+    pub key: String,
+    /// `None`: each host's own file counts.
+    pub value: Option<String>,
+    /// Who set it, and when.
+    pub by: Option<String>,
+    pub at: Option<UnixMillis>,
+    /// When a changed value counts.
+    pub applies: Applies,
 }
 
 /// One line of the answer to `POST /v1/submit`.
@@ -399,6 +299,12 @@ impl Text {
         use base64::Engine as _;
         std::str::from_utf8(bytes)
             .map_or_else(|_| Self::Base64(base64::engine::general_purpose::STANDARD.encode(bytes)), |text| Self::Utf8(text.to_owned()))
+    }
+
+    /// In base64, whatever they are.
+    pub fn base64(bytes: &[u8]) -> Self {
+        use base64::Engine as _;
+        Self::Base64(base64::engine::general_purpose::STANDARD.encode(bytes))
     }
 
     /// The bytes.
@@ -600,6 +506,12 @@ pub struct PeerStatus {
     pub addr: std::net::SocketAddr,
     pub connected: bool,
     pub rtt_us: Option<u64>,
+    /// Largest packet that its path was found to take.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// Version of its software, once it has said so.
+    #[serde(default)]
+    pub software: String,
     /// What led to its address at the last look.
     #[serde(default)]
     pub found: Origin,

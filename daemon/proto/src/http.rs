@@ -24,6 +24,14 @@ pub struct Accepted {
     pub is_new: bool,
 }
 
+/// Body of `POST /v1/settings/{key}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SetRequest {
+    /// `null`: each host's own file counts again.
+    pub value: Option<String>,
+}
+
 /// One line of `GET /v1/tasks/{id}/logs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -141,6 +141,8 @@ pub enum Invite {
     },
     /// One more key of a user who exists.
     User { name: String },
+    /// Nobody is enrolled: whoever shows the token with a request is that user, with that role or the user's own if it is less.
+    Pass { user: String, role: Role },
 }
 
 impl Invite {
@@ -148,9 +150,20 @@ impl Invite {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Node { .. } => Kind::Node,
-            Self::User { .. } => Kind::User,
+            Self::User { .. } | Self::Pass { .. } => Kind::User,
         }
     }
+}
+
+/// A token that is shown with each request, as every node knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    pub id: TokenId,
+    /// What [`crate::token::Token::key`] makes of the secret.
+    pub key: Secret,
+    pub user: String,
+    pub role: Role,
+    pub ends: UnixMillis,
 }
 
 /// How long after its last use a token may be shown again by whoever used it, in milliseconds.

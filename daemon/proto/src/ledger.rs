@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AttemptNo, ClusterId, Cursor, Fence, JobId, NodeId, PeerKey, Problem, RaftDir, RootId, TaskId, Term, TokenId, UnixMillis,
     access::Role,
-    identity::{Change, Kind, Roots, Step, UserRecord},
+    identity::{Change, Kind, Pass, Roots, Step, UserRecord},
+    settings::{Set, SettingRecord},
     spec::{Array, Cause, JobSpec},
 };
 
@@ -48,6 +49,8 @@ pub enum Command {
     Raise { protocol: u16 },
     /// Changes who may come in.
     Identity(Box<Change>),
+    /// Sets something for the whole swarm.
+    Set(Set),
 }
 
 /// A job to accept.
@@ -406,6 +409,12 @@ pub enum What {
         kind: Kind,
         root: RootId,
     },
+    /// Something was set for the whole swarm; `None`: each host's own file counts again.
+    SettingChanged {
+        key: String,
+        value: Option<String>,
+        by: String,
+    },
 }
 
 /// A node as the ledger knows it.
@@ -445,6 +454,10 @@ pub struct View {
     pub users: BTreeMap<String, UserRecord>,
     /// Somebody may enrol until then; zero: nobody may.
     pub enrol_until: UnixMillis,
+    /// Tokens that are shown with requests; always whole.
+    pub passes: Vec<Pass>,
+    /// What is set for the whole swarm, by key; always whole.
+    pub settings: BTreeMap<String, SettingRecord>,
 }
 
 impl View {

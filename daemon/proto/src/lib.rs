@@ -18,6 +18,8 @@ pub mod ledger;
 pub mod limits;
 pub mod peer;
 pub mod problem;
+pub mod settings;
+pub mod signed;
 pub mod spec;
 pub mod token;
 

@@ -100,6 +100,8 @@ pub const TOKENS: usize = 1_024;
 pub const TOKEN_USES: u32 = 10_000;
 /// The longest life of a token.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Tokens that are shown with requests: every node knows them all.
+pub const PASSES: usize = 256;
 /// Users; as many revoked ones are remembered.
 pub const USERS: usize = 1_024;
 /// Machines on which one user is logged in.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Millis, Problem, limits};
+use crate::{Code, Millis, Problem, limits, signed::Signed};
 
 /// One job's spec, shared by all its tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct JobSpec {
     pub at_most_once: bool,
     /// How long a node may be Down before its tasks are replaced; `None`: the preset's.
     pub patience: Option<Millis>,
+    /// The submitter's own word for it, for nodes that demand one.
+    pub signed: Option<Box<Signed>>,
 }
 
 /// What runs a task.
@@ -187,6 +189,7 @@ impl JobSpec {
     /// # Errors
     /// [`Code::BadRequest`] naming the part and the bound.
     pub fn check(&self) -> Result<(), Problem> {
+        self.signed.as_ref().map_or(Ok(()), |signed| signed.check())?;
         at_most("name", self.name.as_ref().map_or(0, String::len), limits::NAME, "bytes")?;
         at_most("labels", self.labels.len(), limits::LABELS, "labels")?;
         at_most("resources", self.needs.named.len(), limits::NAMED_RESOURCES, "named resources")?;

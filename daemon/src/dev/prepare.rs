@@ -116,7 +116,7 @@ fn config_of(node: &Prepared, n: usize, seeds: &[SocketAddr], options: &Options)
     config.mesh.control_port = node.control.port();
     config.mesh.bulk_port = node.control.port() + 1;
     config.mesh.peers = seeds.iter().copied().filter(|seed| *seed != node.control).map(Seed::from).collect();
-    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: None };
+    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), ..Exec::default() };
     config.resources = options.resources.clone();
     config.api.socket.clone_from(&node.socket);
     config.api.port = node.control.port() + 2;

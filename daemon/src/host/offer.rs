@@ -9,6 +9,11 @@ use swarm_proto::{
 };
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+/// What an executor is offered as: to everybody, or to those who sign.
+pub(crate) fn name_of(executor: &str, require_signed: bool) -> String {
+    if require_signed && executor == "exec" { swarm_core::placement::SIGNED_EXEC.into() } else { executor.into() }
+}
+
 /// The node's metadata: what the config says, and where it says nothing, what the host has. Its address is not known yet.
 pub(crate) fn of(config: &Config, executors: Vec<String>, version: u64) -> NodeMeta {
     let os = std::env::consts::OS.to_owned();

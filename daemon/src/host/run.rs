@@ -10,11 +10,12 @@ use swarm_consensus::{DirDisk, Disk, Lanes};
 use swarm_proto::{Code, Problem, api::Belonging, peer::NodeMeta};
 use swarm_transport::{BindError, Identity, Realm};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing_subscriber::EnvFilter;
 
 use super::{ClusterFile, StateDir, access, charter, clocks, finder, founding, notify, offer, orders, signals, workshop};
 use crate::{
     args::Run,
-    node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, Running, Settings, Whereabouts},
+    node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, Running, SetLogLevel, Settings, Whereabouts},
 };
 
 /// How a node's time on this host ended.
@@ -34,7 +35,7 @@ pub fn run(args: &Run) -> Result<(), Problem> {
         signals::end_with_parent();
     }
     let config = load(&args.config)?;
-    init_log(&config)?;
+    let set_log_level = init_log(&config)?;
     let mut state = StateDir::open(&config.node.state_dir)?;
     let (tx, mut orders) = mpsc::channel(1);
     let gateway = Gateway::of_host(orders::unjoined(&config), tx);
@@ -43,7 +44,7 @@ pub fn run(args: &Run) -> Result<(), Problem> {
     notify::ready(&format!("answers at {}", config.api.socket.display()));
     loop {
         // each membership has a runtime of its own: when it ends, so does everything that was started for it
-        let ending = runtime()?.block_on(live(args, &mut state, &gateway, &mut orders));
+        let ending = runtime()?.block_on(live(args, &mut state, &gateway, &mut orders, &set_log_level));
         match ending {
             Ok(Ending::Left) => {}
             Ok(Ending::Stopped) => {
@@ -63,17 +64,29 @@ fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| internal("the runtime does not start", &e))
 }
 
-fn init_log(config: &Config) -> Result<(), Problem> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level).map_err(|e| {
+/// Begins to log; what it gives changes the level later, to one that is given or back to the configured one.
+fn init_log(config: &Config) -> Result<SetLogLevel, Problem> {
+    let filter = EnvFilter::try_new(&config.log.level).map_err(|e| {
         Problem::new(Code::BadRequest, "log.level cannot be used", e.to_string())
             .hint("a level such as info, or a list such as info,quinn=warn")
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log.format {
-        LogFormat::Text => builder.with_target(false).with_ansi(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    let own = config.log.level.clone();
+    let parse = move |level: Option<&str>| EnvFilter::try_new(level.unwrap_or(&own));
+    Ok(match config.log.format {
+        LogFormat::Text => {
+            let builder = builder.with_target(false).with_ansi(false).with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Arc::new(move |level| drop(parse(level).map(|filter| handle.reload(filter))))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Arc::new(move |level| drop(parse(level).map(|filter| handle.reload(filter))))
+        }
+    })
 }
 
 fn internal(what: &str, why: &dyn std::fmt::Display) -> Problem {
@@ -81,7 +94,13 @@ fn internal(what: &str, why: &dyn std::fmt::Display) -> Problem {
 }
 
 /// Waits for a swarm if this host has none, and is a node of it until that ends.
-async fn live(args: &Run, state: &mut StateDir, gateway: &Gateway, orders: &mut mpsc::Receiver<HostOrder>) -> Result<Ending, Problem> {
+async fn live(
+    args: &Run,
+    state: &mut StateDir,
+    gateway: &Gateway,
+    orders: &mut mpsc::Receiver<HostOrder>,
+    set_log_level: &SetLogLevel,
+) -> Result<Ending, Problem> {
     let clocks = clocks::real();
     let asked = signals::stop_asked();
     tokio::pin!(asked);
@@ -101,7 +120,8 @@ async fn live(args: &Run, state: &mut StateDir, gateway: &Gateway, orders: &mut 
     let config = load(&args.config)?;
     let journal = Journal::new(clocks.wall.clone());
     let file = charter::recover(state, file, &journal).await?;
-    let (mut env, holdings) = prepare(&config, state, file, clocks, journal.clone(), args.keeper_socket.as_deref()).await?;
+    let keeper = args.keeper_socket.as_deref();
+    let (mut env, holdings) = prepare(&config, state, file, clocks, journal.clone(), keeper, set_log_level.clone()).await?;
     gateway.expect(&env.settings, file.cluster);
     let starting = async {
         let found = finder::start(config.mesh.clone(), env.settings.whereabouts.clone(), journal.clone()).await?;
@@ -157,20 +177,23 @@ async fn prepare(
     clocks: Clocks,
     journal: Journal,
     keeper_socket: Option<&Path>,
+    set_log_level: SetLogLevel,
 ) -> Result<(Env, Holdings), Problem> {
     let identity = Identity::load(&state.path).map_err(|e| {
         Problem::new(Code::NotReady, "this node has no identity that can be used", e.to_string())
             .hint("if its key is lost, remove the state directory and join again with a new token")
     })?;
     let workshop = workshop::open(config, &state.path, keeper_socket).await?;
-    let names = workshop.executors.iter().map(|executor| executor.name().to_owned()).collect();
+    let names = workshop.executors.iter().map(|executor| offer::name_of(executor.name(), config.exec.require_signed)).collect();
     let meta = offer::of(config, names, (clocks.wall)().0);
     let settings = Settings {
         timing: Preset::default().timing(),
         whereabouts: Whereabouts::default(),
         may_vote: config.node.voter == Voter::Auto,
         meta: Arc::new(meta),
+        require_signed: config.exec.require_signed,
         load: offer::load_of(state.path.clone()),
+        set_log_level,
         certificate_life: config.mesh.certificate_life,
         api_port: config.api.port,
     };

@@ -10,9 +10,10 @@ use swarm_core::{
 };
 use swarm_proto::{
     Code, JobId, NodeId, Problem, TaskId,
-    api::{Call, LeaderView, NodeView, Reply, Stats, TaskView},
+    api::{Call, LeaderView, NodeView, Reply, SettingView, Stats, TaskView},
     ledger::{Applied, Command, NodeRecord, Submit, TaskState},
     limits,
+    settings::{Key, Set},
     spec::Array,
 };
 
@@ -34,6 +35,7 @@ pub(crate) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
             change(desk, Command::Schedule { node: id, to }).await
         }
         Call::Resign => resign(node).await,
+        Call::Set { key, value } => change(desk, Command::Set(Set { key, value, by: submitter.to_owned() })).await,
         about_identity @ (Call::CreateToken(_)
         | Call::Tokens
         | Call::RevokeToken { .. }
@@ -43,7 +45,8 @@ pub(crate) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
         | Call::Revoke { .. }
         | Call::Leave { .. }
         | Call::Authorities
-        | Call::RotateCa(_)) => identity::answer(node, desk, submitter, about_identity).await,
+        | Call::RotateCa(_)
+        | Call::CreatePass(_)) => identity::answer(node, desk, submitter, about_identity).await,
         read_only @ (Call::Jobs { .. }
         | Call::Job { .. }
         | Call::Tasks { .. }
@@ -53,6 +56,7 @@ pub(crate) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
         | Call::Node { .. }
         | Call::Leader
         | Call::Stats
+        | Call::Settings
         | Call::Events { .. }) => look(node, desk, read_only).await,
     }
 }
@@ -114,7 +118,12 @@ fn retry_of(ledger: &Ledger, submitter: String, job: JobId, index: Option<u32>, 
         ));
     }
     let array = if original.array().is_array { subset(original.array(), &indices)? } else { Array::single() };
-    Ok(Submit { submitter, key, spec: original.spec().clone(), array, retry_of: Some(job) })
+    let mut spec = original.spec().clone();
+    if spec.signed.is_some() {
+        // nobody signed the new job
+        Arc::make_mut(&mut spec).signed = None;
+    }
+    Ok(Submit { submitter, key, spec, array, retry_of: Some(job) })
 }
 
 fn unsuccessful(ledger: &Ledger, job: JobId) -> Vec<u32> {
@@ -213,6 +222,7 @@ impl Context {
             }
             Call::Node { node } => Reply::Node(Box::new(self.node(dispatch, named(ledger, &node)?))),
             Call::Leader => Reply::Leader(self.leader(ledger)),
+            Call::Settings => Reply::Settings(settings(ledger)),
             Call::Stats => Reply::Stats(Box::new(self.stats(sight))),
             Call::Events { after, limit } => Reply::Events {
                 begins: ledger.events_begin(),
@@ -233,7 +243,9 @@ impl Context {
             | Call::Revoke { .. }
             | Call::Leave { .. }
             | Call::Authorities
-            | Call::RotateCa(_) => {
+            | Call::RotateCa(_)
+            | Call::CreatePass(_)
+            | Call::Set { .. } => {
                 return Err(Problem::new(Code::Internal, "the call was not answered", "a change was taken for a question"));
             }
         })
@@ -338,6 +350,21 @@ impl Context {
             log_index: ledger.applied(),
         }
     }
+}
+
+/// Everything that can be set, and to what it is.
+fn settings(ledger: &Ledger) -> Vec<SettingView> {
+    let view = |key: Key| {
+        let record = ledger.settings().get(key.word());
+        SettingView {
+            key: key.word().into(),
+            value: record.map(|record| record.value.clone()),
+            by: record.map(|record| record.by.clone()),
+            at: record.map(|record| record.at),
+            applies: key.applies(),
+        }
+    };
+    Key::ALL.into_iter().map(view).collect()
 }
 
 fn page(limit: u32) -> usize {

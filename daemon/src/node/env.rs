@@ -64,9 +64,16 @@ pub struct Settings {
     pub certificate_life: Duration,
     /// What this host offers; its name, labels, and its addresses at the start.
     pub meta: Arc<NodeMeta>,
+    /// Processes run only for those who sign what they ask for.
+    pub require_signed: bool,
     /// Free space and load of the host now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
+    /// Changes what this process logs; `None`: what its own configuration says.
+    pub set_log_level: SetLogLevel,
 }
+
+/// Takes a level, or goes back to the configured one.
+pub type SetLogLevel = Arc<dyn Fn(Option<&str>) + Send + Sync>;
 
 /// Two clocks besides tokio's.
 #[derive(Clone)]

@@ -116,7 +116,8 @@ impl Followers {
             | What::UserEnrolled { .. }
             | What::UserRevoked { .. }
             | What::RootAdded { .. }
-            | What::RootDropped { .. } => {}
+            | What::RootDropped { .. }
+            | What::SettingChanged { .. } => {}
         }
     }
 

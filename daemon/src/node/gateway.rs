@@ -12,13 +12,14 @@ use swarm_proto::{
     api::{Belonging, Call, HostCall, MeshStatus, NodeEvent, Phase, Reply, Status},
     identity::Petition,
     peer::{Answer, EventPage, Numbered, Open, OutputChunk, Target, Which},
+    token::Token,
 };
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
-use super::{Node, Settings, Whereabouts, calls, desk::no_leader, enroll, events, output, relay, status};
+use super::{Node, Settings, Whereabouts, calls, desk::no_leader, doorway, enroll, events, output, relay, status};
 
 /// How long a call looks for a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -198,6 +199,10 @@ impl Backend for Gateway {
         })
     }
 
+    fn bearer(&self, token: &Token) -> Result<Caller, Problem> {
+        doorway::bearer(&*self.node()?, token)
+    }
+
     fn enroll(&self, exporter: [u8; 32], petition: Petition) -> EnrollFuture {
         let node = match self.node() {
             Ok(node) => node,
@@ -258,7 +263,7 @@ fn is_harmless_twice(call: &Call) -> bool {
     match call {
         Call::RetryJob { key, .. } | Call::RetryTask { key, .. } => key.is_some(),
         // each time it is asked another line is made, and another authority
-        Call::Resign | Call::CreateToken(_) | Call::CreateUser(_) | Call::RotateCa(_) => false,
+        Call::Resign | Call::CreateToken(_) | Call::CreateUser(_) | Call::RotateCa(_) | Call::CreatePass(_) => false,
         Call::Jobs { .. }
         | Call::Job { .. }
         | Call::CancelJob { .. }
@@ -278,6 +283,8 @@ fn is_harmless_twice(call: &Call) -> bool {
         | Call::RevokeUser { .. }
         | Call::Revoke { .. }
         | Call::Leave { .. }
-        | Call::Authorities => true,
+        | Call::Authorities
+        | Call::Settings
+        | Call::Set { .. } => true,
     }
 }

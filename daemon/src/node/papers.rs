@@ -62,7 +62,7 @@ pub(crate) async fn run(node: Arc<Node>, mut stop: watch::Receiver<bool>) {
     loop {
         view.mark_unchanged();
         believe(&node);
-        let mut pause = LOOK.min(node.settings.certificate_life / LOOKS);
+        let mut pause = LOOK.min(super::settings::certificate_life(&node) / LOOKS);
         if is_due(&node) {
             match renew(&node).await {
                 Ok(()) => (wait, is_told) = (AGAIN.0, false),
@@ -171,7 +171,7 @@ pub(crate) fn issue(node: &Node, key: &PeerKey) -> Result<Renewed, Problem> {
 
 /// A node's certificate from an authority.
 pub(crate) fn issue_node(node: &Node, authority: &Authority, key: &PeerKey) -> Result<bytes::Bytes, Problem> {
-    let validity = Validity::of(node.clock.now(), node.settings.certificate_life);
+    let validity = Validity::of(node.clock.now(), super::settings::certificate_life(node));
     let issued = Ca::from_authority(authority).and_then(|ca| ca.issue(key, validity));
     issued.map(|certificate| certificate.to_vec().into()).map_err(|e| unusable(&e))
 }

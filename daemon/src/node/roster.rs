@@ -28,6 +28,11 @@ impl Roster {
         Self { view: Arc::new(watch::Sender::new(Arc::new(remembered))), disk }
     }
 
+    /// Where this node remembers what it must.
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
+    }
+
     pub(crate) fn current(&self) -> Arc<View> {
         self.view.borrow().clone()
     }
@@ -99,6 +104,8 @@ fn merge_into(view: &mut Arc<View>, new: &View) -> bool {
     merged.voters.clone_from(&new.voters);
     merged.roots.clone_from(&new.roots);
     merged.enrol_until = new.enrol_until;
+    merged.passes.clone_from(&new.passes);
+    merged.settings.clone_from(&new.settings);
     merged.users.extend(new.users.iter().map(|(name, user)| (name.clone(), user.clone())));
     merged.nodes.extend(new.nodes.iter().map(|(id, record)| (*id, record.clone())));
     *view = Arc::new(merged);

@@ -45,7 +45,7 @@ use super::{
     peers::Peers,
     reach,
     roster::Roster,
-    work,
+    settings, work,
 };
 
 /// How often one peer may ask.
@@ -74,6 +74,7 @@ pub struct Running {
 pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::Result<Running> {
     let mut rng = ChaCha12Rng::seed_from_u64(env.seed);
     let roster = Roster::load(env.records.clone());
+    let env = settings::at_start(env, &roster);
     let clock = SwarmClock::new(env.clocks.wall.clone());
     let wall = clock.clone();
     let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
@@ -320,6 +321,7 @@ fn spawn_parts(
     tokio::spawn(work::run(node.clone(), workshop, life, stopping.clone()));
     tokio::spawn(hint_from_role(node.clone()));
     tokio::spawn(review_connections(node.clone()));
+    tokio::spawn(settings::run(node.clone()));
     tokio::spawn(papers::run(node.clone(), stopping.clone()));
     tokio::spawn(reach::run(node.clone(), stopping.clone()));
 }

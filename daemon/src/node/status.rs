@@ -71,20 +71,23 @@ fn log_trouble(health: &swarm_consensus::Health) -> String {
 }
 
 fn peers(node: &Node) -> Vec<PeerStatus> {
-    let view = node.roster.current();
+    let (view, table) = (node.roster.current(), node.peers.current());
     let seen = node.settings.whereabouts.seen();
     let origin = |addr| seen.candidates.iter().find(|candidate| candidate.addr == addr).map_or(Origin::Remembered, |found| found.origin);
     let others = view.nodes.values().filter(|record| record.id != node.me && !record.is_gone);
     others
         .map(|record| {
             let connection = node.control.existing(Plane::Control, record.id);
+            let peer = table.get(&record.id);
             PeerStatus {
                 node: record.id,
                 name: record.name.clone(),
-                health: node.peers.current().get(&record.id).map_or(Health::Unknown, |peer| peer.health),
+                health: peer.map_or(Health::Unknown, |peer| peer.health),
                 addr: record.addrs.control,
                 connected: connection.is_some(),
-                rtt_us: connection.and_then(|connection| u64::try_from(connection.rtt().as_micros()).ok()),
+                rtt_us: connection.as_ref().and_then(|connection| u64::try_from(connection.rtt().as_micros()).ok()),
+                mtu: connection.map(|connection| connection.mtu()),
+                software: peer.and_then(|peer| peer.meta.as_ref()).map(|meta| meta.software.clone()).unwrap_or_default(),
                 found: origin(record.addrs.control),
             }
         })

@@ -20,6 +20,7 @@ use super::{
     Node,
     desk::{Desk, ToDesk},
     env::{Workshop, stopped},
+    signed::Signatures,
 };
 
 /// Messages under way to the leader.
@@ -46,6 +47,8 @@ struct Worker {
     link: Option<Link>,
     retry_at: Instant,
     load_at: Instant,
+    /// What was signed and begun here; or why that is not known.
+    signatures: Result<Signatures, String>,
 }
 
 /// Runs attempts until the node stops.
@@ -56,7 +59,9 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
     attempts.handle_recovered(workshop.recovered);
     let executors = workshop.executors.into_iter().map(|executor| (executor.name(), executor)).collect();
     let now = Instant::now();
-    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now }.run(stop).await;
+    let signatures =
+        if node.settings.require_signed { Signatures::load(node.roster.disk()) } else { Err("nothing has to be signed here".into()) };
+    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now, signatures }.run(stop).await;
 }
 
 impl Worker {
@@ -180,14 +185,23 @@ impl Worker {
         }
     }
 
+    /// Whether it is what its submitter signed, where that is demanded.
+    fn judge(&mut self, start: &Start) -> Result<(), String> {
+        if !self.node.settings.require_signed || matches!(start.spec.work, Work::Noop) {
+            return Ok(());
+        }
+        let (view, now) = (self.node.roster.current(), self.node.clock.now());
+        self.signatures.as_mut().map_err(|why| why.clone())?.judge(start, &self.node.cluster, &view, now)
+    }
+
     fn start(&mut self, start: Start) {
         let name = executor_of(&start.spec.work);
-        if let Some(executor) = self.executors.get(name) {
-            executor.start(start);
-            return;
-        }
+        let why = match (self.executors.get(name).cloned(), self.judge(&start)) {
+            (Some(executor), Ok(())) => return executor.start(start),
+            (Some(_), Err(why)) => why,
+            (None, _) => format!("the executor '{name}' is not enabled on {}", self.node.settings.meta.name),
+        };
         let at = (self.node.clocks.wall)();
-        let why = format!("the executor '{name}' is not enabled on {}", self.node.settings.meta.name);
         let outcome = Outcome { end: End::Refused(why), started: at, ended: at, output: None };
         self.attempts.handle_event(ExecEvent::Ended { task: start.task, fence: start.fence, outcome }, (self.node.clocks.boot)());
     }

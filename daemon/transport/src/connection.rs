@@ -115,6 +115,11 @@ impl Connection {
         self.0.quinn.rtt()
     }
 
+    /// The largest packet that the path was found to take.
+    pub fn mtu(&self) -> u16 {
+        self.0.quinn.stats().path.current_mtu
+    }
+
     /// Whether it is not known to have ended.
     pub fn is_open(&self) -> bool {
         self.0.quinn.close_reason().is_none()

@@ -89,6 +89,10 @@ pub struct Peer {
     pub is_online: Option<bool>,
     /// Operating system, as the mesh writes it; empty where it does not.
     pub os: String,
+    /// How packets get there, in words; `None` where the mesh does not say.
+    pub path: Option<String>,
+    /// Login name of its user; empty where it has none.
+    pub user: String,
 }
 
 /// Where to look, and by which programs.

@@ -62,6 +62,11 @@ fn one_writer(path: &Path) -> std::io::Result<Vec<f64>> {
     Ok(took)
 }
 
+/// How long one sync takes, half of the time, in milliseconds; `path` is made for it.
+pub(crate) fn sync_p50(path: &Path) -> std::io::Result<f64> {
+    Ok(super::load::percentile(&mut one_writer(path)?, 0.5))
+}
+
 /// The type of the file system that holds a path, as the kernel names it.
 pub(crate) fn filesystem(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());

@@ -82,7 +82,8 @@ impl Reading {
         let (key, follow) = (request.key.clone(), request.follow.unwrap_or(true));
         let (spec, array) = request.into_job(self.os).map_err(|problem| BadLine { id: Arc::clone(&id), problem })?;
         let spec = Arc::new(spec);
-        if let Some(head) = head.filter(|head| head.key == key.as_deref()) {
+        // what is signed is signed for one key
+        if let Some(head) = head.filter(|head| head.key == key.as_deref() && spec.signed.is_none()) {
             self.last = Some(Last { rest: head.rest.to_vec(), spec: Arc::clone(&spec), array: array.clone(), follow });
         }
         Ok(Read { id, submit: self.submit(key, spec, array), follow })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, process::Command, sync::Arc};
 
-use swarm_api::{Accept, Bounds, GroupAccess, Socket, Stranger};
+use swarm_api::{Accept, Bounds, GroupAccess, Socket, Visitor};
 use swarm_proto::{
     Code,
     access::{self, Caller, How, Method, Operation, Role},
@@ -20,15 +20,132 @@ struct Everybody(Socket, Caller);
 impl Accept for Everybody {
     type Stream = UnixStream;
 
-    async fn accept(&mut self) -> std::io::Result<(UnixStream, Result<Caller, Stranger>)> {
+    async fn accept(&mut self) -> std::io::Result<(UnixStream, Visitor)> {
         let (stream, _) = self.0.accept().await?;
-        Ok((stream, Ok(self.1.clone())))
+        Ok((stream, Visitor::Local(self.1.clone())))
     }
 }
 
 fn world_of(table: &Table, name: &str, role: Role) -> World {
     let caller = Caller { name: name.into(), role, how: How::Certificate };
     World::with(table.clone(), Arc::new(table.clone()), Bounds::default(), |socket| Everybody(socket, caller))
+}
+
+/// As if over TLS: who somebody is, is asked each time.
+struct Mesh(Socket, Visitor);
+
+impl Accept for Mesh {
+    type Stream = UnixStream;
+
+    async fn accept(&mut self) -> std::io::Result<(UnixStream, Visitor)> {
+        let (stream, _) = self.0.accept().await?;
+        Ok((stream, self.1.clone()))
+    }
+}
+
+fn mesh_of(table: &Table, visitor: Visitor) -> World {
+    World::with(table.clone(), Arc::new(table.clone()), Bounds::default(), |socket| Mesh(socket, visitor))
+}
+
+/// The answer to a request with these heads.
+async fn status_of(world: &World, line: &str, heads: &str, body: &str) -> (u16, String) {
+    let request = format!("{line} HTTP/1.1\r\n{heads}connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let raw = world.raw(request.as_bytes()).await;
+    (raw.status, String::from_utf8_lossy(&raw.body).into_owned())
+}
+
+#[tokio::test]
+async fn over_the_mesh_only_our_own_clients_are_heard() {
+    let table = Table::new();
+    table.0.state().status.name = "pi4".into();
+    let ann = Caller { name: "ann".into(), role: Role::Submitter, how: How::Certificate };
+    let world = mesh_of(&table, Visitor::Certified(Arc::new(move || Ok(ann.clone()))));
+    for (heads, status) in [
+        ("host: swarm\r\n", 200),
+        ("host: localhost:4749\r\n", 200),
+        ("host: 100.64.0.1\r\n", 200),
+        ("host: 100.64.0.1:4749\r\n", 200),
+        ("host: [fd7a::1]:4749\r\n", 200),
+        ("host: PI4:4749\r\n", 200),
+        ("", 400),
+        ("host: evil.example\r\n", 403),
+        ("host: pi4.evil.example\r\n", 403),
+        ("host: 100.64.0.1.evil.example\r\n", 403),
+        ("host: swarm.evil.example:4749\r\n", 403),
+        ("host: swarm\r\norigin: https://evil.example\r\n", 403),
+        ("host: swarm\r\norigin: null\r\n", 403),
+        ("host: swarm\r\nsec-fetch-site: cross-site\r\n", 403),
+        ("host: swarm\r\nsec-fetch-site: none\r\n", 200),
+    ] {
+        let (given, body) = status_of(&world, "GET /v1/status", heads, "").await;
+        let expected = if status == 400 { vec![400, 403] } else { vec![status] };
+        assert!(expected.contains(&given), "{heads}: {given} {body}");
+    }
+    let line = "{\"id\":\"1\",\"noop\":true}\n";
+    for (kind, status) in [
+        ("application/json", 200),
+        ("application/x-ndjson; charset=utf-8", 200),
+        ("text/plain", 400),
+        ("application/x-www-form-urlencoded", 400),
+        ("multipart/form-data", 400),
+    ] {
+        let (given, body) = status_of(&world, "POST /v1/submit", &format!("host: swarm\r\ncontent-type: {kind}\r\n"), line).await;
+        assert_eq!(given, status, "{kind}: {body}");
+    }
+    let (given, _) = status_of(&world, "POST /v1/submit", "host: swarm\r\n", line).await;
+    assert_eq!(given, 400, "a body without a kind");
+    let (given, _) = status_of(&world, "OPTIONS /v1/submit", "host: swarm\r\n", "").await;
+    assert_eq!(given, 405, "nobody is told that another origin may ask");
+    assert_eq!(table.0.state().heard.iter().filter(|caller| caller.name == "ann").count(), 2);
+}
+
+#[tokio::test]
+async fn whoever_is_nobody_any_more_is_heard_no_more_and_loses_what_is_under_way() {
+    let table = Table::new();
+    let now = Arc::new(std::sync::Mutex::new(Some(Role::Submitter)));
+    let seen = Arc::clone(&now);
+    let again = move || match *seen.lock().unwrap() {
+        Some(role) => Ok(Caller { name: "ann".into(), role, how: How::Certificate }),
+        None => Err(swarm_proto::Problem::new(Code::Denied, "the request was refused", "revoked")),
+    };
+    let world = mesh_of(&table, Visitor::Certified(Arc::new(again)));
+    let (mut sender, mut answers) = world.client.submit_stream().await.unwrap();
+    sender.send(&exec("1", &["hold"])).await.unwrap();
+    assert!(crate::soon(answers.next()).await.unwrap().is_some(), "accepted");
+    *now.lock().unwrap() = None;
+    assert_eq!(world.client.status().await.unwrap_err().why, "revoked");
+    let begun = std::time::Instant::now();
+    while let Ok(Some(_)) = crate::soon(answers.next()).await {}
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    *now.lock().unwrap() = Some(Role::Observer);
+    assert!(world.client.status().await.is_ok());
+    assert_eq!(world.client.submit(&exec("2", &["true"])).await.unwrap_err().code, Code::Denied);
+}
+
+#[tokio::test]
+async fn a_token_is_shown_with_each_request_and_nothing_else_names_anybody() {
+    let table = Table::new();
+    let world = mesh_of(&table, Visitor::Unnamed([7; 32]));
+    let token = swarm_proto::token::Token {
+        kind: swarm_proto::identity::Kind::User,
+        cluster: swarm_proto::ClusterId([1; 16]),
+        pin: [2; 32],
+        secret: [3; 20],
+        addresses: vec![],
+    };
+    let bearer = format!("host: swarm\r\nauthorization: Bearer {token}\r\n");
+    assert_eq!(status_of(&world, "GET /v1/status", &bearer, "").await.0, 403, "the daemon does not know it yet");
+    table.0.state().tokens.insert(token.id(), Caller { name: "ci".into(), role: Role::Observer, how: How::Bearer });
+    assert_eq!(status_of(&world, "GET /v1/status", &bearer, "").await.0, 200);
+    let (status, body) = status_of(&world, "POST /v1/leader/resign", &bearer, "").await;
+    assert_eq!((status, body.contains("'ci' is an observer")), (403, true), "{body}");
+    let altered = bearer.replacen("swarm1-", "swarm1-a", 1);
+    for heads in ["host: swarm\r\n", "host: swarm\r\nauthorization: Basic YTpi\r\n", "host: swarm\r\nauthorization: Bearer\r\n", &altered] {
+        let (status, body) = status_of(&world, "GET /v1/status", heads, "").await;
+        assert_eq!(status, 403, "{heads}: {body}");
+    }
+    let evil = bearer.replacen("host: swarm", "host: evil.example", 1);
+    assert_eq!(status_of(&world, "GET /v1/status", &evil, "").await.0, 403);
 }
 
 async fn ask(world: &World, method: Method, path: &str) -> Raw {

@@ -2,13 +2,9 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::Arc};
 
-use swarm_api::{Accept, Bounds, GroupAccess, ListenError, Rate, Socket, Stranger};
+use swarm_api::{Accept, Bounds, GroupAccess, ListenError, Rate, Socket, Visitor};
 use swarm_client::Client;
-use swarm_proto::{
-    Code, Millis, Problem,
-    access::{Caller, Role},
-    limits,
-};
+use swarm_proto::{Code, Millis, Problem, access::Role, limits};
 use tokio::net::UnixStream;
 
 use crate::{World, noop, soon, table::Table};
@@ -130,9 +126,9 @@ struct Strangers(Socket);
 impl Accept for Strangers {
     type Stream = UnixStream;
 
-    async fn accept(&mut self) -> std::io::Result<(UnixStream, Result<Caller, Stranger>)> {
+    async fn accept(&mut self) -> std::io::Result<(UnixStream, Visitor)> {
         let (stream, _) = self.0.accept().await?;
-        Ok((stream, Err(Stranger::Unknown("for a test".into()))))
+        Ok((stream, Visitor::Stranger("for a test".into())))
     }
 }
 

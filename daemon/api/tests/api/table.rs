@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) status: Status,
     pub(crate) resigned: u32,
     pub(crate) recalls: u32,
+    /// Whose tokens are good.
+    pub(crate) tokens: BTreeMap<swarm_proto::TokenId, Caller>,
     /// Who opened a submit stream.
     pub(crate) heard: Vec<Caller>,
     /// Every call fails with it.
@@ -252,7 +254,8 @@ impl State {
             | Call::Revoke { .. }
             | Call::Leave { .. }
             | Call::Authorities
-            | Call::RotateCa(_) => Err(Problem::new(Code::Conflict, "the call was not answered", "nobody comes or goes here")),
+            | Call::RotateCa(_)
+            | Call::CreatePass(_) => Err(Problem::new(Code::Conflict, "the call was not answered", "nobody comes or goes here")),
             Call::Explain { task } => self.explain(task),
             Call::CancelTask { task } => {
                 self.task(task)?;
@@ -260,6 +263,8 @@ impl State {
             }
             Call::RetryJob { job, key } => self.retry(submitter, job, key),
             Call::RetryTask { task, key } => self.retry(submitter, task.job, key),
+            Call::Settings => Ok(Reply::Settings(Vec::new())),
+            Call::Set { .. } => Ok(Reply::Done),
             Call::Nodes => Ok(Reply::Nodes(vec![self.node.clone()])),
             Call::Node { node } => self.named(&node).map(|()| Reply::Node(Box::new(self.node.clone()))),
             Call::Schedule { node, to } => {
@@ -372,6 +377,7 @@ impl Table {
             resigned: 0,
             recalls: 0,
             heard: Vec::new(),
+            tokens: BTreeMap::new(),
             trouble: None,
         };
         Self(Arc::new(Inner { state: Mutex::new(state), changed: watch::Sender::new(0) }))
@@ -487,6 +493,11 @@ async fn output(table: Arc<Inner>, task: TaskId, which: Which, follow: bool, chu
 }
 
 impl Backend for Table {
+    fn bearer(&self, token: &swarm_proto::token::Token) -> Result<Caller, Problem> {
+        let known = self.0.state().tokens.get(&token.id()).cloned();
+        known.ok_or_else(|| Problem::new(Code::Denied, "the request was refused", "no such token"))
+    }
+
     fn call(&self, caller: &Caller, call: Call) -> CallFuture {
         let reply = self.0.state().call(&caller.name, call);
         self.0.tell();

@@ -47,6 +47,7 @@ fn spec(milli_cores: u64) -> JobSpec {
         on_partition: OnPartition::Replace,
         at_most_once: false,
         patience: None,
+        signed: None,
     }
 }
 

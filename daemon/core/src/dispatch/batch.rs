@@ -197,7 +197,9 @@ impl Dispatch {
             }
             Command::CancelJob { job } => Sent::CancelJob { ticket, job: *job },
             Command::CancelTask { task } => Sent::CancelTask { ticket, task: *task },
-            Command::Admit(_) | Command::Schedule { .. } | Command::Leave { .. } | Command::Identity(_) => Sent::Member { ticket },
+            Command::Admit(_) | Command::Schedule { .. } | Command::Leave { .. } | Command::Identity(_) | Command::Set(_) => {
+                Sent::Member { ticket }
+            }
             Command::Raise { .. } | Command::Lead { .. } | Command::Assign(_) | Command::Finish(_) | Command::Lose { .. } => {
                 Sent::Other { ticket }
             }

@@ -105,6 +105,7 @@ mod tests {
             on_partition,
             at_most_once,
             patience: Some(Millis(500)),
+            signed: None,
         })
     }
 

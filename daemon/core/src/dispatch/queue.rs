@@ -56,12 +56,12 @@ struct Alike(Arc<JobSpec>);
 
 impl Alike {
     fn key(&self) -> impl Ord + '_ {
-        let JobSpec { needs, labels, work, at_most_once, .. } = &*self.0;
+        let JobSpec { needs, labels, work, at_most_once, signed, .. } = &*self.0;
         let program = match work {
             Work::Noop => None,
             Work::Exec(exec) => Some(exec.argv.first()),
         };
-        (program, needs.milli_cores, needs.memory, needs.disk, needs.gpus, &needs.named, labels, at_most_once)
+        (program, needs.milli_cores, needs.memory, needs.disk, needs.gpus, &needs.named, labels, (at_most_once, signed.is_some()))
     }
 }
 

@@ -45,7 +45,11 @@ pub(super) fn spec(spec: &JobSpec) -> usize {
     let name = 1 + spec.name.as_deref().map_or(0, text);
     // timeout and patience, seven retry budgets, on_partition and at_most_once
     let rest = 2 * (1 + WORD) + 7 * SHORT + 2;
-    name + work + resources(&spec.needs) + map(&spec.labels) + rest
+    let signed = 1 + spec
+        .signed
+        .as_deref()
+        .map_or(0, |signed| 32 + text(&signed.key) + array(&signed.array) + WORD + SHORT + signed.signature.len());
+    name + work + resources(&spec.needs) + map(&spec.labels) + rest + signed
 }
 
 fn array(array: &Array) -> usize {
@@ -78,6 +82,7 @@ pub(super) fn command(command: &Command) -> usize {
         // key, raft directory, two addresses of at most 19 bytes each, a name
         Command::Admit(of) => 1 + 32 + 16 + 2 * 20 + text(&of.name) + 1,
         // rare, and of many shapes
+        Command::Set(set) => 1 + postcard::experimental::serialized_size(set).unwrap_or(0),
         Command::Identity(change) => 1 + postcard::experimental::serialized_size(change).unwrap_or(0),
         Command::Lead { .. }
         | Command::Assign(_)

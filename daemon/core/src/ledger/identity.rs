@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use swarm_proto::{
     ClusterId, Code, LogIndex, NodeId, PeerKey, Problem, RootId, TokenId, UnixMillis,
-    identity::{Authority, Change, Found, Kind, Roots, Step, TokenRecord, UserRecord},
+    identity::{Authority, Change, Found, Invite, Kind, Pass, Roots, Step, TokenRecord, UserRecord},
     ledger::{Applied, What},
     limits,
     token::root_id,
@@ -63,7 +63,19 @@ impl Identity {
 
     /// Until when somebody may enrol.
     pub(super) fn enrol_until(&self) -> UnixMillis {
-        self.tokens.values().map(TokenRecord::open_until).max().unwrap_or_default()
+        let enrols = |token: &&TokenRecord| !matches!(token.invite, Invite::Pass { .. });
+        self.tokens.values().filter(enrols).map(TokenRecord::open_until).max().unwrap_or_default()
+    }
+
+    /// Tokens that are shown with requests.
+    pub(super) fn passes(&self) -> Vec<Pass> {
+        let pass = |token: &TokenRecord| match &token.invite {
+            Invite::Pass { user, role } => {
+                Some(Pass { id: token.id, key: token.key.clone(), user: user.clone(), role: *role, ends: token.ends })
+            }
+            Invite::Node { .. } | Invite::User { .. } => None,
+        };
+        self.tokens.values().filter_map(pass).collect()
     }
 
     /// Forgets tokens that have ended.

@@ -126,6 +126,7 @@ impl Journal {
             What::UserRevoked { .. } => [24, 0, 0, 0],
             What::RootAdded { kind, .. } => [25, *kind as u64, 0, 0],
             What::RootDropped { kind, .. } => [26, *kind as u64, 0, 0],
+            What::SettingChanged { value, .. } => [27, u64::from(value.is_some()), 0, 0],
         };
         words.into_iter().for_each(|word| self.hash.add(word));
     }

@@ -196,6 +196,8 @@ impl Ledger {
             roots: self.identity.roots(),
             users: self.users().filter(|user| user.changed > after).map(|user| (user.name.clone(), user.clone())).collect(),
             enrol_until: self.identity.enrol_until(),
+            passes: self.identity.passes(),
+            settings: self.settings.clone(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The whole ledger as bytes, and back.
 //!
 //! ```text
-//!   "SWLG" format(u16 LE) | head | nodes | specs | jobs, each with its tasks | order of ends | keys | events | identity
+//!   "SWLG" format(u16 LE) | head | nodes | specs | jobs, each with its tasks | order of ends | keys | events | identity | settings
 //!   | 16 bytes of BLAKE3
 //! ```
 //! Everything between is postcard, each list a count and that many rows, written one after the other so that neither side builds
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use swarm_proto::{
     AttemptNo, Cursor, JobId, LogIndex, NodeId, PROTOCOL, TaskId, Term, UnixMillis,
     ledger::{Counts, End, Event, NodeRecord, Output, TaskState},
+    settings::SettingRecord,
     spec::{Array, Cause, JobSpec},
 };
 
@@ -161,6 +162,7 @@ impl Ledger {
         out.put_all(self.keys.iter().len(), self.keys.iter());
         out.put_all(self.journal.events.len(), self.journal.events.iter());
         self.encode_identity(&mut out);
+        out.put_all(self.settings.len(), self.settings.iter());
         let digest = blake3::hash(&out.0);
         out.0.extend_from_slice(&digest.as_bytes()[..TRAILER]);
         out.0
@@ -245,6 +247,10 @@ impl Ledger {
             ledger.journal.events.push_back(rows.take::<Event>()?);
         }
         ledger.read_identity(&mut rows)?;
+        for _ in 0..rows.take::<u64>()? {
+            let (key, record) = rows.take::<(String, SettingRecord)>()?;
+            ledger.settings.insert(key, record);
+        }
         if !rows.0.is_empty() {
             return Err(damaged(format!("{} bytes too many", rows.0.len())));
         }

@@ -26,6 +26,20 @@ fn busy(why: String, hint: &str) -> Problem {
     Problem::new(Code::Busy, NOT_ACCEPTED, why).hint(hint).retry_after(Millis(1_000))
 }
 
+/// A signature is for one key and one set of indices, and ends before the key is forgotten: so nothing signed is accepted twice.
+/// Whether it is genuine is for those to say who demand it.
+fn check_signed(submit: &Submit, now: UnixMillis) -> Result<(), Problem> {
+    let Some(signed) = &submit.spec.signed else { return Ok(()) };
+    if submit.key.as_ref() != Some(&signed.key) || submit.array != signed.array {
+        return Err(bad("its signature is for another key or for other tasks"));
+    }
+    let longest = u64::try_from(limits::KEY_LIFE.as_millis()).unwrap_or(u64::MAX);
+    if signed.not_after <= now || signed.not_after.0 - now.0 > longest {
+        return Err(bad(format!("its signature has ended, or ends later than in {} hours", longest / 3_600_000)));
+    }
+    Ok(())
+}
+
 /// A key as the ledger remembers it.
 #[derive(Clone, Copy)]
 struct Named {
@@ -46,6 +60,7 @@ impl Ledger {
             submit.spec.check()?;
         }
         check_array(&submit.array)?;
+        check_signed(submit, self.journal.now)?;
         self.check_room(named.is_some())?;
         let items: u64 = submit.array.items.iter().map(|item| (item.len() + size_of::<String>()) as u64).sum();
         let spec = shared.unwrap_or_else(|| Arc::new(StoredSpec::new(Arc::clone(&submit.spec))));

@@ -30,6 +30,7 @@ fn noop() -> JobSpec {
         on_partition: OnPartition::Replace,
         at_most_once: false,
         patience: None,
+        signed: None,
     }
 }
 

@@ -39,6 +39,15 @@ impl Ledger {
                 }
             }
             Invite::User { name } => drop(self.live_user(name)?),
+            Invite::Pass { user, role } => {
+                let own = self.live_user(user)?.role;
+                if *role > own {
+                    return refused(Code::Denied, format!("'{user}' is {own}, and a token of theirs cannot be {role}"));
+                }
+                if self.identity.passes().len() >= limits::PASSES {
+                    return refused(Code::Busy, format!("there are {} that are shown with requests already", limits::PASSES));
+                }
+            }
         }
         if self.identity.tokens.len() >= self.bounds.tokens {
             return refused(Code::Busy, format!("there are {} already", self.identity.tokens.len()));
@@ -85,12 +94,20 @@ impl Ledger {
                 let name = name.clone();
                 self.add_user_key(&name, *key)?
             }
-            (invite @ (Invite::Node { .. } | Invite::User { .. }), Applicant::Node { .. } | Applicant::User { .. }) => {
+            (
+                invite @ (Invite::Node { .. } | Invite::User { .. } | Invite::Pass { .. }),
+                Applicant::Node { .. } | Applicant::User { .. },
+            ) => {
                 let how = match invite {
                     Invite::Node { .. } => "swarmctl mesh join TOKEN",
                     Invite::User { .. } => "swarmctl login LINE",
+                    Invite::Pass { .. } => "SWARM_TOKEN=LINE swarmctl --node HOST status",
                 };
-                return Err(not_enrolled(&format!("the token is for a {}", invite.kind().word())).hint(how));
+                let what = match invite {
+                    Invite::Node { .. } | Invite::User { .. } => invite.kind().word(),
+                    Invite::Pass { .. } => "request",
+                };
+                return Err(not_enrolled(&format!("the token is for a {what}")).hint(how));
             }
         };
         let now = self.journal.now;

@@ -39,7 +39,9 @@ impl Ledger {
             user.keys.clear();
             (user.is_gone, user.changed) = (true, index);
         }
-        self.identity.tokens.retain(|_, token| !matches!(&token.invite, Invite::User { name: of } if of == name));
+        self.identity
+            .tokens
+            .retain(|_, token| !matches!(&token.invite, Invite::User { name: of } | Invite::Pass { user: of, .. } if of == name));
         self.forget_users();
         self.touch_identity();
         self.journal.emit(What::UserRevoked { name: name.to_owned() });

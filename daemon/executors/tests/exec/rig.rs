@@ -122,6 +122,7 @@ impl Rig {
             on_partition: OnPartition::Replace,
             at_most_once: false,
             patience: None,
+            signed: None,
         }
     }
 

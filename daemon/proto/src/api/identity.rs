@@ -76,6 +76,23 @@ impl From<&TokenRecord> for TokenView {
     }
 }
 
+/// Asks for a token that is shown with each request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassRequest {
+    /// Whose it is: a user who exists.
+    pub user: String,
+    /// Absent: the user's own.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// How long it lives; absent: a day.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+    /// Where the API is, as in [`TokenRequest`].
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
 /// A user, as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserView {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_proto::{
     ClusterId, Code, Problem, UnixMillis,
-    api::{Call, Health, Reply, RootView, RotateRequest, TokenLine, TokenRequest, UserRequest},
+    api::{Call, Health, PassRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, UserRequest},
     identity::{Change, Invite, Kind, NewToken, Secret},
     ledger::Command,
     limits,
@@ -16,11 +16,14 @@ use super::{Desk, Node, change, named, read};
 
 /// How long a token lives unless it is said.
 const LIFE: u64 = 15 * 60 * 1_000;
+/// How long one that is shown with requests lives unless it is said.
+const PASS_LIFE: u64 = 24 * 3_600 * 1_000;
 
 /// Answers a call about identity at the desk of this node.
 pub(super) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call: Call) -> Result<Reply, Problem> {
     match call {
         Call::CreateToken(request) => create_token(node, desk, submitter, request).await,
+        Call::CreatePass(request) => create_pass(node, desk, submitter, request).await,
         Call::CreateUser(request) => create_user(node, desk, submitter, request).await,
         Call::RevokeToken { token } => make(desk, Change::RevokeToken { token }).await,
         Call::RevokeUser { name } => make(desk, Change::RevokeUser { name }).await,
@@ -54,6 +57,8 @@ pub(super) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
         | Call::Leader
         | Call::Resign
         | Call::Stats
+        | Call::Settings
+        | Call::Set { .. }
         | Call::Events { .. }) => {
             Err(Problem::new(Code::Internal, "the call was not answered", format!("{other:?} is not about identity")))
         }
@@ -75,6 +80,24 @@ async fn create_user(node: &Arc<Node>, desk: &Desk, by: &str, request: UserReque
         make(desk, Change::SetUser { name: name.clone(), role }).await?;
     }
     token(node, desk, by, Invite::User { name }, 1, ttl_ms, addresses).await
+}
+
+/// Shown with each request; good for as long as its user is, and for no more than its user.
+async fn create_pass(node: &Arc<Node>, desk: &Desk, by: &str, request: PassRequest) -> Result<Reply, Problem> {
+    let PassRequest { user, role, ttl_ms, addresses } = request;
+    let role = match role {
+        Some(role) => role,
+        None => {
+            let name = user.clone();
+            let own =
+                read(node, desk, move |sight| sight.ledger.users().find(|user| user.name == name && !user.is_gone).map(|user| user.role));
+            own.await?.ok_or_else(|| {
+                Problem::new(Code::NotFound, format!("there is no user '{user}'"), "nobody of this name was made, or was revoked")
+                    .hint("`swarmctl user list` shows them")
+            })?
+        }
+    };
+    token(node, desk, by, Invite::Pass { user, role }, 1, ttl_ms.or(Some(PASS_LIFE)), addresses).await
 }
 
 async fn token(

@@ -19,6 +19,8 @@ struct Status {
     suffix: String,
     #[serde(rename = "Peer", default, deserialize_with = "or_default")]
     peers: BTreeMap<String, Node>,
+    #[serde(rename = "User", default, deserialize_with = "or_default")]
+    users: BTreeMap<String, User>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +37,14 @@ struct Node {
     tags: Vec<String>,
     #[serde(rename = "Online", default)]
     is_online: Option<bool>,
+    /// Where packets are sent without a relay; empty while they go through one, or while nothing is sent.
+    #[serde(rename = "CurAddr", default, deserialize_with = "or_default")]
+    current: String,
+    /// The relay that is nearest to it.
+    #[serde(rename = "Relay", default, deserialize_with = "or_default")]
+    relay: String,
+    #[serde(rename = "UserID", default, deserialize_with = "or_default")]
+    user: u64,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +77,8 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D)
 
 pub(super) fn tailnet(json: &[u8]) -> Result<Tailnet, NoTailnet> {
     let status: Status = serde_json::from_slice(json).map_err(|e| NoTailnet::Garbled(e.to_string()))?;
-    let mut peers: Vec<Peer> = status.peers.into_values().map(peer).collect();
+    let users = status.users;
+    let mut peers: Vec<Peer> = status.peers.into_values().map(|node| peer(node, &users)).collect();
     peers.sort_by(|a, b| (&a.name, &a.addresses).cmp(&(&b.name, &b.addresses)));
     Ok(Tailnet {
         state: status.state,
@@ -87,9 +98,16 @@ pub(super) fn whois(json: &[u8]) -> Result<Whois, NoTailnet> {
 }
 
 /// The name in DNS is unique, what the host calls itself is not.
-fn peer(node: Node) -> Peer {
+fn peer(node: Node, users: &BTreeMap<String, User>) -> Peer {
     let name = if node.dns_name.is_empty() { node.host_name } else { bare(&node.dns_name) };
-    Peer { name, addresses: addresses(&node.addresses), tags: node.tags, is_online: node.is_online, os: node.os }
+    let path = match (node.current.is_empty(), node.relay.is_empty()) {
+        (false, _) => Some(format!("direct to {}", node.current)),
+        (true, false) => Some(format!("relayed by {}", node.relay)),
+        (true, true) => None,
+    };
+    // a tagged host has a stand-in for its user
+    let user = users.get(&node.user.to_string()).filter(|_| node.tags.is_empty()).map(|user| user.login.clone()).unwrap_or_default();
+    Peer { name, addresses: addresses(&node.addresses), tags: node.tags, is_online: node.is_online, os: node.os, path, user }
 }
 
 fn bare(name: &str) -> String {

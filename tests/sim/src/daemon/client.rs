@@ -180,6 +180,7 @@ impl Client {
             on_partition: [OnPartition::Replace, OnPartition::Replace, OnPartition::Stop, OnPartition::Wait][rng.random_range(0..4)],
             at_most_once: rng.random_bool(0.15),
             patience: rng.random_bool(0.1).then_some(Millis(2_000)),
+            signed: None,
         };
         (spec, array)
     }

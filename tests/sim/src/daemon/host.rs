@@ -67,6 +67,8 @@ fn settings(host: u64, life: u64, nodes: u64) -> Settings {
         whereabouts: Whereabouts::fixed((1..=nodes).filter(|other| *other != host).map(|other| addr(other, CONTROL))),
         may_vote: true,
         meta: Arc::new(meta),
+        require_signed: false,
+        set_log_level: Arc::new(|_| {}),
         load: Arc::new(Load::default),
         api_port: 4749,
         certificate_life: Duration::from_secs(24 * 3600),

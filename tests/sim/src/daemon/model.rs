@@ -99,7 +99,8 @@ impl Model {
             | What::UserEnrolled { .. }
             | What::UserRevoked { .. }
             | What::RootAdded { .. }
-            | What::RootDropped { .. } => Ok(()),
+            | What::RootDropped { .. }
+            | What::SettingChanged { .. } => Ok(()),
         }
     }
 

@@ -206,6 +206,7 @@ fn batch(key: &str) -> Batch {
         on_partition: OnPartition::default(),
         at_most_once: false,
         patience: None,
+        signed: None,
     };
     let submit = Submit { submitter: "sim".into(), key: Some(key.into()), spec: Arc::new(spec), array: Array::single(), retry_of: None };
     Batch { at: UnixMillis(1), commands: vec![Command::Submit(submit)] }

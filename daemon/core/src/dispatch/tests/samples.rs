@@ -49,6 +49,7 @@ pub(super) fn noop() -> JobSpec {
         on_partition: OnPartition::default(),
         at_most_once: false,
         patience: None,
+        signed: None,
     }
 }
 

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{collection::btree_map, option, prelude::*};
 use swarm_proto::{
-    AttemptNo, Fence, JobId, LogIndex, Millis, TaskId, UnixMillis,
+    AttemptNo, Fence, JobId, LogIndex, Millis, PeerKey, TaskId, UnixMillis,
     ledger::{Command, End, Finish, Outcome, Output, Submit},
+    signed::Signed,
     spec::{Array, Exec, JobSpec, OnPartition, Resources, Retries, Work},
 };
 
@@ -30,6 +31,7 @@ prop_compose! {
         labels in words(),
         times in (option::of(any::<u64>()), option::of(any::<u64>())),
         retries: [u16; 7],
+        signed in option::of((any::<[u8; 32]>(), ".{1,9}", prop::collection::vec(".{0,9}", 0..4), any::<u64>())),
     ) -> JobSpec {
         let (milli_cores, memory, disk, gpus) = amounts;
         JobSpec {
@@ -37,6 +39,9 @@ prop_compose! {
             needs: Resources { milli_cores, memory, disk, gpus, named },
             timeout: times.0.map(Millis), patience: times.1.map(Millis),
             retries: Retries(retries), on_partition: OnPartition::Wait, at_most_once: true,
+            signed: signed.map(|(by, key, items, ends)| Box::new(Signed {
+                by: PeerKey(by), key, array: Array { items, ..Array::single() }, not_after: UnixMillis(ends), signature: vec![7; 64].into(),
+            })),
         }
     }
 }

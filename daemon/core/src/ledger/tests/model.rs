@@ -12,6 +12,7 @@ use swarm_proto::{
         Admit, Applied, Assign, Command, Counts, End, Event, Finish, Grant, JobRef, NodeRecord, Output, Schedule, Submit, TaskState, What,
     },
     limits,
+    settings::{Set, SettingRecord},
     spec::Cause,
 };
 
@@ -93,6 +94,7 @@ pub(super) struct Model {
     pub(super) events: Vec<Event>,
     pub(super) refused: u64,
     pub(super) identity: ModelIdentity,
+    pub(super) settings: Vec<(String, SettingRecord)>,
 }
 
 impl Model {
@@ -115,6 +117,7 @@ impl Model {
             events: Vec::new(),
             refused: 0,
             identity: ModelIdentity::default(),
+            settings: Vec::new(),
         }
     }
 
@@ -163,7 +166,35 @@ impl Model {
             Command::Leave { node } => self.leave(*node),
             Command::Raise { protocol } => self.raise(*protocol),
             Command::Identity(change) => self.change(change),
+            Command::Set(set) => self.set(set),
         }
+    }
+
+    fn set(&mut self, set: &Set) -> Answer {
+        let Some(key) = ["log.level", "mesh.preset", "mesh.certificate_life"].into_iter().find(|key| *key == set.key) else {
+            return Answer::Refused(Code::NotFound);
+        };
+        let good = ["info", "debug", "lan", "wan", "24h", "1h"];
+        let fits = match key {
+            "log.level" => 0..2,
+            "mesh.preset" => 2..4,
+            _ => 4..6,
+        };
+        if set.value.as_ref().is_some_and(|value| !good[fits].contains(&value.as_str())) {
+            return Answer::Refused(Code::BadRequest);
+        }
+        let known = self.settings.iter().find(|(known, _)| known == key).map(|(_, record)| record.value.clone());
+        if known != set.value {
+            self.settings.retain(|(known, _)| known != key);
+            if let Some(value) = set.value.clone() {
+                let (at, changed) = (UnixMillis(self.now), swarm_proto::LogIndex(self.index));
+                self.settings.push((key.into(), SettingRecord { value, by: set.by.clone(), at, changed }));
+                self.settings.sort_by(|a, b| a.0.cmp(&b.0));
+            }
+            self.identity.changed = self.index;
+            self.emit(What::SettingChanged { key: key.into(), value: set.value.clone(), by: set.by.clone() });
+        }
+        Answer::Is(Applied::Done)
     }
 
     fn lead(&mut self, node: NodeId, term: Term) -> Answer {

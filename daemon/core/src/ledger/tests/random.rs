@@ -9,6 +9,7 @@ use swarm_proto::{
     AttemptNo, Cursor, Fence, JobId, LogIndex, NodeId, TaskId, Term, UnixMillis,
     ledger::{Assign, Batch, Command, Counts, End, Finish, JobRef, Outcome, Output, Schedule, Submit, TaskState, What},
     limits,
+    settings::Set,
     spec::{Array, Cause, JobSpec, Retries},
 };
 
@@ -48,6 +49,7 @@ enum Step {
     Leave { node: Index },
     Raise { protocol: u16 },
     Identity(identity::IdentityStep),
+    Set { key: u8, value: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -67,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..7, 0u8..9, 0u8..4).prop_map(|(key, raft, name)| Step::Admit { key, raft, name }),
         1 => (index(), 0u8..6).prop_map(|(node, to)| Step::Schedule { node, to }),
         8 => identity::step().prop_map(Step::Identity),
+        1 => (0u8..4, 0u8..8).prop_map(|(key, value)| Step::Set { key, value }),
         1 => prop::option::weighted(0.2, index())
             .prop_map(|node| node.map_or(Step::Lead { node: 1, ahead: 0 }, |node| Step::Leave { node })),
     ]
@@ -192,6 +195,11 @@ fn resolve(step: &Step, model: &Model) -> Option<Command> {
         Step::Leave { node } => Command::Leave { node: NodeId(pick(node, &nodes)?) },
         Step::Raise { protocol } => Command::Raise { protocol },
         Step::Identity(step) => return identity::resolve(&step, model),
+        Step::Set { key, value } => {
+            let key = ["log.level", "mesh.preset", "mesh.certificate_life", "node.name"][usize::from(key)];
+            let values = [None, Some("info"), Some("debug"), Some("lan"), Some("wan"), Some("24h"), Some("1h"), Some("nothing")];
+            Command::Set(Set { key: key.into(), value: values[usize::from(value)].map(str::to_owned), by: "ann".into() })
+        }
     })
 }
 
@@ -251,6 +259,7 @@ fn compare(ledger: &Ledger, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(ledger.counts(), totals);
     compare_nodes(ledger, model)?;
     identity::compare(ledger, model)?;
+    prop_assert_eq!(ledger.settings().clone().into_iter().collect::<Vec<_>>(), model.settings.clone());
     let forgotten = model.events.len().saturating_sub(SMALL.events);
     let begin = forgotten.checked_sub(1).map_or(Cursor::default(), |last| model.events[last].cursor);
     prop_assert_eq!(ledger.events_begin(), begin);

@@ -1,0 +1,44 @@
+//! What is set for the whole swarm.
+
+use std::collections::BTreeMap;
+
+use swarm_proto::{
+    Code, Problem,
+    ledger::{Applied, What},
+    limits,
+    settings::{Key, Set, SettingRecord},
+};
+
+use super::Ledger;
+
+impl Ledger {
+    pub(super) fn set(&mut self, set: &Set) -> Result<Applied, Problem> {
+        let key = Key::named(&set.key)?;
+        if set.by.len() > limits::NAME {
+            return Err(Problem::new(Code::BadRequest, format!("{} was not set", set.key), "nobody has a name as long as that"));
+        }
+        let encoded = postcard::to_stdvec(set).expect("a change is plain data");
+        self.journal.hash.add_bytes(&encoded);
+        let (at, changed) = (self.journal.now, self.journal.index);
+        match &set.value {
+            Some(value) => {
+                key.check(value)?;
+                if self.settings.get(key.word()).is_some_and(|record| record.value == *value) {
+                    return Ok(Applied::Done);
+                }
+                let record = SettingRecord { value: value.clone(), by: set.by.clone(), at, changed };
+                self.settings.insert(key.word().to_owned(), record);
+            }
+            None if self.settings.remove(key.word()).is_none() => return Ok(Applied::Done),
+            None => {}
+        }
+        self.touch_identity();
+        self.journal.emit(What::SettingChanged { key: key.word().to_owned(), value: set.value.clone(), by: set.by.clone() });
+        Ok(Applied::Done)
+    }
+
+    /// What is set, by key.
+    pub const fn settings(&self) -> &BTreeMap<String, SettingRecord> {
+        &self.settings
+    }
+}

@@ -1,0 +1,120 @@
+//! A daemon that is spoken to from elsewhere: by a login, by a token; what is set for the whole swarm; work that must be signed.
+
+use std::{path::Path, process::Output};
+
+use swarm_tests::{Host, Hosts, eventually, program};
+
+/// `swarmctl` as on a machine without a daemon, with a home of its own.
+fn from(home: &Path, token: Option<&str>, args: &[&str]) -> Output {
+    let mut ctl = std::process::Command::new(program("swarmctl"));
+    ctl.args(args).env("XDG_CONFIG_HOME", home).env_remove("SWARM_SOCKET").env_remove("SWARM_NODE").env_remove("SWARM_TOKEN");
+    if let Some(token) = token {
+        ctl.env("SWARM_TOKEN", token);
+    }
+    ctl.output().expect("swarmctl starts")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Makes a user, and logs in from `home`; goes on when the node that is asked knows them.
+async fn user(host: &Host, home: &Path, name: &str, role: &str) {
+    let line = host.ok(&["user", "create", name, "--role", role]);
+    let login = from(home, None, &["login", line.trim()]);
+    assert!(login.status.success(), "{}", said(&login));
+    let node = host.ip.to_string();
+    eventually("the node knows the user", async || from(home, None, &["--node", &node, "status"]).status.success().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_login_speaks_to_any_node_and_may_what_its_role_may() {
+    let hosts = Hosts::start(2, |_| ()).await;
+    hosts.unite().await;
+    let (a, b) = (&hosts.list[0], &hosts.list[1]);
+    let (ann, bob) = (hosts.dir().join("ann"), hosts.dir().join("bob"));
+    user(a, &ann, "ann", "submitter").await;
+    user(b, &bob, "bob", "submitter").await;
+    for host in [a, b] {
+        let node = format!("{}:4749", host.ip);
+        let ran = from(&ann, None, &["--node", &node, "run", "--", "echo", "from afar"]);
+        assert_eq!(said(&ran), "from afar\n");
+    }
+    let node = b.ip.to_string();
+    let accepted = from(&ann, None, &["--node", &node, "submit", "--", "sleep", "600"]);
+    let job = String::from_utf8_lossy(&accepted.stdout).trim().to_owned();
+    assert!(accepted.status.success() && job.starts_with('j'), "{}", said(&accepted));
+    let denied = from(&bob, None, &["--node", &node, "job", "cancel", &job]);
+    assert!(denied.status.code() == Some(4) && said(&denied).contains("is ann's"), "{}", said(&denied));
+    let denied = from(&ann, None, &["--node", &node, "node", "drain", "host1"]);
+    assert!(denied.status.code() == Some(4) && said(&denied).contains("needs an operator"), "{}", said(&denied));
+    assert!(from(&ann, None, &["--node", &node, "job", "cancel", &job]).status.success());
+    let nobody = from(&hosts.dir().join("nobody"), None, &["--node", &node, "status"]);
+    assert!(nobody.status.code() == Some(4) && said(&nobody).contains("swarmctl login LINE"), "{}", said(&nobody));
+
+    // a token for programs: less than its user, and gone with one word
+    let token = a.ok(&["user", "token", "ann", "--role", "observer"]);
+    let token = token.trim();
+    let nowhere = hosts.dir().join("nobody");
+    eventually("the node knows the token", async || {
+        from(&nowhere, Some(token), &["--node", &node, "status"]).status.success().then_some(())
+    })
+    .await;
+    assert_eq!(from(&nowhere, Some(token), &["--node", &node, "run", "--", "true"]).status.code(), Some(125));
+    let denied = from(&nowhere, Some(token), &["--node", &node, "submit", "--", "true"]);
+    assert!(said(&denied).contains("'ann' is an observer"), "{}", said(&denied));
+    assert!(!a.refused(&["user", "token", "ann", "--role", "admin"]).1.is_empty());
+    let list = a.ok(&["token", "list", "-o", "json"]);
+    let id = list.split("\"token\": \"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token").to_owned();
+    a.ok(&["token", "revoke", &id]);
+    eventually("the token is nothing", async || {
+        (!from(&nowhere, Some(token), &["--node", &node, "status"]).status.success()).then_some(())
+    })
+    .await;
+
+    a.ok(&["user", "revoke", "ann"]);
+    eventually("ann is nobody", async || (from(&ann, None, &["--node", &node, "status"]).status.code() == Some(4)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_is_set_for_the_swarm_reaches_every_node() {
+    let hosts = Hosts::start(2, |_| ()).await;
+    hosts.unite().await;
+    let [a, b] = &hosts.list[..] else { panic!("two") };
+    b.ok(&["config", "set", "log.level", "debug"]);
+    for host in [a, b] {
+        let heard = async || {
+            let events = host.client().node_events(0).await.ok()?;
+            events.iter().any(|event| event.text.contains("what is logged follows the swarm's setting")).then_some(())
+        };
+        eventually("the node logs as the swarm says", heard).await;
+        assert!(host.ok(&["config", "show", "-o", "json"]).contains("\"debug\""));
+    }
+    let preset = a.ctl(&["config", "set", "mesh.preset", "wan"]);
+    assert!(preset.status.success() && said(&preset).contains("next start") && said(&preset).contains("restart them"), "{}", said(&preset));
+    for (args, code) in [(["config", "set", "log.level", "loud"], 2), (["config", "set", "node.name", "x"], 3)] {
+        assert_eq!(a.refused(&args).0, code, "{args:?}");
+    }
+    a.ok(&["config", "set", "log.level", "--default"]);
+    assert!(!a.ok(&["config", "show", "-o", "json"]).contains("\"debug\""));
+}
+
+#[tokio::test]
+async fn a_node_that_demands_signatures_runs_nothing_else_and_nothing_twice() {
+    let hosts = Hosts::start(1, |config| config.exec.require_signed = true).await;
+    hosts.unite().await;
+    let host = &hosts.list[0];
+    let home = hosts.dir().join("ann");
+    user(host, &home, "ann", "submitter").await;
+    let node = host.ip.to_string();
+    let signed = from(&home, None, &["--node", &node, "run", "--sign", "--", "echo", "my word"]);
+    assert_eq!(said(&signed), "my word\n");
+    let items = from(&home, None, &["--node", &node, "submit", "--sign", "--wait", "--array", "3-5", "--", "echo", "{}"]);
+    assert!(items.status.success(), "{}", said(&items));
+    let unsigned = host.ok(&["submit", "--", "echo", "nobody's word"]);
+    let explained = host.ok(&["task", "explain", unsigned.trim()]);
+    assert!(explained.contains("exec"), "{explained}");
+    assert_eq!(host.client().job(unsigned.trim().parse().expect("a job id")).await.expect("known").counts.pending, 1);
+    let nobody = host.refused(&["submit", "--sign", "--", "true"]);
+    assert!(nobody.1.contains("not logged in"), "{nobody:?}");
+}
