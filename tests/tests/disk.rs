@@ -92,7 +92,9 @@ async fn a_disk_that_does_not_sync_ends_the_daemon() {
         return rig.swarm.stop().await;
     };
     let client = rig.client((leader + 1) % 3);
-    let job = submit(&client, SubmitRequest { key: Some("eio".into()), noop: true, ..SubmitRequest::default() }).await;
+    // that leader cannot say what became of it; with its key it is asked again, and accepted once
+    let request = SubmitRequest { key: Some("eio".into()), noop: true, ..SubmitRequest::default() };
+    let job = eventually("the others accept it", async || client.submit(&request).await.ok()).await.job;
     let (name, how) = rig.swarm.next_exit().await.expect("a daemon ends");
     drop(fault);
     assert_eq!(rig.position(&name), leader);

@@ -71,6 +71,10 @@ pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
         Verb::Whois(args) => members::tell(session, &args).await,
         Verb::Leave => {
             let belonging = session.client.mesh_leave().await?;
+            let until = Instant::now() + PATIENCE;
+            while session.client.status().await?.phase != Phase::Unjoined && Instant::now() < until {
+                sleep(AGAIN).await;
+            }
             Ok(session.out.either(&belonging, |_| format!("this host has left swarm {}\n", belonging.cluster))?)
         }
     }

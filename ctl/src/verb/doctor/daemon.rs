@@ -165,7 +165,7 @@ mod tests {
     fn a_clock_that_is_off_is_told() {
         let mut status = samples::status();
         assert_eq!(clock(&status).level, Level::Ok);
-        for (ahead, way) in [(172_800_000, "2d behind"), (-172_800_000, "2d ahead of")] {
+        for (ahead, way) in [(172_800_000, "2d 0h behind"), (-172_800_000, "2d 0h ahead of")] {
             status.clock_ahead_ms = ahead;
             let finding = clock(&status);
             assert_eq!((finding.level, finding.what.contains(way)), (Level::Warn, true), "{finding:?}");
