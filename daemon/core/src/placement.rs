@@ -80,9 +80,10 @@ pub const fn executor(work: &Work) -> &'static str {
 /// What a node offers that runs processes only for those who sign what they ask for.
 pub const SIGNED_EXEC: &str = "exec:signed";
 
-fn has_executor(spec: &JobSpec, meta: &NodeMeta) -> bool {
+/// Whether one of these executors takes it.
+pub(crate) fn has_executor(spec: &JobSpec, executors: &[String]) -> bool {
     let is_signed = spec.signed.is_some() && matches!(spec.work, Work::Exec(_));
-    meta.executors.iter().any(|name| name == executor(&spec.work) || (is_signed && name == SIGNED_EXEC))
+    executors.iter().any(|name| name == executor(&spec.work) || (is_signed && name == SIGNED_EXEC))
 }
 
 fn is_alive(at: &Standing) -> bool {
@@ -120,7 +121,7 @@ pub fn reason(spec: &JobSpec, at: &Standing) -> Reason {
 
 /// What keeps a node from ever running it as the node is now.
 fn mismatch(spec: &JobSpec, meta: &NodeMeta) -> Option<Reason> {
-    if !has_executor(spec, meta) {
+    if !has_executor(spec, &meta.executors) {
         return Some(Reason::ExecutorOff { executor: executor(&spec.work).to_owned() });
     }
     if let Some((key, want)) = spec.labels.iter().find(|(key, want)| meta.labels.get(*key) != Some(*want)) {
@@ -181,7 +182,7 @@ pub fn vacate(used: &mut Resources, needs: &Resources, times: u32) {
 /// what may wait there. `None`: not the place at all.
 pub fn room(spec: &JobSpec, longest: Option<Duration>, at: &Standing) -> Option<Room> {
     let meta = at.meta.filter(|_| at.is_connected && at.schedule == Schedule::Open && is_alive(at))?;
-    let matches = has_executor(spec, meta) && spec.labels.iter().all(|(key, want)| meta.labels.get(key) == Some(want));
+    let matches = has_executor(spec, &meta.executors) && spec.labels.iter().all(|(key, want)| meta.labels.get(key) == Some(want));
     let runs_at_once = multiples(&spec.needs, &meta.capacity, &Resources::default());
     if !matches || runs_at_once == 0 {
         return None;

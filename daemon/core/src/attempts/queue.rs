@@ -3,8 +3,10 @@
 use swarm_proto::{
     TaskId, UnixMillis,
     ledger::{End, Finish, Outcome},
-    spec::{JobSpec, Resources, Work},
+    spec::{JobSpec, Resources},
 };
+
+use crate::placement::{executor, has_executor};
 
 use super::{Attempts, Boot, Key, Output, Start, State, of_task};
 
@@ -61,12 +63,8 @@ impl Room {
 
     /// Why this node can never run it, if so.
     pub(super) fn refuses(&self, spec: &JobSpec, executors: &[String]) -> Option<String> {
-        let executor = match spec.work {
-            Work::Noop => "noop",
-            Work::Exec(_) => "exec",
-        };
-        if !executors.iter().any(|enabled| enabled == executor) {
-            return Some(format!("this node's config does not enable the executor {executor}"));
+        if !has_executor(spec, executors) {
+            return Some(format!("this node's config does not enable the executor {}", executor(&spec.work)));
         }
         let nothing_taken = Self::new(self.capacity.clone());
         (!nothing_taken.fits(&spec.needs)).then(|| "the task needs more than this node has".to_owned())
