@@ -22,6 +22,7 @@ mod run;
 mod service;
 mod signals;
 mod state;
+mod tailnet;
 mod workshop;
 
 #[cfg(windows)]

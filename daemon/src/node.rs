@@ -50,7 +50,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{clock::SwarmClock, desk::DeskWatch, papers::Papers, peers::Peers, roster::Roster};
 pub use self::{
-    env::{Clocks, Domains, Env, Holdings, OpenSocket, Outputs, SetLogLevel, Settings, Workshop},
+    env::{AskTailnet, Clocks, Domains, Env, Holdings, OpenSocket, Outputs, SetLogLevel, Settings, Workshop},
     gateway::{Gateway, HostOrder},
     join::{remember, remembered},
     journal::Journal,

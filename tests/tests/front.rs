@@ -97,12 +97,15 @@ fn the_benchmark_prints_what_it_should() {
 #[tokio::test]
 async fn a_stream_that_was_opened_early_serves_once_the_node_is_up() {
     let dir = tempfile::tempdir().expect("a directory");
-    let authority = Authority::create().expect("a CA");
+    let mut authority = Authority::create().expect("a CA");
     let (port, address) = (port(), |n: u8| std::net::IpAddr::from([127, 0, 0, n]));
     let mut daemons = Vec::new();
     let mut start = |n: u8| {
         let (state, config) = (dir.path().join(format!("n{n}")), dir.path().join(format!("n{n}.toml")));
-        authority.prepare(&state, n == 1).expect("prepared");
+        authority.prepare(&state).expect("prepared");
+        if n == 1 {
+            authority.found(&state).expect("the founder");
+        }
         let text = format!(
             "[node]\nname = \"e{n}\"\nstate_dir = {state:?}\n[mesh]\nkind = \"address\"\naddress = \"{}\"\ncontrol_port = {port}\nbulk_port = {}\n\
              peers = [\"{}:{port}\"]\n[api]\nsocket = \"{}.sock\"\n",

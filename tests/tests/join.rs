@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_client::{Trust, enroll};
+use swarm_client::{Invitation, Trust, enroll};
 use swarm_proto::{
     Code, NodeId, Problem, RaftDir,
     api::Phase,
@@ -27,7 +27,7 @@ fn applicant(key: &SecretKey, n: u8) -> Applicant {
 
 async fn knock(token: &Token, key: &SecretKey, n: u8) -> Result<Option<NodeId>, Problem> {
     let sign = |message: &[u8]| Ok(key.sign(message).expect("a key signs"));
-    enroll(token, &applicant(key, n), sign).await.map(|enrolled| enrolled.node)
+    enroll(&Invitation::Token(token.clone()), &applicant(key, n), sign).await.map(|enrolled| enrolled.node)
 }
 
 #[tokio::test]

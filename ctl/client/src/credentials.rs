@@ -19,7 +19,7 @@ use swarm_proto::{
 };
 
 use crate::{
-    enroll::enroll,
+    enroll::{Invitation, enroll},
     remote::{OwnCertificate, Trust},
 };
 
@@ -68,11 +68,13 @@ pub async fn login(line: &str, dir: &Path) -> Result<Credentials, Problem> {
     // the line is good for once: what cannot be kept must be known before it is used
     make_dir(dir).map_err(|e| unusable(dir, e))?;
     let failed = |why: String| Problem::new(Code::Internal, what, why);
-    let random = aws_lc_rs::rand::SystemRandom::new();
-    let key = Ed25519KeyPair::generate_pkcs8(&random).map_err(|e| failed(e.to_string()))?;
-    let pair = Ed25519KeyPair::from_pkcs8(key.as_ref()).map_err(|e| failed(e.to_string()))?;
+    let beside = dir.join(format!("{}.key", token.id()));
+    let key = key_for(&beside)?;
+    let pair = Ed25519KeyPair::from_pkcs8(&key).map_err(|e| failed(e.to_string()))?;
     let public = PeerKey(pair.public_key().as_ref().try_into().map_err(|_| failed("the key has another length".into()))?);
-    let enrolled = enroll(&token, &Applicant::User { key: public }, |message| Ok(pair.sign(message).as_ref().to_vec())).await?;
+    let enrolled =
+        enroll(&Invitation::Token(token.clone()), &Applicant::User { key: public }, |message| Ok(pair.sign(message).as_ref().to_vec()))
+            .await?;
     let (user, role) = enrolled.user.ok_or_else(|| failed("the swarm does not say who this is".into()))?;
     let credentials = Credentials {
         cluster: token.cluster,
@@ -80,12 +82,42 @@ pub async fn login(line: &str, dir: &Path) -> Result<Credentials, Problem> {
         role,
         addresses: token.addresses,
         certificate: STANDARD.encode(&enrolled.certificate),
-        key: STANDARD.encode(key.as_ref()),
+        key: STANDARD.encode(&key),
         roots: enrolled.roots.nodes.iter().map(|root| STANDARD.encode(root)).collect(),
     };
     let path = dir.join(format!("{}.json", credentials.cluster));
     credentials.save(&path).map_err(|e| unusable(&path, e))?;
+    // the login holds the key now
+    let _ = std::fs::remove_file(&beside);
     Ok(credentials)
+}
+
+/// The key that an earlier try with the same line left, or a new one, which is kept first: whoever used the line up and did not
+/// hear the answer asks again with the same key.
+fn key_for(path: &Path) -> Result<Vec<u8>, Problem> {
+    match std::fs::read(path) {
+        Ok(key) => return Ok(key),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(unusable(path, e)),
+    }
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let key = Ed25519KeyPair::generate_pkcs8(&random);
+    let key = key.map_err(|e| Problem::new(Code::Internal, "no key was made", e.to_string()))?.as_ref().to_vec();
+    write(path, &key).map_err(|e| unusable(path, e))?;
+    Ok(key)
+}
+
+/// Writes what only its owner may read, as a whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    private(&mut options);
+    let mut file = options.open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
 }
 
 impl Credentials {
@@ -121,16 +153,7 @@ impl Credentials {
     }
 
     fn save(&self, path: &Path) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(self)?;
-        let beside = path.with_extension("new");
-        let _ = std::fs::remove_file(&beside);
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        private(&mut options);
-        let mut file = options.open(&beside)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
+        write(path, &serde_json::to_vec_pretty(self)?)
     }
 
     /// Signs with the key of this login; answers whose signature it is.

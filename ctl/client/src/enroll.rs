@@ -1,4 +1,6 @@
-//! Enrolling with a token: of a host by its daemon, of a person by `swarmctl login`.
+//! Enrolling: of a host by its daemon, with a token or by what its tailnet says of it; of a person by `swarmctl login`.
+
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -7,28 +9,46 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use swarm_proto::{
     Code, Problem, frame,
-    identity::{Applicant, Enrolled, Petition},
+    identity::{Applicant, Claim, Enrolled, Petition},
     token::Token,
 };
 
+use tokio::time::timeout;
+
 use crate::remote::{Session, Trust, connect};
 
-/// A view of the largest swarm.
-const LARGEST: usize = 16 << 20;
+/// An answer's view is cut to fit one frame.
+const LARGEST: usize = 2 << 20;
+/// The longest that one place may take: a swarm without a leader looks for one for 10 s.
+const ANSWER: Duration = Duration::from_secs(30);
 
-/// Knocks where the token says, one place after the other. `sign` signs with the key that is to be certified.
+/// What somebody comes with.
+#[derive(Clone, Debug)]
+pub enum Invitation {
+    /// It says where to knock, and whom to trust there.
+    Token(Token),
+    /// What the tailnet says of this host: its own address, and `ip:port` of other hosts of that tailnet.
+    Tailnet { own: IpAddr, places: Vec<String> },
+}
+
+/// Knocks where the invitation says, one place after the other. `sign` signs with the key that is to be certified.
 ///
 /// # Errors
-/// What the swarm says, or why nobody there could be asked. Nothing is sent to a place that does not show the pinned authority.
-pub async fn enroll(token: &Token, who: &Applicant, sign: impl Fn(&[u8]) -> Result<Vec<u8>, Problem>) -> Result<Enrolled, Problem> {
+/// What the swarm says, or why nobody there could be asked. Nothing is sent to a place that does not show a token's authority.
+pub async fn enroll(with: &Invitation, who: &Applicant, sign: impl Fn(&[u8]) -> Result<Vec<u8>, Problem>) -> Result<Enrolled, Problem> {
     let mut last = Problem::new(Code::BadRequest, "nobody was asked", "the token names no place");
-    for address in &token.addresses {
+    let (places, trust) = match with {
+        Invitation::Token(token) => (&token.addresses, Trust::Pin(token.pin)),
+        Invitation::Tailnet { own, places } => (places, Trust::Address { own: *own }),
+    };
+    for address in places {
         let asked = async {
-            let session = connect(address, &Trust::Pin(token.pin), None).await?;
-            let petition = petition(token, who, &session.exporter, &sign)?;
+            let session = connect(address, &trust, None).await?;
+            let petition = petition(with, who, &session.exporter, &sign)?;
             ask(session, address, &petition).await
         };
-        match asked.await {
+        let answer = timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(silent(address)));
+        match answer {
             Ok(enrolled) => return Ok(enrolled),
             // the swarm has spoken: no other node of it will say something else
             Err(problem) if problem.what == REFUSED => return Err(problem),
@@ -41,16 +61,26 @@ pub async fn enroll(token: &Token, who: &Applicant, sign: impl Fn(&[u8]) -> Resu
 /// The ledger's own word.
 const REFUSED: &str = "enrolment was refused";
 
+fn silent(address: &str) -> Problem {
+    let why = format!("it did not answer within {} s", ANSWER.as_secs());
+    Problem::new(Code::NoDaemon, format!("swarmd at {address} cannot be asked"), why).hint("it is safe to try again")
+}
+
 fn petition(
-    token: &Token,
+    with: &Invitation,
     who: &Applicant,
     exporter: &[u8; 32],
     sign: &impl Fn(&[u8]) -> Result<Vec<u8>, Problem>,
 ) -> Result<Petition, Problem> {
     let request = postcard::to_stdvec(who).expect("plain data encodes");
     let signed = Petition::signed(exporter, &request);
-    let mac = blake3::keyed_hash(&token.key(), &signed).as_bytes().to_vec();
-    Ok(Petition { token: token.id(), request: request.into(), signature: sign(&signed)?.into(), mac: mac.into() })
+    let claim = match with {
+        Invitation::Token(token) => {
+            Claim::Token { id: token.id(), mac: blake3::keyed_hash(&token.key(), &signed).as_bytes().to_vec().into() }
+        }
+        Invitation::Tailnet { .. } => Claim::Tailnet,
+    };
+    Ok(Petition { claim, request: request.into(), signature: sign(&signed)?.into() })
 }
 
 async fn ask(session: Session, address: &str, petition: &Petition) -> Result<Enrolled, Problem> {

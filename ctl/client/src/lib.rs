@@ -30,7 +30,7 @@ mod submit;
 pub use calls::{JobsQuery, TasksQuery};
 pub use connection::Client;
 pub use credentials::{Credentials, credentials_dir, login};
-pub use enroll::enroll;
+pub use enroll::{Invitation, enroll};
 pub use place::{Place, Remote};
 pub use remote::{OwnCertificate, Session, Trust, connect};
 pub use socket::default_socket;

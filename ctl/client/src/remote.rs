@@ -4,7 +4,12 @@
 //! pin of a token, or by the authorities that a login left here. Time is not judged, a host without a clock must get in; an
 //! address proves nothing, so the one name in every node's certificate is the same.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -17,7 +22,10 @@ use rustls::{
     version::TLS13,
 };
 use swarm_proto::{Code, Problem, identity::Petition, token::pin};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -33,6 +41,8 @@ pub enum Trust {
     Pin([u8; 32]),
     /// One of these authorities. DER.
     Roots(Vec<Vec<u8>>),
+    /// Any authority: the mesh vouches for whoever has the address, and there for this one, which is our own.
+    Address { own: IpAddr },
 }
 
 /// A certificate of ours, and its key. DER.
@@ -64,7 +74,7 @@ pub async fn connect(address: &str, trust: &Trust, own: Option<&OwnCertificate>)
     let silent =
         |why: String| Problem::new(Code::NoDaemon, what(), why).hint("is the mesh up on both hosts, and does the port pass the firewall?");
     let config = config(trust, own).map_err(|e| Problem::new(Code::Internal, what(), e.to_string()))?;
-    let stream = match timeout(CONNECT, TcpStream::connect(address)).await {
+    let stream = match timeout(CONNECT, dial(address, trust)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(silent(error.to_string())),
         Err(_) => return Err(silent(format!("nothing within {} s", CONNECT.as_secs()))),
@@ -75,13 +85,22 @@ pub async fn connect(address: &str, trust: &Trust, own: Option<&OwnCertificate>)
     let stream = match timeout(CONNECT, connecting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            return Err(Problem::new(Code::Denied, format!("at {address} is not the swarm that was meant"), error.to_string()));
+            return Err(Problem::new(Code::Denied, format!("at {address} is not the swarm that was meant"), error.to_string())
+                .hint("if the swarm's authority was replaced (ca rotate), ask an admin for a new line"));
         }
         Err(_) => return Err(silent("it does not finish the handshake".into())),
     };
     let exported = stream.get_ref().1.export_keying_material([0; 32], Petition::EXPORTER, None);
     let exporter = exported.map_err(|e| Problem::new(Code::Internal, what(), e.to_string()))?;
     Ok(Session { stream, exporter })
+}
+
+async fn dial(address: &str, trust: &Trust) -> io::Result<TcpStream> {
+    let Trust::Address { own } = trust else { return TcpStream::connect(address).await };
+    let to = address.parse().map_err(io::Error::other)?;
+    let socket = if own.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.bind(SocketAddr::new(*own, 0))?;
+    socket.connect(to).await
 }
 
 fn config(trust: &Trust, own: Option<&OwnCertificate>) -> Result<ClientConfig, rustls::Error> {
@@ -113,6 +132,7 @@ impl Judge {
     fn authorities(&self, above: &[CertificateDer<'_>]) -> Vec<CertificateDer<'static>> {
         match &self.trust {
             Trust::Pin(wanted) => above.iter().filter(|one| pin(one) == *wanted).map(|one| one.clone().into_owned()).collect(),
+            Trust::Address { .. } => above.iter().map(|one| one.clone().into_owned()).collect(),
             Trust::Roots(roots) => roots.iter().map(|root| root.clone().into()).collect(),
         }
     }

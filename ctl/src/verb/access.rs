@@ -101,6 +101,9 @@ pub enum CaVerb {
     /// The authorities that are believed, and who is awaited
     Show,
     /// Replace the authority that issues to nodes; the old one goes when every node has renewed
+    ///
+    /// Tokens and login lines that were made before are void from then on, and people log in again: all of those know the swarm by
+    /// the old authority.
     Rotate {
         /// The authority of users instead; they log in again
         #[arg(long)]

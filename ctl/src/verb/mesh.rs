@@ -45,8 +45,11 @@ pub struct Host {
 /// `mesh join`
 #[derive(clap::Args, Debug)]
 pub struct Join {
-    /// What `swarmctl token create` printed on a member
+    /// What `swarmctl token create` printed on a member; or tag:NAME, where the swarm admits hosts of its tailnet
     pub token: String,
+    /// Without a token: a host of the tailnet that is a member (repeatable)
+    #[arg(long, value_name = "HOST")]
+    pub at: Vec<String>,
     #[command(flatten)]
     pub host: Host,
 }
@@ -63,8 +66,8 @@ pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
             let belonging = session.client.mesh_init(&host.choices()).await?;
             up(session, &belonging).await
         }
-        Verb::Join(Join { token, host }) => {
-            let belonging = session.client.mesh_join(&JoinRequest { token, choices: host.choices() }).await?;
+        Verb::Join(Join { token, at, host }) => {
+            let belonging = session.client.mesh_join(&JoinRequest { token, at, choices: host.choices() }).await?;
             up(session, &belonging).await
         }
         Verb::Show(args) => members::show(session, args).await,

@@ -42,7 +42,7 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
         return Err(refused(Code::Conflict, "the daemon runs".into()).hint("systemctl stop swarmd").into());
     }
     let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| unusable(e.message().to_owned()))?;
-    let epoch = table.get("epoch").and_then(toml::Value::as_integer).unwrap_or(0) + 1;
+    let epoch = next_epoch(table.get("epoch").and_then(toml::Value::as_integer).unwrap_or(0));
     table.insert("epoch".into(), epoch.into());
     table.insert("recover".into(), true.into());
     replace(&path, &table.to_string()).map_err(|e| unusable(e.to_string()))?;
@@ -53,6 +53,11 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
              every other host joins again: stop it, remove its state directory, start it, swarmctl mesh join TOKEN\n"
         )
     })?)
+}
+
+/// A number that no other recovery has: two voters that are recovered by mistake make two swarms, which know nothing of each other.
+fn next_epoch(old: i64) -> i64 {
+    ((old >> 16) + 1) << 16 | i64::from(rand::random::<u16>())
 }
 
 /// As a whole or not at all.

@@ -224,6 +224,7 @@ pub(crate) fn status() -> Status {
         up_ms: 3_700_000,
         certificate_ends: None,
         clock_ahead_ms: 0,
+        preset: "wan".into(),
         mesh: MeshStatus {
             kind: "tailscale".into(),
             interface: Some("tailscale0".into()),

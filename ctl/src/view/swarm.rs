@@ -15,7 +15,7 @@ use crate::{
 };
 
 const PEERS: [&str; 7] = ["PEER", "NAME", "HEALTH", "CONNECTED", "RTT", "ADDRESS", "FOUND"];
-const CANDIDATES: [&str; 3] = ["CANDIDATE", "NAME", "FOUND"];
+const CANDIDATES: [&str; 5] = ["CANDIDATE", "NAME", "FOUND", "KNOCKS", "LAST TIME"];
 
 /// This node, the figures of the swarm where a leader gave them, and the peers.
 pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> String {
@@ -47,18 +47,20 @@ pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> Stri
     card.block(block).render(is_coloured)
 }
 
-/// `tailscale on tailscale0, 100.64.0.1`.
+/// `tailscale on tailscale0, 100.64.0.1, preset wan`.
 fn mesh(status: &Status) -> Option<String> {
     let MeshStatus { kind, interface, address, .. } = &status.mesh;
     let interface = interface.as_ref().map(|name| format!(" on {name}")).unwrap_or_default();
-    address.map(|address| format!("{kind}{interface}, {address}"))
+    let preset = if status.preset.is_empty() { String::new() } else { format!(", preset {}", status.preset) };
+    address.map(|address| format!("{kind}{interface}, {address}{preset}"))
 }
 
 /// Where a node that knows no member yet looks for one.
 fn candidates(status: &Status, is_coloured: bool) -> String {
     let mut table = Table::new(&CANDIDATES);
-    for Candidate { addr, origin, name } in &status.mesh.candidates {
-        table.add(vec![text(addr.to_string()), text(name), text(origin.word())]);
+    for Candidate { addr, origin, name, knocks, why } in &status.mesh.candidates {
+        let knocks = number(u64::from(*knocks));
+        table.add(vec![text(addr.to_string()), text(name), text(origin.word()), knocks, text(plain(why))]);
     }
     table.render(is_coloured)
 }
@@ -199,21 +201,27 @@ n3    laptop  down    no         -       100.64.0.2:4747  remembered
         let mut status = samples::status();
         (status.leader, status.node, status.trouble) = (None, None, "no member answers".into());
         status.peers.clear();
-        status.mesh.candidates = vec![Candidate { addr: ([100, 64, 0, 2], 4747).into(), origin: Origin::Dns, name: "pi4".into() }];
+        status.mesh.candidates = vec![Candidate {
+            addr: ([100, 64, 0, 2], 4747).into(),
+            origin: Origin::Dns,
+            name: "pi4".into(),
+            knocks: 3,
+            why: "it does not answer".into(),
+        }];
         status.mesh.missed = vec![Missed { origin: Origin::Dns, what: "h9".into(), why: "DNS does not know the name".into() }];
         assert_snapshot!(super::status(&status, None, false), @"
 node:       server
 phase:      ready
 trouble:    no member answers
-mesh:       tailscale on tailscale0, 100.64.0.1
+mesh:       tailscale on tailscale0, 100.64.0.1, preset wan
 leader:     none known
 votes:      yes
 log index:  1234
 up:         1h 1m
 not found:  h9 by dns: DNS does not know the name
 
-CANDIDATE        NAME  FOUND
-100.64.0.2:4747  pi4   dns
+CANDIDATE        NAME  FOUND  KNOCKS  LAST TIME
+100.64.0.2:4747  pi4   dns         3  it does not answer
 ");
     }
 

@@ -479,6 +479,7 @@ impl Backend for Daemon {
             up_ms: 1,
             certificate_ends: None,
             clock_ahead_ms: 0,
+            preset: String::new(),
             mesh: MeshStatus::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! What the API asks of the daemon. The API parses, bounds and renders; whoever implements this decides.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, net::IpAddr, pin::Pin};
 
 use swarm_proto::{
     Code, Cursor, Problem, TaskId,
@@ -60,8 +60,8 @@ pub trait Backend: Send + Sync + 'static {
         Err(Problem::new(Code::Denied, "the request was refused", format!("the token {} is not known here", token.id())))
     }
 
-    /// Somebody who is nobody yet enrols, over a TLS session with this exporter.
-    fn enroll(&self, _exporter: [u8; 32], _petition: Petition) -> EnrollFuture {
+    /// Somebody who is nobody yet enrols, over a TLS session with this exporter, from this address.
+    fn enroll(&self, _exporter: [u8; 32], _from: IpAddr, _petition: Petition) -> EnrollFuture {
         Box::pin(std::future::ready(Err(Problem::new(Code::NotFound, "nobody was enrolled", "nobody may enrol here"))))
     }
 }

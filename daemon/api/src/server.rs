@@ -10,6 +10,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
+    net::IpAddr,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -61,7 +62,7 @@ pub enum Visitor {
     /// The owner of a user's certificate. Who that is may change, so it is asked at each request and while one is served.
     Certified(Again),
     /// Showed no certificate over TLS: may enrol, or show a token with the request. The exporter of the session.
-    Unnamed([u8; 32]),
+    Unnamed { exporter: [u8; 32], from: IpAddr },
     /// Nobody, and why that is so.
     Stranger(String),
 }
@@ -177,7 +178,7 @@ impl Places {
         let free = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let (places, busy) = match &visitor {
             Visitor::Local(_) | Visitor::Certified(_) => (&self.known, true),
-            Visitor::Unnamed(_) => (&self.unnamed, false),
+            Visitor::Unnamed { .. } => (&self.unnamed, false),
             Visitor::Stranger(_) => (&self.refused, false),
         };
         let (permit, visitor) = match free(places) {
@@ -256,10 +257,10 @@ async fn closed(is_closing: &mut watch::Receiver<bool>) {
 
 async fn answer(served: Served, access: Access, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let Access { visitor, seat } = access;
-    if let Ok(Visitor::Unnamed(exporter)) = &visitor
+    if let Ok(Visitor::Unnamed { exporter, from }) = &visitor
         && !request.headers().contains_key(header::AUTHORIZATION)
     {
-        return Ok(enroll::answer(&served.backend, *exporter, request).await);
+        return Ok(enroll::answer(&served.backend, *exporter, *from, request).await);
     }
     match guard(&request).and_then(|()| Ok(name(visitor, &seat, &request, &served.backend)?)) {
         Ok(caller) => {
@@ -284,7 +285,7 @@ fn name(
                 .hint("run it as root, as the daemon's user, or as a member of the group in [api] group"));
         }
         Visitor::Certified(again) => again,
-        Visitor::Unnamed(_) => {
+        Visitor::Unnamed { .. } => {
             let header = request.headers().get(header::AUTHORIZATION);
             let token = mesh::token(header.unwrap_or(&HeaderValue::from_static("")))?;
             let backend = Arc::clone(backend);

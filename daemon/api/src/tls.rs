@@ -8,7 +8,12 @@
 //! The daemon decides when the port is open and whose certificate counts; here are only the socket and the bounds. A handshake
 //! has a place among few and a short time, since whoever makes one is nobody yet.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use swarm_proto::{access::Caller, identity::Petition, limits};
 use tokio::{
@@ -95,7 +100,8 @@ impl Accept for TlsSocket {
                 Ok(()) = self.addr.changed() => {}
                 accepted = async { self.listener.as_ref().expect("guarded").accept().await }, if self.listener.is_some() && has_room => {
                     if let Some(config) = config {
-                        self.handshakes.spawn(greet(accepted?.0, config, Arc::clone(&self.judge)));
+                        let (stream, from) = accepted?;
+                        self.handshakes.spawn(greet(stream, from.ip(), config, Arc::clone(&self.judge)));
                     }
                 }
                 () = sleep(AGAIN), if config.is_some() && self.listener.is_none() => {}
@@ -104,7 +110,7 @@ impl Accept for TlsSocket {
     }
 }
 
-async fn greet(stream: TcpStream, config: Arc<ServerConfig>, judge: Judge) -> Option<Guest> {
+async fn greet(stream: TcpStream, from: IpAddr, config: Arc<ServerConfig>, judge: Judge) -> Option<Guest> {
     let _ = stream.set_nodelay(true);
     let stream = match timeout(limits::HANDSHAKE_TIME, TlsAcceptor::from(config).accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -121,7 +127,7 @@ async fn greet(stream: TcpStream, config: Arc<ServerConfig>, judge: Judge) -> Op
             Visitor::Certified(Arc::new(move || judge(&certificate).map_err(mesh::nobody)))
         }
         None => match session.export_keying_material([0; 32], Petition::EXPORTER, None) {
-            Ok(exporter) => Visitor::Unnamed(exporter),
+            Ok(exporter) => Visitor::Unnamed { exporter, from },
             Err(error) => Visitor::Stranger(format!("the session cannot be named: {error}")),
         },
     };

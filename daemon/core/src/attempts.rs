@@ -178,6 +178,8 @@ pub struct Attempts {
     jobs: BTreeMap<JobId, Known>,
     jobs_order: VecDeque<JobId>,
     last_grant: LogIndex,
+    /// The view it had when it spoke to the leader first.
+    view: LogIndex,
     /// Outcomes not yet sent on this stream, then those sent and not yet taken, each with its message's number.
     unsent: VecDeque<Finish>,
     untaken: VecDeque<(u64, Finish)>,
@@ -208,6 +210,7 @@ impl Attempts {
             jobs: BTreeMap::new(),
             jobs_order: VecDeque::new(),
             last_grant: LogIndex(0),
+            view: LogIndex(0),
             unsent: VecDeque::new(),
             untaken: VecDeque::new(),
             outcome_seq: 0,
@@ -249,8 +252,9 @@ impl Attempts {
     }
 
     /// A stream to a leader is open: says who this is, repeats what was not taken.
-    pub fn handle_leader(&mut self, now: Boot) {
+    pub fn handle_leader(&mut self, view: LogIndex, now: Boot) {
         self.now = now;
+        self.view = view;
         self.expire(now);
         self.is_connected = true;
         self.forget_stream();
@@ -299,6 +303,7 @@ impl Attempts {
             window: self.current_window(),
             held,
             last_grant: self.last_grant,
+            view: self.view,
         }));
     }
 

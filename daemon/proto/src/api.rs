@@ -408,6 +408,9 @@ pub struct Status {
     pub certificate_ends: Option<UnixMillis>,
     /// How far the swarm's clock is ahead of this host's; 0 while they agree to within a minute.
     pub clock_ahead_ms: i64,
+    /// How patient it is: `lan` or `wan`; empty before it is a node.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub preset: String,
     #[serde(default)]
     pub mesh: MeshStatus,
 }
@@ -439,6 +442,12 @@ pub struct Candidate {
     pub origin: Origin,
     /// What led there: the name that was resolved, or what the mesh calls the host; empty for a bare address.
     pub name: String,
+    /// How often a node that is not let in yet has knocked there.
+    #[serde(default)]
+    pub knocks: u32,
+    /// What came of the last time; empty while there was none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// What led to an address.

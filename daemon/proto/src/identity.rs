@@ -15,8 +15,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterId, LogIndex, NodeId, PeerKey, Problem, RootId, TokenId, UnixMillis,
+    ClusterId, LogIndex, Millis, NodeId, PeerKey, Problem, RootId, TokenId, UnixMillis,
     access::Role,
+    admission::Rule,
     ledger::{Admit, View},
 };
 
@@ -67,6 +68,8 @@ pub struct Found {
     pub nodes: Authority,
     /// Issues to people.
     pub users: Authority,
+    /// Keys of the first nodes, the founder's own among them: everybody else needs an invitation.
+    pub first: Vec<PeerKey>,
 }
 
 /// One change of who may come in.
@@ -124,7 +127,8 @@ pub struct NewToken {
     pub invite: Invite,
     /// How many may enrol with it, at least 1.
     pub uses: u32,
-    pub ends: UnixMillis,
+    /// How long it lives, by the ledger's own clock.
+    pub life: Millis,
     /// Who asked for it.
     pub by: String,
 }
@@ -200,8 +204,16 @@ impl TokenRecord {
 /// Somebody enrols.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enroll {
-    pub token: TokenId,
+    pub by: Warrant,
     pub who: Applicant,
+}
+
+/// What lets somebody in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Warrant {
+    Token(TokenId),
+    /// The leader's tailnet says of the host what the swarm's setting `mesh.admit` asks for.
+    Tailnet(Rule),
 }
 
 /// Who asks to be enrolled.
@@ -264,17 +276,24 @@ pub struct Roots {
     pub users: Vec<Bytes>,
 }
 
-/// The signed and sealed request of somebody who enrols. `proof` of a [`Petition`] is made over the TLS session's exporter and
-/// `request`, so it cannot be taken to another session.
+/// The signed request of somebody who enrols. Signature and MAC are made over the TLS session's exporter and `request`, so they
+/// cannot be taken to another session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Petition {
-    pub token: TokenId,
+    pub claim: Claim,
     /// An [`Applicant`] in postcard: the very bytes that are signed.
     pub request: Bytes,
     /// Ed25519, by the new key, over [`Petition::signed`].
     pub signature: Bytes,
-    /// BLAKE3 keyed with the token's key, over the same bytes.
-    pub mac: Bytes,
+}
+
+/// Why somebody thinks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Claim {
+    /// By a token; the MAC is BLAKE3 keyed with the token's key, over [`Petition::signed`].
+    Token { id: TokenId, mac: Bytes },
+    /// By what the tailnet says of its address.
+    Tailnet,
 }
 
 impl Petition {
@@ -290,6 +309,8 @@ impl Petition {
 /// Somebody is enrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
+    /// Which swarm it is.
+    pub cluster: ClusterId,
     /// Of a node: its id.
     pub node: Option<NodeId>,
     /// Of a user: name and role.

@@ -13,6 +13,8 @@ use crate::{
     spec::{Array, Cause, JobSpec},
 };
 
+mod view;
+
 /// One log entry: everything that was waiting while the entry before it was on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
@@ -458,13 +460,4 @@ pub struct View {
     pub passes: Vec<Pass>,
     /// What is set for the whole swarm, by key; always whole.
     pub settings: BTreeMap<String, SettingRecord>,
-}
-
-impl View {
-    /// Of two views that say the same about who belongs to the swarm, whatever their versions: the bytes that both sides hash.
-    pub fn canonical(&self) -> Vec<u8> {
-        let nodes: Vec<&NodeRecord> = self.nodes.values().filter(|record| !record.is_gone).collect();
-        let users: Vec<&UserRecord> = self.users.values().filter(|user| !user.is_gone).collect();
-        postcard::to_stdvec(&(nodes, users, &self.roots)).expect("records are plain data")
-    }
 }

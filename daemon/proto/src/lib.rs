@@ -8,6 +8,7 @@
 //! collection's bound stands in [`limits`].
 
 pub mod access;
+pub mod admission;
 pub mod api;
 pub mod frame;
 pub mod gossip;

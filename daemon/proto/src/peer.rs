@@ -65,9 +65,9 @@ pub enum Open {
     Snapshot(Bytes),
     /// Bulk: what a task wrote. [`OutputChunk`] back.
     Output(OutputRequest),
-    /// Somebody enrols at a node that does not lead: what came over a TLS session with this exporter. Answer:
+    /// Somebody enrols at a node that does not lead: what came over a TLS session with this exporter, and from where. Answer:
     /// [`crate::identity::EnrollAnswer`].
-    Enroll { exporter: [u8; 32], petition: Petition },
+    Enroll { exporter: [u8; 32], from: std::net::IpAddr, petition: Petition },
     /// Asks for a new certificate, for the key of the connection. Answer: `Result<Renewed, Problem>`.
     Renew,
     /// Tells a node that another daemon with its identity knocks from there. Answer: `()`.
@@ -137,6 +137,8 @@ pub struct Report {
     pub held: Vec<(TaskId, Fence)>,
     /// The highest grant index this life has received.
     pub last_grant: LogIndex,
+    /// The view it has.
+    pub view: LogIndex,
 }
 
 /// How a worker is doing, every few seconds.
@@ -162,6 +164,7 @@ pub enum ToWorker {
     Welcome {
         term: Term,
         lease: Millis,
+        /// What has changed since the view that the report names.
         view: View,
         /// The leader's clock, for a host that has none.
         now: UnixMillis,

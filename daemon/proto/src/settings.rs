@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, LogIndex, Problem, UnixMillis};
+use crate::{Code, LogIndex, Problem, UnixMillis, admission::Rule};
 
 /// Longest value.
 pub const VALUE: usize = 256;
@@ -24,6 +24,8 @@ pub enum Key {
     Preset,
     /// How long a node's certificate lives.
     CertificateLife,
+    /// What a tailnet says of hosts that need no token.
+    Admit,
 }
 
 /// When a changed value counts.
@@ -38,21 +40,22 @@ pub enum Applies {
 
 impl Key {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::LogLevel, Self::Preset, Self::CertificateLife];
+    pub const ALL: [Self; 4] = [Self::LogLevel, Self::Preset, Self::CertificateLife, Self::Admit];
 
-    /// Its name: that of the key of `swarmd.toml` that it wins over.
+    /// Its name; it wins over the key of that name in `swarmd.toml`, where there is one.
     pub const fn word(self) -> &'static str {
         match self {
             Self::LogLevel => "log.level",
             Self::Preset => "mesh.preset",
             Self::CertificateLife => "mesh.certificate_life",
+            Self::Admit => "mesh.admit",
         }
     }
 
     /// When a changed value counts.
     pub const fn applies(self) -> Applies {
         match self {
-            Self::LogLevel | Self::CertificateLife => Applies::Now,
+            Self::LogLevel | Self::CertificateLife | Self::Admit => Applies::Now,
             Self::Preset => Applies::AtRestart,
         }
     }
@@ -84,6 +87,9 @@ impl Key {
             Self::CertificateLife => {
                 let is_within = |life| (CERTIFICATE_LIFE.0..=CERTIFICATE_LIFE.1).contains(&life);
                 (life(value).is_some_and(is_within), "10s to 90d, such as 24h")
+            }
+            Self::Admit => {
+                (value.parse::<Rule>().is_ok(), "what a tailnet says of a host: tag:NAME, or cap:NAME of a capability that a grant gives")
             }
         };
         if is_fit && value.len() <= VALUE {
@@ -137,6 +143,7 @@ mod tests {
         for (key, good, bad) in [
             (Key::LogLevel, &["info", "info,quinn=warn", "off"][..], &["", "loud", "info,,x=1", "info\n", "a b=info"][..]),
             (Key::Preset, &["lan", "wan"], &["", "LAN", "man"]),
+            (Key::Admit, &["tag:swarm", "cap:example.com/swarm"], &["", "swarm", "tag:", "tag:a,tag:b"]),
             (Key::CertificateLife, &["10s", "24h", "90d"], &["", "9s", "91d", "24", "-1h", "1.5h", "99999999999999999999d", "é"]),
         ] {
             assert_eq!(Key::named(key.word()), Ok(key));

@@ -49,43 +49,60 @@ impl Authority {
         Ok(Self { found, ca })
     }
 
-    /// Makes a node's state directory: a key and a certificate, and the swarm that it belongs to.
+    /// Makes the state directory of one of the first nodes: a key and a certificate, and the swarm that it belongs to.
     ///
     /// # Errors
     /// What could not be made or written.
-    pub fn prepare(&self, dir: &Path, founder: bool) -> Result<(), Problem> {
+    pub fn prepare(&mut self, dir: &Path) -> Result<(), Problem> {
         make_private(dir).map_err(|e| failed("a state directory is not made", &e))?;
-        let file = ClusterFile { cluster: self.found.cluster, founder, epoch: 0, recover: false };
-        file.save(dir).map_err(|e| failed("a state directory is not made", &e))?;
+        self.charter(dir, false)?;
         let validity = Validity::of((machine_clock())(), mesh_config::CERTIFICATE_LIFE);
         let identity = SecretKey::generate().and_then(|key| self.ca.identity(key, validity));
         let identity = identity.map_err(|e| failed("a certificate is not made", &e))?;
         identity.save(dir).map_err(|e| failed("a certificate is not written", &e))?;
-        if founder { save_founding(dir, &self.found) } else { Ok(()) }
+        self.found.first.push(identity.peer_key());
+        Ok(())
+    }
+
+    /// Makes a prepared node the founder; it lets in those that are prepared by now.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub fn found(&self, dir: &Path) -> Result<(), Problem> {
+        save_founding(dir, &self.found)?;
+        self.charter(dir, true)
+    }
+
+    fn charter(&self, dir: &Path, founder: bool) -> Result<(), Problem> {
+        let file = ClusterFile { cluster: self.found.cluster, founder, epoch: 0, recover: false };
+        file.save(dir).map_err(|e| failed("a state directory is not made", &e))
     }
 }
 
 /// Prepares all nodes below `dir`.
 pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Problem> {
     let mut rng = ChaCha12Rng::from_os_rng();
-    let authority = Authority::create()?;
+    let mut authority = Authority::create()?;
     let port = free_ports(options.nodes, &mut rng)?;
     let seeds: Vec<SocketAddr> = (0..options.nodes.min(3)).map(|n| control(n, port)).collect();
-    (0..options.nodes)
-        .map(|n| {
-            let node = Prepared {
-                name: format!("dev{}", n + 1),
-                dir: dir.join(format!("dev{}", n + 1)),
-                config: dir.join(format!("dev{}.toml", n + 1)),
-                socket: socket(dir, n),
-                control: control(n, port),
-            };
-            authority.prepare(&node.dir, n == 0)?;
-            let config = config_of(&node, n, &seeds, options);
-            std::fs::write(&node.config, config.to_toml()).map_err(|e| failed("a config is not written", &e))?;
-            Ok(node)
-        })
-        .collect()
+    let mut nodes = Vec::new();
+    for n in 0..options.nodes {
+        let node = Prepared {
+            name: format!("dev{}", n + 1),
+            dir: dir.join(format!("dev{}", n + 1)),
+            config: dir.join(format!("dev{}.toml", n + 1)),
+            socket: socket(dir, n),
+            control: control(n, port),
+        };
+        authority.prepare(&node.dir)?;
+        let config = config_of(&node, n, &seeds, options);
+        std::fs::write(&node.config, config.to_toml()).map_err(|e| failed("a config is not written", &e))?;
+        nodes.push(node);
+    }
+    if let Some(founder) = nodes.first() {
+        authority.found(&founder.dir)?;
+    }
+    Ok(nodes)
 }
 
 #[cfg(unix)]

@@ -13,17 +13,14 @@ use std::{path::Path, sync::Arc};
 use mesh_config::Config;
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
+use swarm_client::Invitation;
 use swarm_consensus::{DirDisk, Disk, Lanes};
 use swarm_proto::{
-    ClusterId, Code, Problem, RaftDir, UnixMillis,
-    api::Belonging,
-    identity::{Applicant, Kind},
-    ledger::Admit,
-    token::Token,
+    ClusterId, Code, Problem, RaftDir, UnixMillis, admission::Rule, api::Belonging, identity::Applicant, ledger::Admit, token::Token,
 };
 use swarm_transport::{Identity, IdentityError, NODE_KEY, SecretKey, Validity};
 
-use super::{ClusterFile, StateDir, finder, founding};
+use super::{ClusterFile, StateDir, finder, founding, tailnet};
 use crate::node::{self, Journal};
 
 fn failed(what: &str, why: &dyn std::fmt::Display) -> Problem {
@@ -36,13 +33,16 @@ fn failed(what: &str, why: &dyn std::fmt::Display) -> Problem {
 /// What could not be made or written.
 pub(super) fn init(config: &Config, dir: &Path, now: UnixMillis) -> Result<(ClusterFile, Belonging), Problem> {
     let what = "the swarm was not founded";
+    // an earlier try to join may have left another swarm's
+    remove_dirs(dir)?;
     let mut id = [0; 16];
     ChaCha12Rng::from_os_rng().fill_bytes(&mut id);
     let cluster = ClusterId(id);
     let make = || -> Result<_, IdentityError> {
-        let (found, ca) = founding::make(cluster)?;
-        let identity = ca.identity(key_of(dir)?, Validity::of(now, config.mesh.certificate_life))?;
-        identity.save(dir)?;
+        let (mut found, ca) = founding::make(cluster)?;
+        let key = key_of(dir)?;
+        found.first.push(key.peer_key());
+        ca.identity(key, Validity::of(now, config.mesh.certificate_life))?.save(dir)?;
         Ok(found)
     };
     let found = make().map_err(|e| failed(what, &e))?;
@@ -66,15 +66,27 @@ fn key_of(dir: &Path) -> Result<SecretKey, IdentityError> {
     }
 }
 
-/// Joins the swarm of a token, from an empty state directory.
+/// What a host comes in by.
+pub(super) enum By {
+    Token(Token),
+    /// What the tailnet says of it; the members to knock at, where that is said.
+    Tailnet {
+        rule: Rule,
+        at: Vec<String>,
+    },
+}
+
+/// Joins a swarm, from an empty state directory.
 ///
 /// # Errors
-/// A token that is none, a swarm that does not answer or refuses, or what could not be written.
-pub(super) async fn join(config: &Config, dir: &Path, token: &Token) -> Result<(ClusterFile, Belonging), Problem> {
+/// A swarm that does not answer or refuses, or what could not be written.
+pub(super) async fn join(config: &Config, dir: &Path, by: &By) -> Result<(ClusterFile, Belonging), Problem> {
     let what = "this host did not join";
-    if token.kind != Kind::Node {
-        return Err(Problem::new(Code::BadRequest, what, "this line is for a person").hint("swarmctl login LINE"));
-    }
+    let own = finder::here(&config.mesh).await?;
+    let invitation = match by {
+        By::Token(token) => Invitation::Token(token.clone()),
+        By::Tailnet { rule, at } => Invitation::Tailnet { own, places: tailnet::places(config, rule, at).await? },
+    };
     let key = key_of(dir).map_err(|e| failed(what, &e))?;
     let (log, records) = (disk(dir, "log")?, disk(dir, "records")?);
     let mut fresh = RaftDir::default();
@@ -84,12 +96,12 @@ pub(super) async fn join(config: &Config, dir: &Path, token: &Token) -> Result<(
         key: key.peer_key(),
         raft,
         name: config.node.name.clone(),
-        addrs: config.mesh.addrs_at(finder::here(&config.mesh).await?),
+        addrs: config.mesh.addrs_at(own),
         may_vote: config.node.voter == mesh_config::Voter::Auto,
     };
     let who = Applicant::Node { admit, labels: config.node.labels.clone() };
     let sign = |message: &[u8]| key.sign(message).map_err(|e| failed(what, &e));
-    let enrolled = swarm_client::enroll(token, &who, sign).await?;
+    let enrolled = swarm_client::enroll(&invitation, &who, sign).await?;
     let refused = |why: &str| Problem::new(Code::Denied, what, why);
     let node = enrolled.node.ok_or_else(|| refused("the swarm gave it no id"))?;
     let root = enrolled.roots.nodes.first().ok_or_else(|| refused("the swarm named no authority"))?;
@@ -98,9 +110,10 @@ pub(super) async fn join(config: &Config, dir: &Path, token: &Token) -> Result<(
     let identity = identity.renewed(None, &enrolled.roots.nodes).map_err(|e| failed(what, &e))?;
     node::remember(&records, node, raft, &enrolled.view).map_err(|e| failed(what, &e))?;
     identity.save(dir).map_err(|e| failed(what, &e))?;
-    let file = ClusterFile { cluster: token.cluster, founder: false, epoch: enrolled.epoch, recover: false };
+    let cluster = enrolled.cluster;
+    let file = ClusterFile { cluster, founder: false, epoch: enrolled.epoch, recover: false };
     file.save(dir).map_err(|e| failed(what, &e))?;
-    Ok((file, Belonging { cluster: token.cluster, node: Some(node), name: config.node.name.clone() }))
+    Ok((file, Belonging { cluster, node: Some(node), name: config.node.name.clone() }))
 }
 
 /// Carries out what `swarmctl recover` asked for: this voter goes on alone, in a new epoch.
@@ -137,15 +150,47 @@ fn disk(dir: &Path, name: &str) -> Result<Arc<dyn Disk>, Problem> {
 /// # Errors
 /// What cannot be removed; the directory then belongs to nobody all the same.
 pub(super) fn wipe(dir: &Path) -> Result<(), Problem> {
-    let gone = |result: std::io::Result<()>, name: &str| match result {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed(&format!("{} is not removed", dir.join(name).display()), &e)),
-        Ok(()) | Err(_) => Ok(()),
-    };
     for name in ["cluster.toml", NODE_KEY, "node.crt", "ca.crt", "founding"] {
-        gone(std::fs::remove_file(dir.join(name)), name)?;
+        let path = dir.join(name);
+        gone(std::fs::remove_file(&path), &path)?;
     }
+    remove_dirs(dir)
+}
+
+fn remove_dirs(dir: &Path) -> Result<(), Problem> {
     for name in ["log", "records"] {
-        gone(std::fs::remove_dir_all(dir.join(name)), name)?;
+        let path = dir.join(name);
+        gone(std::fs::remove_dir_all(&path), &path)?;
     }
+    Ok(())
+}
+
+fn gone(result: std::io::Result<()>, path: &Path) -> Result<(), Problem> {
+    match result {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed(&format!("{} is not removed", path.display()), &e)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether the ledger of a swarm knows this host as a member, as far as the host knows.
+///
+/// # Errors
+/// A record that cannot be read.
+pub(super) fn is_member(dir: &Path) -> Result<bool, Problem> {
+    let what = "this host's place is not known";
+    node::remembered(&disk(dir, "records")?).map(|node| node.is_some()).map_err(|e| failed(what, &e))
+}
+
+/// The swarm stands on its ledger from now on: a founder whose ledger is lost must never begin another under the same name.
+///
+/// # Errors
+/// What could not be written.
+pub(super) fn stands(state: &mut StateDir) -> Result<(), Problem> {
+    if let Some(file) = state.cluster.filter(|file| file.founder) {
+        let file = ClusterFile { founder: false, ..file };
+        file.save(&state.path).map_err(|e| failed("the founding is not finished", &e))?;
+        state.cluster = Some(file);
+    }
+    founding::remove(&state.path);
     Ok(())
 }

@@ -103,8 +103,9 @@ impl Finder {
                 next_look = Instant::now() + pause;
                 pause = (2 * pause).min(LOOK.1);
             } else if !is_looking {
-                // the next to look begins at once and in a hurry
+                // the next to look begins at once and in a hurry; what was missed matters to nobody now
                 (pause, next_look) = (LOOK.0, Instant::now());
+                self.publish(|seen| seen.missed.clear());
             }
             if Instant::now() >= next_glance {
                 next_glance = Instant::now() + GLANCE;

@@ -23,7 +23,7 @@ fn unusable(dir: &Path, why: &dyn std::fmt::Display) -> Problem {
 pub(crate) fn make(cluster: ClusterId) -> Result<(Found, Ca), IdentityError> {
     let nodes = Ca::create_for(Kind::Node, cluster, SecretKey::generate()?)?;
     let users = Ca::create_for(Kind::User, cluster, SecretKey::generate()?)?;
-    Ok((Found { cluster, nodes: nodes.authority(), users: users.authority() }, nodes))
+    Ok((Found { cluster, nodes: nodes.authority(), users: users.authority(), first: Vec::new() }, nodes))
 }
 
 /// Writes them into a state directory.

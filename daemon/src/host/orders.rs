@@ -5,12 +5,14 @@ use std::{net::Ipv4Addr, path::Path};
 use mesh_config::{Config, Edit, Env};
 use swarm_proto::{
     ClusterId, Code, LogIndex, Problem, Term, UnixMillis,
-    api::{Belonging, Choices, HostCall, MeshStatus, Phase, Status},
+    admission::Rule,
+    api::{Belonging, Choices, HostCall, JoinRequest, MeshStatus, Phase, Status},
+    identity::Kind,
     token::Token,
 };
 use tokio::sync::mpsc;
 
-use super::{ClusterFile, charter};
+use super::{ClusterFile, charter, charter::By};
 use crate::node::HostOrder;
 
 /// The status of a daemon that belongs to no swarm.
@@ -32,6 +34,7 @@ pub(super) fn unjoined(config: &Config) -> Status {
         up_ms: 0,
         certificate_ends: None,
         clock_ahead_ms: 0,
+        preset: String::new(),
         mesh: MeshStatus::default(),
     }
 }
@@ -46,9 +49,9 @@ pub(super) async fn admission(
     while let Some(HostOrder { call, reply }) = orders.recv().await {
         let made = match call {
             HostCall::Init(choices) => with_choices(path, &choices, async |config| charter::init(&config, dir, now())).await,
-            HostCall::Join(request) => match request.token.parse::<Token>() {
-                Ok(token) => with_choices(path, &request.choices, async |config| charter::join(&config, dir, &token).await).await,
-                Err(e) => Err(Problem::new(Code::BadRequest, "this host did not join", format!("the token cannot be used: {e}"))),
+            HostCall::Join(request) => match read(&request) {
+                Ok(by) => with_choices(path, &request.choices, async |config| charter::join(&config, dir, &by).await).await,
+                Err(problem) => Err(problem),
             },
             HostCall::Leave => Err(Problem::new(Code::Conflict, "this host did not leave", "it belongs to no swarm")),
         };
@@ -61,6 +64,21 @@ pub(super) async fn admission(
         }
     }
     std::future::pending().await
+}
+
+fn read(request: &JoinRequest) -> Result<By, Problem> {
+    let bad = |why: String| Err(Problem::new(Code::BadRequest, "this host did not join", why));
+    if let Ok(rule) = request.token.parse::<Rule>() {
+        return Ok(By::Tailnet { rule, at: request.at.clone() });
+    }
+    if !request.at.is_empty() {
+        return bad("a token says itself where to knock; --at goes with tag:NAME or cap:NAME".into());
+    }
+    match request.token.parse::<Token>() {
+        Ok(token) if token.kind == Kind::Node => Ok(By::Token(token)),
+        Ok(_) => Err(Problem::new(Code::BadRequest, "this host did not join", "this line is for a person").hint("swarmctl login LINE")),
+        Err(e) => bad(format!("the token cannot be used: {e}")),
+    }
 }
 
 /// Writes the operator's choices into the config file, then goes on with what the file says now. If that fails, the file is again

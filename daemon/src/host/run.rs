@@ -12,7 +12,7 @@ use swarm_transport::{BindError, Identity, Realm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
-use super::{ClusterFile, StateDir, access, charter, clocks, finder, founding, notify, offer, orders, signals, workshop};
+use super::{ClusterFile, StateDir, access, charter, clocks, finder, founding, notify, offer, orders, signals, tailnet, workshop};
 use crate::{
     args::Run,
     node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, Running, SetLogLevel, Settings, Whereabouts},
@@ -125,18 +125,29 @@ async fn live(
     gateway.expect(&env.settings, file.cluster);
     let starting = async {
         let found = finder::start(config.mesh.clone(), env.settings.whereabouts.clone(), journal.clone()).await?;
-        env.settings.timing = config.mesh.preset_on(found.kind).timing();
+        env.settings.preset = config.mesh.preset_on(found.kind);
+        env.settings.timing = env.settings.preset.timing();
         env.settings.meta = Arc::new(NodeMeta { addrs: config.mesh.addrs_at(found.address()), ..(*env.settings.meta).clone() });
         node::start(env, holdings, gateway).await.map_err(|e| start_problem(&e))
     };
-    let mut running = tokio::select! {
-        biased;
-        _ = &mut asked => return Ok(Ending::Stopped),
-        order = orders::leave_asked(&file, orders) => return left(state, order),
-        running = starting => running?,
+    tokio::pin!(starting);
+    let mut running = loop {
+        let order = tokio::select! {
+            biased;
+            _ = &mut asked => return Ok(Ending::Stopped),
+            order = orders::leave_asked(&file, orders) => order,
+            running = &mut starting => break running?,
+        };
+        if !charter::is_member(&state.path)? {
+            return left(state, order);
+        }
+        let why = "its swarm has to hear it, and this daemon has not found its way there yet: `swarmctl status` says what it waits for";
+        let hint = "if the swarm is gone for good, stop the daemon and remove its state directory";
+        let _ = order.reply.send(Err(Problem::new(Code::NotReady, "this host did not leave", why).hint(hint)));
     };
-    // a founder that runs has its authorities in the ledger
-    founding::remove(&state.path);
+    if running.is_founded() {
+        charter::stands(state)?;
+    }
     serve_mesh_api(gateway.clone(), &running);
     loop {
         let order = tokio::select! {
@@ -187,12 +198,14 @@ async fn prepare(
     let names = workshop.executors.iter().map(|executor| offer::name_of(executor.name(), config.exec.require_signed)).collect();
     let meta = offer::of(config, names, (clocks.wall)().0);
     let settings = Settings {
+        preset: Preset::default(),
         timing: Preset::default().timing(),
         whereabouts: Whereabouts::default(),
         may_vote: config.node.voter == Voter::Auto,
         meta: Arc::new(meta),
         require_signed: config.exec.require_signed,
         load: offer::load_of(state.path.clone()),
+        ask_tailnet: tailnet::ask(config.mesh.look()),
         set_log_level,
         certificate_life: config.mesh.certificate_life,
         api_port: config.api.port,

@@ -118,10 +118,14 @@ fn retry_of(ledger: &Ledger, submitter: String, job: JobId, index: Option<u32>, 
         ));
     }
     let array = if original.array().is_array { subset(original.array(), &indices)? } else { Array::single() };
-    let mut spec = original.spec().clone();
+    let spec = original.spec().clone();
     if spec.signed.is_some() {
-        // nobody signed the new job
-        Arc::make_mut(&mut spec).signed = None;
+        return Err(Problem::new(
+            Code::Conflict,
+            format!("{job} is not tried again"),
+            "its submitter signed it, and a signature is for one job",
+        )
+        .hint("submit it again, signed: swarmctl submit --sign"));
     }
     Ok(Submit { submitter, key, spec, array, retry_of: Some(job) })
 }

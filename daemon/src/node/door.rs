@@ -17,7 +17,7 @@ use swarm_proto::{
 use swarm_transport::{Connection, Doorkeeper, FrameRx, FrameTx, Peer, Plane};
 use tokio::sync::mpsc;
 
-use super::{Node, calls, desk::no_leader, enroll, events, gossip::Input, join, output, papers, relay, roster::Roster, work};
+use super::{Node, calls, desk::no_leader, enroll, events, gossip::Input, join, output, papers, relay, roster::Roster, split, work};
 
 /// Submissions and answers under way on one forwarded stream.
 const DEPTH: usize = 64;
@@ -177,9 +177,8 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
             tx.send(&*meta).await
         }
         Open::View { after } => {
-            let view = node.roster.current();
-            let view = if view.version > after { (*view).clone() } else { swarm_proto::ledger::View::default() };
-            tx.send(&view).await
+            let mut parts = node.roster.current().since(after).parts(split::ROOM);
+            tx.send(&parts.swap_remove(0)).await
         }
         Open::GossipSync(request) => {
             let Some(from) = peer.node else { return };
@@ -198,9 +197,9 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
             let Some(worker) = peer.node else { return };
             return work::serve(node, worker, tx, rx).await;
         }
-        Open::Enroll { exporter, petition } => {
+        Open::Enroll { exporter, from, petition } => {
             let answer = match node.desk.current() {
-                Some(desk) => enroll::at_desk(&node, &desk, exporter, &petition).await,
+                Some(desk) => enroll::at_desk(&node, &desk, exporter, from, &petition).await,
                 None => Err(no_leader("nobody was enrolled")),
             };
             tx.send(&answer).await

@@ -1,6 +1,7 @@
 //! When the API's port on the mesh is open, and whose certificate counts there.
 //!
-//! It is open while a token lives or a user exists, as the view says: a swarm that expects nobody has nothing to knock at.
+//! It is open while a token lives, a user exists, or hosts of a tailnet need no token, as the view says: a swarm that expects nobody
+//! has nothing to knock at.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ pub(crate) type Config = Option<Arc<rustls::ServerConfig>>;
 /// Opens and closes until the node stops.
 pub(crate) async fn run(node: Arc<Node>, door: watch::Sender<Config>, mut stop: watch::Receiver<bool>) {
     let (mut view, mut papers) = (node.roster.changes(), node.papers.changes());
-    loop {
+    while !*stop.borrow() {
         view.mark_unchanged();
         papers.mark_unchanged();
         settle(&node, &door);
@@ -33,20 +34,22 @@ pub(crate) async fn run(node: Arc<Node>, door: watch::Sender<Config>, mut stop: 
             () = stopped(&mut stop) => break,
             changed = view.changed() => if changed.is_err() { break },
             changed = papers.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(LOOK) => {
-                let (is_open, should_be) = (door.borrow().is_some(), is_wanted(&node));
-                if is_open == should_be {
-                    continue;
-                }
-            }
+            () = turned(&node, &door) => {}
         }
     }
     door.send_replace(None);
 }
 
+/// Until time alone has opened or closed the port.
+async fn turned(node: &Node, door: &watch::Sender<Config>) {
+    while door.borrow().is_some() == is_wanted(node) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 fn is_wanted(node: &Node) -> bool {
     let view = node.roster.current();
-    node.clock.now() < view.enrol_until || view.users.values().any(|user| !user.is_gone)
+    node.clock.now() < view.enrol_until || view.users.values().any(|user| !user.is_gone) || super::settings::admit(&view).is_some()
 }
 
 fn settle(node: &Node, door: &watch::Sender<Config>) {

@@ -1,8 +1,15 @@
 //! The seam to the machine: everything a node needs that is not a decision.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use mesh_config::Timing;
+use mesh_config::{Preset, Timing};
+use mesh_detect::tailscale::Whois;
 use quinn::AsyncUdpSocket;
 use swarm_consensus::{Disk, Lanes};
 use swarm_executors::{ExecEvent, Executor, Recovered};
@@ -54,6 +61,8 @@ pub type OpenSocket = Arc<dyn Fn(SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, 
 /// What the operator decided, resolved.
 #[derive(Clone)]
 pub struct Settings {
+    pub preset: Preset,
+    /// The preset's, unless a test says otherwise.
     pub timing: Timing,
     /// Where this node is on its mesh, and where members may be.
     pub whereabouts: Whereabouts,
@@ -68,9 +77,14 @@ pub struct Settings {
     pub require_signed: bool,
     /// Free space and load of the host now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
+    /// Asks this host's tailnet whom an address belongs to.
+    pub ask_tailnet: AskTailnet,
     /// Changes what this process logs; `None`: what its own configuration says.
     pub set_log_level: SetLogLevel,
 }
+
+/// `None`: nobody there has the address. May block for some seconds.
+pub type AskTailnet = Arc<dyn Fn(IpAddr) -> Result<Option<Whois>, String> + Send + Sync>;
 
 /// Takes a level, or goes back to the configured one.
 pub type SetLogLevel = Arc<dyn Fn(Option<&str>) + Send + Sync>;

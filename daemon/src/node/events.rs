@@ -92,6 +92,8 @@ async fn read_leader(node: &Arc<Node>, after: &mut Cursor, tx: &mpsc::Sender<Res
     loop {
         let page = tokio::select! {
             biased;
+            // a reader that left gives its stream back at once, not with the next event
+            () = tx.closed() => return None,
             page = pages.recv::<EventPage>() => page.ok()??,
             _ = &mut replaced => return None,
         };
@@ -110,9 +112,16 @@ pub(crate) async fn serve(node: Arc<Node>, after: Cursor, mut tx: FrameTx) {
         let mut after = after;
         read_own(&consensus, &mut after, &pages).await
     });
-    while let Some(Ok(page)) = from.recv().await {
-        if tx.send(&page).await.is_err() {
-            return;
+    let gone = tx.stopped();
+    tokio::pin!(gone);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut gone => return,
+            page = from.recv() => match page {
+                Some(Ok(page)) if tx.send(&page).await.is_ok() => {}
+                Some(_) | None => return,
+            },
         }
     }
 }

@@ -30,6 +30,14 @@ struct Stream {
     waiting: Vec<Answer>,
 }
 
+/// Forgets streams that are gone whenever the list has doubled: somebody may ask again and again about what does not end.
+fn add(list: &mut Vec<u64>, stream: u64, open: &BTreeMap<u64, Stream>) {
+    if list.len() >= 8 && list.len().is_power_of_two() {
+        list.retain(|stream| open.contains_key(stream));
+    }
+    list.push(stream);
+}
+
 impl Followers {
     pub(crate) fn open(&mut self, stream: u64, tx: Tx) {
         self.streams.insert(stream, Stream { tx, waiting: Vec::new() });
@@ -53,7 +61,7 @@ impl Followers {
                 (Some(outcome), _) => Some(Answer::JobEnded(Box::new(outcome))),
                 (None, None) => Some(Answer::Unknown(target)),
                 (None, Some(_)) => {
-                    self.jobs.entry(job).or_default().push(stream);
+                    add(self.jobs.entry(job).or_default(), stream, &self.streams);
                     None
                 }
             },
@@ -61,7 +69,7 @@ impl Followers {
                 Some(view) if view.state.is_terminal() => Some(Answer::TaskEnded(Box::new(view))),
                 None => Some(Answer::Unknown(target)),
                 Some(_) => {
-                    self.tasks.entry(task).or_default().push(stream);
+                    add(self.tasks.entry(task).or_default(), stream, &self.streams);
                     None
                 }
             },

@@ -1,6 +1,7 @@
 //! What clients of this node ask, answered here where that is possible and by the leader where it is not.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -65,6 +66,7 @@ fn early(settings: &Settings, cluster: ClusterId) -> Status {
         up_ms: 0,
         certificate_ends: None,
         clock_ahead_ms: 0,
+        preset: String::new(),
         mesh: MeshStatus::default(),
     }
 }
@@ -109,7 +111,7 @@ impl Gateway {
         if status.phase != Phase::Joining {
             return status;
         }
-        let mesh = MeshStatus::clone(&whereabouts.seen());
+        let mesh = whereabouts.told();
         let trouble = if !mesh.waits.is_empty() {
             format!("waits for its mesh: {}", mesh.waits)
         } else if mesh.candidates.is_empty() {
@@ -203,7 +205,7 @@ impl Backend for Gateway {
         doorway::bearer(&*self.node()?, token)
     }
 
-    fn enroll(&self, exporter: [u8; 32], petition: Petition) -> EnrollFuture {
+    fn enroll(&self, exporter: [u8; 32], from: IpAddr, petition: Petition) -> EnrollFuture {
         let node = match self.node() {
             Ok(node) => node,
             Err(problem) => return Box::pin(std::future::ready(Err(problem))),
@@ -211,7 +213,7 @@ impl Backend for Gateway {
         let (reply, answer) = oneshot::channel();
         let runtime = node.runtime.clone();
         runtime.spawn(async move {
-            let _ = reply.send(enroll::answer(&node, exporter, petition).await);
+            let _ = reply.send(enroll::answer(&node, exporter, from, petition).await);
         });
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(stopping())) })
     }

@@ -190,7 +190,12 @@ impl Gossip {
             Event::MetaStale { node, .. } => self.pull_meta(node),
             Event::ViewStale { from, .. } => {
                 let node = self.node.clone();
-                tokio::spawn(async move { join::pull_view(&node, from).await });
+                tokio::spawn(async move {
+                    // the leader's word before that of whoever says to know more
+                    if !join::refresh_view(&node).await {
+                        join::pull_view(&node, from).await;
+                    }
+                });
             }
             Event::Refuted { incarnation } => {
                 self.node.journal.info(format!("others doubted this node; it answered with incarnation {incarnation}"))

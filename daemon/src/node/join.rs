@@ -14,7 +14,7 @@ use swarm_proto::{
 use swarm_transport::{Dial, Plane, Pool};
 use tokio::sync::watch;
 
-use super::{Node, Settings, desk::commit, journal::Journal, roster::Roster};
+use super::{Node, Settings, Whereabouts, desk::commit, journal::Journal, roster::Roster, split};
 
 const FILE: &str = "member";
 /// Between two rounds, doubled up to the second figure.
@@ -75,7 +75,7 @@ pub(crate) async fn knock(
         let admit = Admit { addrs: meta.borrow().addrs, ..admit.clone() };
         let addrs = addresses(&seen.borrow_and_update(), roster, admit.addrs.control);
         let count = addrs.len();
-        if let Some(joined) = knock_at_all(pool, addrs, &admit).await {
+        if let Some(joined) = knock_at_all(pool, addrs, &admit, &settings.whereabouts).await {
             return joined;
         }
         journal.info(format!("none of {count} addresses has let this node in yet; knocking again within {} ms", pause.as_millis()));
@@ -104,7 +104,7 @@ fn addresses(seen: &MeshStatus, roster: &Roster, own: SocketAddr) -> Vec<SocketA
 
 /// Knocks everywhere, each address a moment after the one before unless that has failed already: most of a tailnet's hosts are no
 /// members, and a silent one costs a whole handshake's time.
-async fn knock_at_all(pool: &Pool, addrs: Vec<SocketAddr>, admit: &Admit) -> Option<Joined> {
+async fn knock_at_all(pool: &Pool, addrs: Vec<SocketAddr>, admit: &Admit, whereabouts: &Whereabouts) -> Option<Joined> {
     let mut waiting = addrs.into_iter();
     let mut knocks = FuturesUnordered::new();
     loop {
@@ -119,7 +119,7 @@ async fn knock_at_all(pool: &Pool, addrs: Vec<SocketAddr>, admit: &Admit) -> Opt
             biased;
             Some((addr, answer)) = knocks.next() => match answer {
                 Ok(joined) => return Some(joined),
-                Err(problem) => tracing::debug!(%addr, %problem, "not admitted yet"),
+                Err(problem) => whereabouts.knocked(addr, &problem.why),
             },
             () = tokio::time::sleep(STAGGER), if knocks.len() < KNOCKS && waiting.len() > 0 => {}
         }
@@ -148,7 +148,7 @@ pub(crate) async fn answer(node: &Arc<Node>, key: &PeerKey, admit: Admit) -> Res
                 let consensus = node.consensus.as_ref().expect("a desk stands on a ledger");
                 let view = consensus.with_ledger(|ledger| ledger.view(swarm_proto::LogIndex(0)));
                 node.roster.merge(&view);
-                Ok(Joined { node: id, view, now: node.clock.now() })
+                Ok(Joined { node: id, view: view.introduction(id, split::ROOM), now: node.clock.now() })
             }
             Applied::Refused(problem) => Err(problem),
             other @ (Applied::Done | Applied::Accepted { .. } | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale) => {
@@ -170,19 +170,26 @@ async fn relay(node: &Arc<Node>, admit: Admit) -> Result<Joined, Problem> {
     connection.call::<Result<Joined, Problem>>(&Open::Join(admit)).await.map_err(|_| none())?
 }
 
-/// Asks the leader what has changed among the members.
-pub(crate) async fn refresh_view(node: &Arc<Node>) {
-    if let Some(leader) = node.peers.leader().1.filter(|leader| *leader != node.me) {
-        pull_view(node, leader).await;
+/// Asks the leader what has changed among the members, and whether that could be had.
+pub(crate) async fn refresh_view(node: &Arc<Node>) -> bool {
+    match node.peers.leader().1.filter(|leader| *leader != node.me) {
+        Some(leader) => pull_view(node, leader).await,
+        None => false,
     }
 }
 
-/// Asks a node that is known to know more.
-pub(crate) async fn pull_view(node: &Arc<Node>, from: NodeId) {
-    let Some(dial) = node.roster.dial_control(from) else { return };
-    let Ok(connection) = node.control.get(Plane::Control, &dial).await else { return };
-    if let Ok(view) = connection.call::<View>(&Open::View { after: node.roster.version() }).await {
+/// Asks a node, and whether that could be had.
+pub(crate) async fn pull_view(node: &Arc<Node>, from: NodeId) -> bool {
+    let Some(dial) = node.roster.dial_control(from) else { return false };
+    let Ok(connection) = node.control.get(Plane::Control, &dial).await else { return false };
+    // a long one comes in parts, each asked for by the version of the one before
+    loop {
+        let after = node.roster.version();
+        let Ok(view) = connection.call::<View>(&Open::View { after }).await else { return false };
         node.roster.merge(&view);
+        if node.roster.version() == after {
+            return true;
+        }
     }
 }
 
@@ -192,7 +199,7 @@ pub(crate) async fn pull_view(node: &Arc<Node>, from: NodeId) {
 /// The disk's.
 pub fn remember(records: &Arc<dyn Disk>, node: NodeId, raft: RaftDir, view: &View) -> anyhow::Result<()> {
     Member { node, raft }.save(records)?;
-    Roster::load(records.clone()).merge(view);
+    Roster::begin(records.clone(), view);
     Ok(())
 }
 

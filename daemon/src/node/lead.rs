@@ -106,6 +106,8 @@ struct DeskTerm {
     confirming: FuturesUnordered<BoxFuture<Option<std::time::Instant>>>,
     progress_due: Option<Instant>,
     throughput: Throughput,
+    /// The hash that workers' views are held against, and the entry that last changed it.
+    hashed: (LogIndex, [u8; 32]),
     term: Term,
 }
 
@@ -135,6 +137,7 @@ impl DeskTerm {
             confirming: FuturesUnordered::new(),
             progress_due: None,
             throughput: Throughput::default(),
+            hashed: Default::default(),
             term,
         }
     }
@@ -175,7 +178,7 @@ impl DeskTerm {
             if self.in_flight.is_some() {
                 break;
             }
-            let at = (self.node.clocks.wall)();
+            let at = self.node.clock.now();
             let Some(batch) = self.consensus.with_ledger(|ledger| self.dispatch.poll_batch(ledger, at, now())) else { break };
             let consensus = self.consensus.clone();
             let mut proposal: InFlight = async move { consensus.propose(batch).await }.boxed();
@@ -343,11 +346,18 @@ impl DeskTerm {
 
     /// A worker says what view it has. If it is this one's, it is in.
     fn handle_synced(&mut self, node: NodeId, version: LogIndex, hash: [u8; 32], root: RootId) {
-        let (view, record) = self.consensus.with_ledger(|ledger| (ledger.view(LogIndex(0)), ledger.node(node).cloned()));
-        let Some(record) = record.filter(|record| !record.is_gone) else { return };
-        if *blake3::hash(&view.canonical()).as_bytes() != hash {
-            let last = view.nodes.values().map(|record| record.changed).max().unwrap_or_default();
-            if version >= last {
+        let hashed = &mut self.hashed;
+        let record = self.consensus.with_ledger(|ledger| {
+            let changed = ledger.view_changed();
+            if hashed.0 != changed {
+                *hashed = (changed, *blake3::hash(&ledger.view(LogIndex(0)).canonical()).as_bytes());
+            }
+            ledger.node(node).filter(|record| !record.is_gone).cloned()
+        });
+        let Some(record) = record else { return };
+        let (changed, own) = self.hashed;
+        if own != hash {
+            if version >= changed {
                 self.node.journal.warn(format!("{node} has another view than this leader, though of the same entries"));
             }
             return;

@@ -21,9 +21,18 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Serves output of this node's attempts to another node.
 pub(crate) async fn serve(node: Arc<Node>, request: OutputRequest, mut tx: FrameTx) {
     let mut chunks = node.outputs.read(request);
-    while let Some(chunk) = chunks.recv().await {
-        if tx.send(&chunk).await.is_err() {
-            return;
+    let gone = tx.stopped();
+    tokio::pin!(gone);
+    loop {
+        tokio::select! {
+            biased;
+            // a reader that left gives its stream back at once, not with the next byte
+            () = &mut gone => return,
+            chunk = chunks.recv() => match chunk {
+                Some(chunk) if tx.send(&chunk).await.is_ok() => {}
+                Some(_) => return,
+                None => break,
+            },
         }
     }
     let _ = tx.finish();
@@ -109,18 +118,12 @@ async fn from_ledger(view: &TaskView, which: Which, tx: &mpsc::Sender<OutputChun
 async fn fetch(node: &Arc<Node>, at: NodeId, request: OutputRequest, tx: &mpsc::Sender<OutputChunk>) -> Result<(), Problem> {
     if at == node.me {
         let mut chunks = node.outputs.read(request);
-        while let Some(chunk) = chunks.recv().await {
-            match chunk {
-                OutputChunk::End => return Ok(()),
-                OutputChunk::Failed(problem) => return Err(problem),
-                chunk @ (OutputChunk::Bytes { .. } | OutputChunk::Skipped { .. }) => {
-                    if tx.send(chunk).await.is_err() {
-                        return Ok(());
-                    }
-                }
+        loop {
+            let chunk = tokio::select! { biased; () = tx.closed() => return Ok(()), chunk = chunks.recv() => chunk };
+            if let Some(done) = pass_on(chunk, tx).await {
+                return done;
             }
         }
-        return Ok(());
     }
     let gone = |why: String| Problem::new(Code::NotReady, format!("the output of {} cannot be fetched", request.task), why);
     let dial = node.roster.dial_bulk(at).ok_or_else(|| gone(format!("{at} is no member any more")))?;
@@ -128,14 +131,18 @@ async fn fetch(node: &Arc<Node>, at: NodeId, request: OutputRequest, tx: &mpsc::
     let (mut ask, mut chunks) = connection.open(&Open::Output(request)).await.map_err(|e| gone(format!("{at}: {e}")))?;
     let _ = ask.finish();
     loop {
-        match chunks.recv::<OutputChunk>().await.map_err(|e| gone(format!("{at}: {e}")))? {
-            Some(OutputChunk::End) | None => return Ok(()),
-            Some(OutputChunk::Failed(problem)) => return Err(problem),
-            Some(chunk) => {
-                if tx.send(chunk).await.is_err() {
-                    return Ok(());
-                }
-            }
+        let chunk = tokio::select! { biased; () = tx.closed() => return Ok(()), chunk = chunks.recv::<OutputChunk>() => chunk };
+        if let Some(done) = pass_on(chunk.map_err(|e| gone(format!("{at}: {e}")))?, tx).await {
+            return done;
         }
+    }
+}
+
+/// Passes a chunk on; `Some`: it was the last, or nobody reads any more.
+async fn pass_on(chunk: Option<OutputChunk>, tx: &mpsc::Sender<OutputChunk>) -> Option<Result<(), Problem>> {
+    match chunk {
+        Some(OutputChunk::End) | None => Some(Ok(())),
+        Some(OutputChunk::Failed(problem)) => Some(Err(problem)),
+        Some(chunk) => tx.send(chunk).await.is_err().then_some(Ok(())),
     }
 }

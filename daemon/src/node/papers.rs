@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   two thirds of its life over, or another authority issues now
-//!        |-- a voter:   from its own ledger, which holds the authority
-//!        '-- any other: Plane::Renew to a voter, which takes a certificate that has ended
-//!   new in memory -> shown at every handshake from then on -> on disk
+//!        |-- Plane::Renew to a voter, which takes a certificate that has ended
+//!        '-- the leader, and a voter where no other answers: from its own ledger, which holds the authority
+//!   on disk -> shown at every handshake from then on
 //! ```
 //! Time that counts here is wall time, and a host may sleep for days between two looks: so the question is asked again and
 //! again, not waited for. A node that slept too long can do nothing else than ask; a swarm that slept as a whole wakes up, because
@@ -92,17 +92,18 @@ fn believe(node: &Node) {
         return;
     }
     match identity.renewed(None, &view.roots.nodes) {
-        Ok(identity) => adopt(node, identity),
+        Ok(identity) => drop(adopt(node, identity).inspect_err(|problem| node.journal.warn(problem.why.clone()))),
         Err(error) => tracing::debug!(%error, "the new authority is not enough to go on with"),
     }
 }
 
-fn adopt(node: &Node, identity: Identity) {
-    let taken = node.control.adopt(&identity).and_then(|()| node.bulk.adopt(&identity));
-    if let Err(error) = taken.and_then(|()| (node.papers.keep)(&identity)) {
-        node.journal.warn(format!("a renewed certificate is not kept: {error}"));
-    }
+/// What is not on disk is not shown either: the authority that issued the old one would be dropped, and a restart would find
+/// only that.
+fn adopt(node: &Node, identity: Identity) -> Result<(), Problem> {
+    (node.papers.keep)(&identity).map_err(|e| unusable(&e))?;
+    node.control.adopt(&identity).and_then(|()| node.bulk.adopt(&identity)).map_err(|e| unusable(&e))?;
     node.papers.current.send_replace(Arc::new(identity));
+    Ok(())
 }
 
 fn is_due(node: &Node) -> bool {
@@ -116,16 +117,19 @@ fn is_due(node: &Node) -> bool {
 
 async fn renew(node: &Arc<Node>) -> Result<(), Problem> {
     let identity = node.papers.current();
-    let renewed = match issue(node, &identity.peer_key()) {
-        Ok(renewed) => renewed,
-        Err(_) => ask(node).await?,
+    // another voter's clock may be right where this one's is wrong; only the leader's is everybody's
+    let own = || issue(node, &identity.peer_key());
+    let renewed = if node.desk.current().is_some() {
+        own()?
+    } else {
+        let asked = ask(node).await;
+        asked.or_else(|problem| own().map_err(|_| problem))?
     };
     node.hear_clock(renewed.now);
     let certificate = renewed.certificate.to_vec().into();
     let identity = identity.renewed(Some(certificate), &renewed.roots.nodes).map_err(|e| unusable(&e))?;
     tracing::info!(until = identity.validity().until.0, "the certificate is renewed");
-    adopt(node, identity);
-    Ok(())
+    adopt(node, identity)
 }
 
 fn unusable(error: &IdentityError) -> Problem {

@@ -22,6 +22,11 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
+    /// Writes down what an enrolment told, in place of all that was known: it may have been of another swarm.
+    pub(crate) fn begin(disk: Arc<dyn Disk>, view: &View) {
+        Self { view: Arc::new(watch::Sender::new(Arc::new(view.clone()))), disk }.remember();
+    }
+
     /// The view remembered from the last run, or an empty one.
     pub(crate) fn load(disk: Arc<dyn Disk>) -> Self {
         let remembered = disk.read(FILE).ok().flatten().and_then(|bytes| frame::decode::<View>(&bytes).ok()).unwrap_or_default();
@@ -43,7 +48,7 @@ impl Roster {
 
     /// Takes a whole view or a delta; an older one changes nothing.
     pub(crate) fn merge(&self, new: &View) {
-        let changed = self.view.send_if_modified(|view| merge_into(view, new));
+        let changed = self.view.send_if_modified(|view| Arc::make_mut(view).merge(new));
         if changed {
             self.remember();
         }
@@ -91,23 +96,4 @@ impl Roster {
     pub(crate) fn dial_bulk(&self, node: NodeId) -> Option<Dial> {
         self.member(node).map(|record| Dial { node: Some(node), key: Some(record.key), addr: record.addrs.bulk })
     }
-}
-
-fn merge_into(view: &mut Arc<View>, new: &View) -> bool {
-    if new.version <= view.version {
-        return false;
-    }
-    let mut merged = View::clone(view);
-    merged.version = new.version;
-    merged.leader = new.leader;
-    merged.term = new.term;
-    merged.voters.clone_from(&new.voters);
-    merged.roots.clone_from(&new.roots);
-    merged.enrol_until = new.enrol_until;
-    merged.passes.clone_from(&new.passes);
-    merged.settings.clone_from(&new.settings);
-    merged.users.extend(new.users.iter().map(|(name, user)| (name.clone(), user.clone())));
-    merged.nodes.extend(new.nodes.iter().map(|(id, record)| (*id, record.clone())));
-    *view = Arc::new(merged);
-    true
 }

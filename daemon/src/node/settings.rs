@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use mesh_config::Preset;
 use swarm_proto::{
+    admission::Rule,
     ledger::View,
     settings::{Key, life},
 };
@@ -19,7 +20,7 @@ fn value(view: &View, key: Key) -> Option<&str> {
 /// What a node starts with: its own configuration, and what of the swarm's settings counts from a start on.
 pub(crate) fn at_start(mut env: Env, roster: &Roster) -> Env {
     if let Some(preset) = preset(&roster.current()) {
-        env.settings.timing = preset.timing();
+        (env.settings.preset, env.settings.timing) = (preset, preset.timing());
     }
     env
 }
@@ -30,6 +31,11 @@ fn preset(view: &View) -> Option<Preset> {
         "wan" => Some(Preset::Wan),
         _ => None,
     }
+}
+
+/// Who is let in without a token.
+pub(crate) fn admit(view: &View) -> Option<Rule> {
+    value(view, Key::Admit)?.parse().ok()
 }
 
 /// How long the certificates live that this node issues now.

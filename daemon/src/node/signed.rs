@@ -26,6 +26,8 @@ const MOST: usize = 65_536;
 pub(crate) struct Signatures {
     disk: Arc<dyn Disk>,
     seen: BTreeMap<(PeerKey, String), (JobId, UnixMillis)>,
+    /// The latest end of a signature that is forgotten. Nothing that ends earlier begins any more, whatever a clock says later.
+    forgotten: UnixMillis,
 }
 
 type Row = (PeerKey, String, JobId, UnixMillis);
@@ -38,11 +40,11 @@ impl Signatures {
     pub(crate) fn load(disk: Arc<dyn Disk>) -> Result<Self, String> {
         let unreadable = |why: String| format!("the file '{FILE}' in the state directory cannot be used: {why}");
         let bytes = disk.read(FILE).map_err(|e| unreadable(e.to_string()))?;
-        let rows: Vec<Row> = match bytes {
+        let (forgotten, rows): (UnixMillis, Vec<Row>) = match bytes {
             Some(bytes) => frame::decode(&bytes).map_err(|e| unreadable(e.to_string()))?,
-            None => Vec::new(),
+            None => Default::default(),
         };
-        Ok(Self { disk, seen: rows.into_iter().map(|(by, key, job, ends)| ((by, key), (job, ends))).collect() })
+        Ok(Self { disk, seen: rows.into_iter().map(|(by, key, job, ends)| ((by, key), (job, ends))).collect(), forgotten })
     }
 
     /// Says why an attempt may not begin, if it may not.
@@ -57,8 +59,11 @@ impl Signatures {
         match self.seen.get(&name) {
             Some((known, _)) if *known == job => return Ok(()),
             Some((known, _)) => return Err(format!("its signature was used already, for {known}")),
+            None if signed.not_after <= self.forgotten => return Err("its signature has ended".into()),
             None => {}
         }
+        let ended = self.seen.values().map(|(_, ends)| *ends).filter(|ends| *ends <= now).max();
+        self.forgotten = self.forgotten.max(ended.unwrap_or_default());
         self.seen.retain(|_, (_, ends)| *ends > now);
         if self.seen.len() >= MOST {
             return Err("too many signatures are remembered here".into());
@@ -73,7 +78,7 @@ impl Signatures {
 
     fn store(&self) -> Result<(), String> {
         let rows: Vec<Row> = self.seen.iter().map(|((by, key), (job, ends))| (*by, key.clone(), *job, *ends)).collect();
-        let bytes = postcard::to_stdvec(&rows).map_err(|e| e.to_string())?;
+        let bytes = postcard::to_stdvec(&(self.forgotten, rows)).map_err(|e| e.to_string())?;
         replace(&*self.disk, FILE, &[&bytes]).map_err(|e| format!("what was signed cannot be remembered: {e}"))
     }
 }

@@ -3,7 +3,7 @@
 use swarm_proto::{limits, peer::ToWorker};
 
 /// Leaves room for what surrounds a list.
-const ROOM: usize = limits::CONTROL_FRAME - 4_096;
+pub(crate) const ROOM: usize = limits::CONTROL_FRAME - 4_096;
 
 /// Cuts a list where its encoded parts would pass the bound of one frame.
 pub(crate) fn by_size<T>(list: Vec<T>, weigh: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
@@ -29,7 +29,7 @@ pub(crate) fn weight<T: serde::Serialize>(value: &T) -> usize {
     postcard::experimental::serialized_size(value).unwrap_or(limits::CONTROL_FRAME)
 }
 
-/// Grants with large specs become several messages: the jobs first, each before its grants.
+/// Grants with large specs become several messages: the jobs first, each before its grants. A long view becomes a row of deltas.
 pub(crate) fn to_worker(message: ToWorker) -> Vec<ToWorker> {
     match message {
         ToWorker::Grants { jobs, grants } if jobs.len() > 1 && jobs.iter().map(weight).sum::<usize>() > ROOM => {
@@ -38,20 +38,17 @@ pub(crate) fn to_worker(message: ToWorker) -> Vec<ToWorker> {
             parts.push(ToWorker::Grants { jobs: Vec::new(), grants });
             parts
         }
-        ToWorker::View(view) if view.nodes.len() > 1 && weight(&view) > ROOM => {
-            let rest = view.clone();
-            by_size(view.nodes.into_iter().collect(), weight)
-                .into_iter()
-                .map(|nodes| ToWorker::View(swarm_proto::ledger::View { nodes: nodes.into_iter().collect(), ..rest.clone() }))
-                .collect()
+        ToWorker::View(view) => view.parts(ROOM).into_iter().map(ToWorker::View).collect(),
+        ToWorker::Welcome { term, lease, view, now } => {
+            let mut parts = view.parts(ROOM).into_iter();
+            let view = parts.next().unwrap_or_default();
+            std::iter::once(ToWorker::Welcome { term, lease, view, now }).chain(parts.map(ToWorker::View)).collect()
         }
-        other @ (ToWorker::Welcome { .. }
-        | ToWorker::NotLeader { .. }
+        other @ (ToWorker::NotLeader { .. }
         | ToWorker::Grants { .. }
         | ToWorker::Cancel(_)
         | ToWorker::OutcomesTaken { .. }
-        | ToWorker::Lease { .. }
-        | ToWorker::View(_)) => vec![other],
+        | ToWorker::Lease { .. }) => vec![other],
     }
 }
 

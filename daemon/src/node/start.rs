@@ -75,11 +75,18 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let mut rng = ChaCha12Rng::seed_from_u64(env.seed);
     let roster = Roster::load(env.records.clone());
     let env = settings::at_start(env, &roster);
-    let clock = SwarmClock::new(env.clocks.wall.clone());
+    let clock = SwarmClock::new(env.clocks.clone());
     let wall = clock.clone();
     let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
     // said from the first Hello on: a connection to a member that did not say who it is would stay a stranger's
-    let known = Member::load(&env.records)?;
+    let known = match Member::load(&env.records)? {
+        Some(member) if env.disk.list()?.is_empty() => {
+            // as an operator does with a damaged log; a vote without its memory must not come back under the same id
+            env.journal.warn(format!("the log of {} is gone: this host asks to be let in as a new node", member.node));
+            None
+        }
+        known => known,
+    };
     let me = watch::Sender::new(known.map(|member| member.node));
     let Holdings { open_socket: open, workshop } = holdings;
     let meta = Arc::new(watch::Sender::new(env.settings.meta.clone()));
@@ -428,6 +435,11 @@ impl Running {
             Ok(why) => why.clone().unwrap_or_default(),
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Whether the swarm stands on a ledger that holds its authorities, as far as this node knows.
+    pub fn is_founded(&self) -> bool {
+        !self.node.roster.current().roots.nodes.is_empty()
     }
 
     /// Has the ledger say that this node leaves for good. It must be stopped afterwards.

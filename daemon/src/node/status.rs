@@ -34,6 +34,7 @@ pub(crate) fn of(node: &Node) -> Status {
         up_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         certificate_ends: Some(node.papers.current().validity().until),
         clock_ahead_ms: node.clock.ahead(),
+        preset: node.settings.preset.word().into(),
         mesh: MeshStatus::clone(&node.settings.whereabouts.seen()),
     }
 }

@@ -162,7 +162,7 @@ impl Worker {
             self.retry_at = now + AGAIN;
             self.link = connect(&self.node).await;
             if self.link.is_some() {
-                self.attempts.handle_leader(boot);
+                self.attempts.handle_leader(self.node.roster.version(), boot);
             }
         }
     }

@@ -116,6 +116,12 @@ impl FrameTx {
         self.limit = limit;
     }
 
+    /// Until the peer takes no more, or everything was sent and acknowledged.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.stream.stopped();
+        async move { drop(stopped.await) }
+    }
+
     /// Sends one message, and whatever was fed before it, in one write. Waits while the peer's window is full.
     ///
     /// # Errors

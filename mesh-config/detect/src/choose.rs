@@ -225,6 +225,17 @@ impl Wish {
 
 /// An address that the tailnet gives to somebody else.
 fn refuse_foreign(address: IpAddr, seen: &Sighting) -> Result<(), NoMesh> {
+    if let Some(interface) = seen.interfaces.iter().find(|interface| interface.peers.contains(&address))
+        && holder_of(address, seen).is_none()
+    {
+        return refused(
+            format!("{address} belongs to a peer of {}, not to this host", interface.name),
+            match interface.addresses.first() {
+                Some(own) => format!("address = \"{own}\", or leave it out"),
+                None => "leave address out".into(),
+            },
+        );
+    }
     let Ok(tailnet) = &seen.tailscale else { return Ok(()) };
     match tailnet.owner_of(address) {
         Some(peer) if holder_of(address, seen).is_none() => refused(

@@ -22,6 +22,8 @@ pub struct Interface {
     pub is_loopback: bool,
     /// Whether it is one of WireGuard's.
     pub is_wireguard: bool,
+    /// Of a WireGuard interface: addresses of its peers, as far as `wg` may tell them.
+    pub peers: Vec<IpAddr>,
 }
 
 pub(crate) fn all(look: &Look) -> io::Result<Vec<Interface>> {
@@ -33,12 +35,20 @@ pub(crate) fn all(look: &Look) -> io::Result<Vec<Interface>> {
             addresses: Vec::new(),
             is_loopback,
             is_wireguard: crate::wireguard::is_interface(look, name),
+            peers: Vec::new(),
         });
         if !is_link_local(address) && !interface.addresses.contains(&address) {
             interface.addresses.push(address);
         }
     }
-    found.values_mut().for_each(|interface| interface.addresses.sort());
+    for interface in found.values_mut() {
+        interface.addresses.sort();
+        if interface.is_wireguard {
+            // a program that may not ask knows less, and is told so when it looks for members
+            let peers = crate::wireguard::peers(look, &interface.name).unwrap_or_default();
+            interface.peers = peers.into_iter().flat_map(|peer| peer.addresses).collect();
+        }
+    }
     Ok(found.into_values().collect())
 }
 

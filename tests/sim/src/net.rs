@@ -61,9 +61,10 @@ pub fn ca(seed: u64, cluster: ClusterId) -> Ca {
 ///
 /// # Panics
 /// As [`ca`].
-pub fn found(seed: u64, cluster: ClusterId) -> Found {
+pub fn found(seed: u64, cluster: ClusterId, nodes: u64) -> Found {
     let users = Ca::create_for(Kind::User, cluster, key(seed, "users", 0)).expect("an Ed25519 key signs itself");
-    Found { cluster, nodes: ca(seed, cluster).authority(), users: users.authority() }
+    let first = (1..=nodes).map(|node| key(seed, "node", node).peer_key()).collect();
+    Found { cluster, nodes: ca(seed, cluster).authority(), users: users.authority(), first }
 }
 
 /// Who a node is, in all its lives.

@@ -125,7 +125,7 @@ async fn whoever_is_nobody_any_more_is_heard_no_more_and_loses_what_is_under_way
 #[tokio::test]
 async fn a_token_is_shown_with_each_request_and_nothing_else_names_anybody() {
     let table = Table::new();
-    let world = mesh_of(&table, Visitor::Unnamed([7; 32]));
+    let world = mesh_of(&table, Visitor::Unnamed { exporter: [7; 32], from: std::net::Ipv4Addr::LOCALHOST.into() });
     let token = swarm_proto::token::Token {
         kind: swarm_proto::identity::Kind::User,
         cluster: swarm_proto::ClusterId([1; 16]),

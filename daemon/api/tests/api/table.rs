@@ -364,6 +364,7 @@ impl Table {
             up_ms: 1_500,
             certificate_ends: None,
             clock_ahead_ms: 0,
+            preset: String::new(),
             mesh: MeshStatus::default(),
         };
         let state = State {

@@ -101,7 +101,7 @@ fn last_seq(outputs: &[Output]) -> u64 {
 /// Two cores, connected, with a lease from 0 on.
 fn worker() -> Attempts {
     let mut attempts = Attempts::new(ME, 7, meta(2000), Settings { lease: LEASE }, ms(0));
-    attempts.handle_leader(ms(0));
+    attempts.handle_leader(LogIndex(0), ms(0));
     attempts.handle_to_worker(welcome(), ms(0));
     attempts.handle_to_worker(ToWorker::Lease { seq: 1 }, ms(1));
     let said = outputs(&mut attempts);
@@ -135,7 +135,7 @@ fn outcomes_are_repeated_on_each_stream_until_taken() {
     attempts.handle_event(ended(key(1, 10), End::Succeeded), ms(3));
     assert_eq!(finishes(&outputs(&mut attempts)).len(), 1);
     attempts.handle_leader_gone(ms(4));
-    attempts.handle_leader(ms(5));
+    attempts.handle_leader(LogIndex(0), ms(5));
     let said = outputs(&mut attempts);
     assert!(
         matches!(&said[0], Output::Send(FromWorker::Report(report)) if report.held == [key(1, 10)] && report.last_grant == LogIndex(10))
@@ -218,7 +218,7 @@ fn at_the_lease_s_end_dies_what_must_not_outlive_it() {
     // the one in the queue can never start either: the leader may have granted it elsewhere
     attempts.handle_event(ended(key(4, 10), End::Succeeded), LEASE);
     assert_eq!(starts(&outputs(&mut attempts)), []);
-    attempts.handle_leader(LEASE + ms(5));
+    attempts.handle_leader(LogIndex(0), LEASE + ms(5));
     attempts.handle_to_worker(welcome(), LEASE + ms(5));
     let told = finishes(&outputs(&mut attempts));
     assert_eq!(told, [(key(5, 10), End::Lost), (key(4, 10), End::Succeeded)]);
@@ -277,7 +277,7 @@ fn recovered_attempts_are_held_and_keep_their_lease_and_timeout() {
     let ExecEvent::Ended { outcome, .. } = ended(key(2, 9), End::Exit(3)) else { panic!() };
     attempts.handle_recovered(vec![recovered(key(1, 8), &stop, None), recovered(key(2, 9), &spec(1000), Some(outcome))]);
     assert_eq!(attempts.poll_timeout(), Some((ms(11_000), "an attempt's timeout")));
-    attempts.handle_leader(ms(10_001));
+    attempts.handle_leader(LogIndex(0), ms(10_001));
     let said = outputs(&mut attempts);
     assert!(matches!(&said[0], Output::Send(FromWorker::Report(r)) if r.held == [key(1, 8), key(2, 9)] && r.last_grant == LogIndex(9)));
     assert!(said.contains(&Output::Send(FromWorker::Started(vec![key(1, 8)]))));
@@ -482,7 +482,7 @@ impl Model {
             Step::Drop => self.drop_stream(attempts),
             Step::Connect if !self.is_connected => {
                 self.is_connected = true;
-                attempts.handle_leader(self.now);
+                attempts.handle_leader(LogIndex(0), self.now);
                 attempts.handle_to_worker(welcome(), self.now);
             }
             Step::Pass(by) => {

@@ -34,7 +34,7 @@ impl Dispatch {
         if ledger.node(node).is_none_or(|record| record.is_gone) {
             return;
         }
-        let view = ledger.view(swarm_proto::LogIndex(0));
+        let view = ledger.view(report.view);
         let worker = self.workers.entry(node).or_insert_with(|| Worker::new(now));
         let over = loss::lease_over(worker, &self.settings, self.began);
         let known = worker.take_held(&self.queue);

@@ -4,7 +4,7 @@
 //! minority of its voters still lets people in. Views carry only the certificates. A closed key is remembered by itself, since
 //! the record of a node that is gone is forgotten one day and its certificate may outlive it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use swarm_proto::{
     ClusterId, Code, LogIndex, NodeId, PeerKey, Problem, RootId, TokenId, UnixMillis,
@@ -30,6 +30,8 @@ pub(super) struct Identity {
     pub(super) users: Vec<Authority>,
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
     pub(super) people: BTreeMap<String, UserRecord>,
+    /// Keys of the first nodes that did not come yet.
+    pub(super) awaited: BTreeSet<PeerKey>,
     /// Keys of nodes that left or were revoked, the oldest first.
     pub(super) closed: VecDeque<PeerKey>,
     /// The entry that last changed anything of this that a view shows.
@@ -93,7 +95,7 @@ impl Identity {
     }
 
     pub(super) fn sanity_check(&self) -> Result<(), String> {
-        let mut keys = std::collections::BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for (name, user) in &self.people {
             if *name != user.name || (user.is_gone && !user.keys.is_empty()) || !user.keys.iter().all(|key| keys.insert(*key)) {
                 return Err(format!("the user '{name}' is not as it should be"));
@@ -141,7 +143,11 @@ impl Ledger {
         }
         check_authority(&found.nodes, what)?;
         check_authority(&found.users, what)?;
+        if found.first.len() > self.bounds.members {
+            return Err(Problem::new(Code::Busy, what, format!("a swarm has at most {} nodes", self.bounds.members)));
+        }
         self.identity.cluster = Some(found.cluster);
+        self.identity.awaited = found.first.iter().copied().collect();
         self.identity.nodes = vec![found.nodes.clone()];
         self.identity.users = vec![found.users.clone()];
         self.touch_identity();
@@ -205,6 +211,12 @@ impl Ledger {
         }
         list.insert(0, authority.clone());
         self.identity.changed = index;
+        if kind == Kind::Node {
+            // they pin the one that shows itself no more
+            for token in std::mem::take(&mut self.identity.tokens).into_keys() {
+                self.journal.emit(What::TokenRevoked { token });
+            }
+        }
         self.journal.emit(What::RootAdded { kind, root: root_id(&authority.certificate) });
         Ok(Applied::Done)
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use swarm_proto::{JobId, UnixMillis, ledger::Submit, limits};
+use swarm_proto::{JobId, PeerKey, UnixMillis, ledger::Submit, limits, spec::JobSpec};
 
 /// Expired keys dropped with each log entry.
 const DROPPED_AN_ENTRY: usize = 256;
@@ -42,15 +42,34 @@ fn short(hasher: &blake3::Hasher) -> u128 {
 }
 
 /// Names a (submitter, key).
-pub(super) fn name_of(submitter: &str, key: &str) -> u128 {
+fn name_of(submitter: &str, key: &str) -> u128 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(submitter.len() as u64).to_le_bytes()).update(submitter.as_bytes()).update(key.as_bytes());
     short(&hasher)
 }
 
-/// Names what is submitted.
+/// Names the key of something signed: it is its signer's, whoever hands it in.
+fn name_of_signed(by: &PeerKey, key: &str) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    // no submitter's name is as long
+    hasher.update(&u64::MAX.to_le_bytes()).update(&by.0).update(key.as_bytes());
+    short(&hasher)
+}
+
+/// Names the key of a submission, if it has one.
+pub(super) fn name_of_submit(submit: &Submit) -> Option<u128> {
+    let key = submit.key.as_ref()?;
+    Some(match &submit.spec.signed {
+        Some(signed) => name_of_signed(&signed.by, key),
+        None => name_of(&submit.submitter, key),
+    })
+}
+
+/// Names what is submitted. A second signature over the same is the same.
 pub(super) fn content_of(submit: &Submit) -> u128 {
-    let encoded = postcard::to_stdvec(&(&*submit.spec, &submit.array, submit.retry_of)).expect("a submission is plain data");
+    let bare = submit.spec.signed.is_some().then(|| JobSpec { signed: None, ..(*submit.spec).clone() });
+    let spec = bare.as_ref().unwrap_or(&submit.spec);
+    let encoded = postcard::to_stdvec(&(spec, &submit.array, submit.retry_of)).expect("a submission is plain data");
     let mut hasher = blake3::Hasher::new();
     hasher.update(&encoded);
     short(&hasher)

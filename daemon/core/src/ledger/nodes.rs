@@ -154,10 +154,17 @@ impl Ledger {
             return Err(not_admitted(Code::Conflict, why).hint("start it with an empty state directory"));
         }
         let replaced = self.nodes.by_key(&admit.key).map(|record| record.id);
+        // a certificate alone opens nothing: every voter holds the authority, and may be revoked one day
+        let is_invited = enrols || self.identity.awaited.contains(&admit.key) || self.identity.cluster.is_none();
+        if replaced.is_none() && !is_invited {
+            return Err(not_admitted(Code::Denied, "nobody has invited it".into())
+                .hint("swarmctl mesh join TOKEN; an admin gets the token from: swarmctl token create"));
+        }
         if replaced.is_none() && self.nodes.live() >= self.bounds.members {
             return Err(not_admitted(Code::Busy, format!("the swarm has {} nodes, as many as are taken", self.nodes.live()))
                 .hint("let a node leave first"));
         }
+        self.identity.awaited.remove(&admit.key);
         if let Some(old) = replaced {
             self.nodes.set_gone(old, self.journal.index, self.bounds.members);
             self.journal.emit(What::NodeLeft { node: old });

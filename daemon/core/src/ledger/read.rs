@@ -184,6 +184,11 @@ impl Ledger {
         word.parse().map_or_else(|_| self.nodes.by_name(word), |id| self.node(id))
     }
 
+    /// The last entry that changed what a view says of who belongs to the swarm.
+    pub fn view_changed(&self) -> LogIndex {
+        self.nodes().map(|node| node.changed).max().unwrap_or_default().max(self.identity_changed())
+    }
+
     /// Who belongs to the swarm; of the nodes only those whose record changed after `after`.
     pub fn view(&self, after: LogIndex) -> View {
         let changed = self.nodes().filter(|record| record.changed > after);

@@ -37,6 +37,11 @@ impl Ledger {
         Ok(Applied::Done)
     }
 
+    /// What is set for one key.
+    pub fn setting(&self, key: Key) -> Option<&str> {
+        self.settings.get(key.word()).map(|record| record.value.as_str())
+    }
+
     /// What is set, by key.
     pub const fn settings(&self) -> &BTreeMap<String, SettingRecord> {
         &self.settings

@@ -26,7 +26,8 @@ fn busy(why: String, hint: &str) -> Problem {
     Problem::new(Code::Busy, NOT_ACCEPTED, why).hint(hint).retry_after(Millis(1_000))
 }
 
-/// A signature is for one key and one set of indices, and ends before the key is forgotten: so nothing signed is accepted twice.
+/// A signature is for one key of its signer and one set of indices, and ends before the key is forgotten: so nothing signed is
+/// accepted twice, whoever hands it in.
 /// Whether it is genuine is for those to say who demand it.
 fn check_signed(submit: &Submit, now: UnixMillis) -> Result<(), Problem> {
     let Some(signed) = &submit.spec.signed else { return Ok(()) };
@@ -50,7 +51,7 @@ struct Named {
 impl Ledger {
     pub(super) fn submit(&mut self, submit: &Submit) -> Result<Applied, Problem> {
         check_names(submit)?;
-        let named = submit.key.as_ref().map(|key| Named { name: keys::name_of(&submit.submitter, key), content: keys::content_of(submit) });
+        let named = keys::name_of_submit(submit).map(|name| Named { name, content: keys::content_of(submit) });
         if let Some(known) = named.and_then(|named| self.keys.find(named.name, self.journal.now).map(|record| (record, named.content))) {
             return answer_again(known, submit);
         }

@@ -43,7 +43,8 @@ fn admit(key: u8, raft: u8, name: &str) -> Admit {
 /// A new swarm's first change.
 fn founding() -> Found {
     let authority = |byte: u8| Authority { certificate: vec![byte; 40].into(), key: Secret(vec![byte; 48].into()) };
-    Found { cluster: ClusterId([1; 16]), nodes: authority(0), users: authority(100) }
+    let first = [1, 2, 3, 4].map(|key| PeerKey([key; 32])).into();
+    Found { cluster: ClusterId([1; 16]), nodes: authority(0), users: authority(100), first }
 }
 
 fn submit(spec: &Arc<JobSpec>, array: Array) -> Command {

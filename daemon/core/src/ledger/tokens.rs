@@ -5,9 +5,10 @@
 
 use swarm_proto::{
     Code, Problem, TokenId, UnixMillis,
-    identity::{Applicant, Enroll, Invite, NewToken, TokenRecord},
+    admission::Rule,
+    identity::{Applicant, Enroll, Invite, NewToken, TokenRecord, Warrant},
     ledger::{Applied, What},
-    limits,
+    limits, settings,
 };
 
 use super::Ledger;
@@ -15,15 +16,16 @@ use super::Ledger;
 impl Ledger {
     pub(super) fn create_token(&mut self, new: &NewToken) -> Result<Applied, Problem> {
         let refused = |code, why: String| Err(Problem::new(code, "the token was not made", why));
-        let (now, life) = (self.journal.now, u64::try_from(limits::TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX));
+        let now = self.journal.now;
         if self.identity.cluster.is_none() {
             return refused(Code::Conflict, "this swarm has no authorities yet".into());
         }
         if !(1..=limits::TOKEN_USES).contains(&new.uses) {
             return refused(Code::BadRequest, format!("it can be used 1 to {} times", limits::TOKEN_USES));
         }
-        if new.ends <= now || new.ends.0 - now.0 > life {
-            return refused(Code::BadRequest, format!("it lives longer than nothing, and at most {} days", life / 86_400_000));
+        if new.life.0 == 0 || new.life.duration() > limits::TOKEN_LIFE {
+            let days = limits::TOKEN_LIFE.as_secs() / 86_400;
+            return refused(Code::BadRequest, format!("it lives longer than nothing, and at most {days} days"));
         }
         if new.key.0.len() != 32 || new.by.len() > limits::NAME || self.identity.tokens.contains_key(&new.id) {
             return refused(Code::BadRequest, "its parts do not fit".into());
@@ -52,7 +54,8 @@ impl Ledger {
         if self.identity.tokens.len() >= self.bounds.tokens {
             return refused(Code::Busy, format!("there are {} already", self.identity.tokens.len()));
         }
-        let NewToken { id, key, invite, uses, ends, by } = new.clone();
+        let NewToken { id, key, invite, uses, life, by } = new.clone();
+        let ends = UnixMillis(now.0.saturating_add(life.0));
         self.identity.tokens.insert(
             id,
             TokenRecord { id, key, invite, uses, used_by: Vec::new(), last_used: UnixMillis(0), created: now, ends, by: by.clone() },
@@ -73,14 +76,30 @@ impl Ledger {
     }
 
     pub(super) fn enroll(&mut self, enroll: &Enroll) -> Result<Applied, Problem> {
-        let key = enroll.who.key();
-        let token =
-            self.identity.tokens.get(&enroll.token).ok_or_else(|| not_enrolled("the token has ended, was revoked, or never was"))?;
+        match &enroll.by {
+            Warrant::Token(id) => self.enroll_by_token(*id, &enroll.who),
+            Warrant::Tailnet(rule) => self.enroll_by_tailnet(rule, &enroll.who),
+        }
+    }
+
+    fn enroll_by_tailnet(&mut self, rule: &Rule, who: &Applicant) -> Result<Applied, Problem> {
+        if self.setting(settings::Key::Admit).is_none_or(|value| value != rule.to_string()) {
+            return Err(not_enrolled(&format!("this swarm does not let in whoever is {rule}")));
+        }
+        match who {
+            Applicant::Node { admit, .. } => self.admit_node(admit, true),
+            Applicant::User { .. } => Err(not_enrolled("a person needs a login line")),
+        }
+    }
+
+    fn enroll_by_token(&mut self, id: TokenId, who: &Applicant) -> Result<Applied, Problem> {
+        let key = who.key();
+        let token = self.identity.tokens.get(&id).ok_or_else(|| not_enrolled("the token has ended, was revoked, or never was"))?;
         let is_again = token.used_by.contains(&key);
         if !is_again && token.uses_left() == 0 {
             return Err(not_enrolled("the token is used up"));
         }
-        let applied = match (&token.invite, &enroll.who) {
+        let applied = match (&token.invite, who) {
             (Invite::Node { name, labels }, Applicant::Node { admit, labels: has }) => {
                 if name.as_ref().is_some_and(|name| *name != admit.name) {
                     return Err(not_enrolled(&format!("the token is for a node named '{}'", name.as_deref().unwrap_or_default())));
@@ -111,12 +130,12 @@ impl Ledger {
             }
         };
         let now = self.journal.now;
-        if !is_again && let Some(token) = self.identity.tokens.get_mut(&enroll.token) {
+        if !is_again && let Some(token) = self.identity.tokens.get_mut(&id) {
             token.used_by.push(key);
             token.last_used = now;
             let uses_left = token.uses_left();
             self.touch_identity();
-            self.journal.emit(What::TokenUsed { token: enroll.token, uses_left });
+            self.journal.emit(What::TokenUsed { token: id, uses_left });
         }
         Ok(applied)
     }

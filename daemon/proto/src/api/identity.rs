@@ -155,7 +155,11 @@ pub struct Choices {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
+    /// A token; or, where the swarm admits by its tailnet, what that says of this host ([`crate::admission::Rule`]).
     pub token: String,
+    /// Without a token: hosts of the tailnet to knock at. Empty: all that carry the tag.
+    #[serde(default)]
+    pub at: Vec<String>,
     #[serde(default)]
     pub choices: Choices,
 }

@@ -80,7 +80,7 @@ impl Gathered {
             let addr = SocketAddr::new(ip, port);
             let is_known = self.candidates.iter().any(|candidate| candidate.addr == addr);
             if !is_known && self.candidates.len() < MOST {
-                self.candidates.push(Candidate { addr, origin, name: name.to_owned() });
+                self.candidates.push(Candidate { addr, origin, name: name.to_owned(), knocks: 0, why: String::new() });
             }
         }
     }

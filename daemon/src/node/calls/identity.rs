@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use swarm_proto::{
-    ClusterId, Code, Problem, UnixMillis,
+    ClusterId, Code, Millis, NodeId, Problem,
     api::{Call, Health, PassRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, UserRequest},
     identity::{Change, Invite, Kind, NewToken, Secret},
     ledger::Command,
@@ -33,9 +33,13 @@ pub(super) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
                 return Err(Problem::new(Code::Conflict, format!("{id} is not revoked"), "it leads, and cannot close itself out")
                     .hint("`swarmctl leader resign` first"));
             }
+            spare_majority(node, id, "revoked")?;
             make(desk, Change::Revoke { node: id }).await
         }
-        Call::Leave { node: id } => change(desk, Command::Leave { node: id }).await,
+        Call::Leave { node: id } => {
+            spare_majority(node, id, "let go")?;
+            change(desk, Command::Leave { node: id }).await
+        }
         Call::RotateCa(request) => rotate(node, desk, request).await,
         Call::Tokens => read(node, desk, |sight| Reply::Tokens(sight.ledger.tokens().map(Into::into).collect())).await,
         Call::Users => {
@@ -67,6 +71,24 @@ pub(super) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
 
 async fn make(desk: &Desk, what: Change) -> Result<Reply, Problem> {
     change(desk, Command::Identity(Box::new(what))).await
+}
+
+/// A voter goes only while those who stay are a majority of the voters as they are now: without one nothing could be decided any
+/// more, not even who votes instead.
+fn spare_majority(node: &Node, leaving: NodeId, what: &str) -> Result<(), Problem> {
+    let Some(consensus) = &node.consensus else { return Ok(()) };
+    let voters = consensus.role().borrow().voters.clone();
+    let is_there = |id: &NodeId| {
+        let is_up = *id == node.me || node.peers.health(*id) == Health::Alive;
+        *id != leaving && is_up && node.roster.member(*id).is_some()
+    };
+    let staying = voters.iter().filter(|id| is_there(id)).count();
+    if !voters.contains(&leaving) || staying > voters.len() / 2 {
+        return Ok(());
+    }
+    let why = format!("it votes, and of {} voters only {staying} others are up: without it there would be no majority", voters.len());
+    Err(Problem::new(Code::Conflict, format!("{leaving} is not {what}"), why)
+        .hint("bring the other voters back, or wait until others have taken their place: swarmctl node list"))
 }
 
 async fn create_token(node: &Arc<Node>, desk: &Desk, by: &str, request: TokenRequest) -> Result<Reply, Problem> {
@@ -117,8 +139,9 @@ async fn token(
     }
     let token = Token { kind: invite.kind(), cluster, pin: pin(&certificate), secret: random()?, addresses };
     let (id, key) = (token.id(), Secret(token.key().to_vec().into()));
-    let ends = UnixMillis(node.clock.now().0.saturating_add(ttl_ms.unwrap_or(LIFE)));
-    make(desk, Change::CreateToken(NewToken { id, key, invite, uses, ends, by: by.to_owned() })).await?;
+    let life = Millis(ttl_ms.unwrap_or(LIFE));
+    make(desk, Change::CreateToken(NewToken { id, key, invite, uses, life, by: by.to_owned() })).await?;
+    let ends = read(node, desk, move |sight| sight.ledger.token(id).map(|token| token.ends)).await?.unwrap_or_default();
     Ok(Reply::Token(Box::new(TokenLine { token: id, line: token.to_string(), ends })))
 }
 

@@ -7,7 +7,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn interface(name: &str, is_wireguard: bool, addresses: &[&str]) -> Interface {
     let addresses: Vec<IpAddr> = addresses.iter().map(|text| ip(text)).collect();
-    Interface { name: name.into(), is_loopback: name == "lo", is_wireguard, addresses }
+    Interface { name: name.into(), is_loopback: name == "lo", is_wireguard, addresses, peers: Vec::new() }
 }
 
 /// A laptop: loopback and a home network.
@@ -146,6 +146,12 @@ fn an_address_of_another_host_is_refused_whatever_the_kind() {
     for kind in [None, Some(Kind::Tailscale), Some(Kind::Explicit)] {
         let (what, hint) = no(&wish(kind, "", "100.64.0.2"), &tailnet());
         assert!(what.contains("h2.tail1234.ts.net") && hint.contains("100.64.0.1"), "{kind:?}: {what} / {hint}");
+    }
+    let mut wireguard = with(plain(), "wg0", true, &["10.0.0.1"]);
+    wireguard.interfaces.last_mut().expect("wg0").peers.push(ip("10.0.0.2"));
+    for kind in [None, Some(Kind::Wireguard), Some(Kind::Explicit)] {
+        let (what, hint) = no(&wish(kind, "", "10.0.0.2"), &wireguard);
+        assert!(what.contains("a peer of wg0") && hint.contains("10.0.0.1"), "{kind:?}: {what} / {hint}");
     }
     // nobody known has it: it may be this host's in a moment
     let (what, hint) = no(&wish(Some(Kind::Explicit), "", "100.64.0.9"), &tailnet());

@@ -63,11 +63,13 @@ fn settings(host: u64, life: u64, nodes: u64) -> Settings {
         executors: vec!["noop".into(), "exec".into()],
     };
     Settings {
+        preset: Preset::Lan,
         timing: Preset::Lan.timing(),
         whereabouts: Whereabouts::fixed((1..=nodes).filter(|other| *other != host).map(|other| addr(other, CONTROL))),
         may_vote: true,
         meta: Arc::new(meta),
         require_signed: false,
+        ask_tailnet: Arc::new(|_| Err("there is no tailnet here".into())),
         set_log_level: Arc::new(|_| {}),
         load: Arc::new(Load::default),
         api_port: 4749,
@@ -114,7 +116,7 @@ pub(super) async fn run(world: World, host: u64) -> turmoil::Result {
         keep_identity: Arc::new(|_| Ok(())),
         realm: Realm { cluster: CLUSTER, epoch: 0 },
         is_founder: host == 1,
-        found: (host == 1).then(|| net::found(world.seed(), CLUSTER)),
+        found: (host == 1).then(|| net::found(world.seed(), CLUSTER, world.nodes())),
         journal: Journal::new(clocks.wall.clone()),
         clocks,
         seed: u64::from_le_bytes(seed[..8].try_into()?),

@@ -67,7 +67,15 @@ impl Bench {
     }
 
     fn report(&self, node: NodeId) -> Report {
-        Report { node, life: 1, meta: Arc::new(meta(node, 4)), window: WINDOW, held: Vec::new(), last_grant: LogIndex(0) }
+        Report {
+            node,
+            life: 1,
+            meta: Arc::new(meta(node, 4)),
+            window: WINDOW,
+            held: Vec::new(),
+            last_grant: LogIndex(0),
+            view: LogIndex(0),
+        }
     }
 
     fn connect(&mut self, node: NodeId) {

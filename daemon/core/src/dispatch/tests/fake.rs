@@ -106,6 +106,7 @@ impl Fake {
             window: self.window,
             held: self.held.keys().copied().collect(),
             last_grant: self.last_grant,
+            view: LogIndex(0),
         }));
         let again: Vec<Finish> = self.untaken.drain(..).map(|(_, finish)| finish).collect();
         if !again.is_empty() {

@@ -18,10 +18,11 @@ struct IdentityHead {
 
 impl Ledger {
     pub(super) fn encode_identity(&self, out: &mut Writer) {
-        let Identity { cluster, nodes, users, tokens, people, closed, changed } = &self.identity;
+        let Identity { cluster, nodes, users, tokens, people, awaited, closed, changed } = &self.identity;
         out.put(&IdentityHead { cluster: *cluster, nodes: nodes.clone(), users: users.clone(), changed: *changed });
         out.put_all(tokens.len(), tokens.values());
         out.put_all(people.len(), people.values());
+        out.put_all(awaited.len(), awaited.iter());
         out.put_all(closed.len(), closed.iter());
     }
 
@@ -36,6 +37,9 @@ impl Ledger {
         for _ in 0..rows.take::<u64>()? {
             let user: UserRecord = rows.take()?;
             self.identity.people.insert(user.name.clone(), user);
+        }
+        for _ in 0..rows.take::<u64>()? {
+            self.identity.awaited.insert(rows.take()?);
         }
         for _ in 0..rows.take::<u64>()? {
             self.identity.closed.push_back(rows.take()?);

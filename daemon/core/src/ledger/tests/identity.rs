@@ -1,9 +1,9 @@
 //! Who may come in, rule by rule.
 
 use swarm_proto::{
-    Code, Cursor, RootId, TokenId,
+    Code, Cursor, Millis, RootId, TokenId,
     access::Role,
-    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Secret, Step},
+    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Secret, Step, Warrant},
     ledger::What,
     limits,
     token::root_id,
@@ -17,7 +17,7 @@ fn change(change: Change) -> Command {
 
 fn token(id: u8, invite: Invite, uses: u32) -> Command {
     let (id, key) = (TokenId([id; 8]), Secret(vec![id; 32].into()));
-    change(Change::CreateToken(NewToken { id, key, invite, uses, ends: UnixMillis(10_000), by: "local".into() }))
+    change(Change::CreateToken(NewToken { id, key, invite, uses, life: Millis(10_000), by: "local".into() }))
 }
 
 fn any_node() -> Invite {
@@ -26,11 +26,11 @@ fn any_node() -> Invite {
 
 fn enroll(id: u8, key: u8, raft: u8) -> Command {
     let who = Applicant::Node { admit: admit(key, raft, "pi"), labels: Default::default() };
-    change(Change::Enroll(Enroll { token: TokenId([id; 8]), who }))
+    change(Change::Enroll(Enroll { by: Warrant::Token(TokenId([id; 8])), who }))
 }
 
 fn login(id: u8, key: u8) -> Command {
-    change(Change::Enroll(Enroll { token: TokenId([id; 8]), who: Applicant::User { key: PeerKey([key; 32]) } }))
+    change(Change::Enroll(Enroll { by: Warrant::Token(TokenId([id; 8])), who: Applicant::User { key: PeerKey([key; 32]) } }))
 }
 
 fn code(applied: &Applied) -> Option<Code> {

@@ -502,9 +502,14 @@ impl Model {
             return Answer::Is(Applied::Admitted(node.id));
         }
         let old = self.nodes.iter().position(|node| node.key == admit.key && !node.is_gone);
+        let is_invited = enrols || self.identity.cluster.is_none() || self.identity.awaited.contains(&admit.key);
+        if old.is_none() && !is_invited {
+            return Answer::Refused(Code::Denied);
+        }
         if old.is_none() && self.nodes.iter().filter(|node| !node.is_gone).count() >= self.bounds.members {
             return Answer::Refused(Code::Busy);
         }
+        self.identity.awaited.retain(|key| *key != admit.key);
         if let Some(old) = old {
             self.go(old);
         }

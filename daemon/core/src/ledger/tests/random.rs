@@ -196,8 +196,9 @@ fn resolve(step: &Step, model: &Model) -> Option<Command> {
         Step::Raise { protocol } => Command::Raise { protocol },
         Step::Identity(step) => return identity::resolve(&step, model),
         Step::Set { key, value } => {
-            let key = ["log.level", "mesh.preset", "mesh.certificate_life", "node.name"][usize::from(key)];
-            let values = [None, Some("info"), Some("debug"), Some("lan"), Some("wan"), Some("24h"), Some("1h"), Some("nothing")];
+            let key = ["log.level", "mesh.preset", "mesh.admit", "node.name"][usize::from(key)];
+            let values =
+                [None, Some("info"), Some("debug"), Some("lan"), Some("wan"), Some("tag:swarm"), Some("tag:other"), Some("nothing")];
             Command::Set(Set { key: key.into(), value: values[usize::from(value)].map(str::to_owned), by: "ann".into() })
         }
     })

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use swarm_proto::{
-    PROTOCOL, TokenId,
+    Millis, PROTOCOL, TokenId,
     access::Role,
-    identity::{Applicant, Change, Enroll, Invite, NewToken, Secret, Step},
+    identity::{Applicant, Change, Enroll, Invite, NewToken, Secret, Step, Warrant},
     ledger::Output,
     spec::Cause,
 };
@@ -28,11 +28,11 @@ fn rich() -> Ledger {
         [Invite::Node { name: None, labels: Default::default() }, Invite::User { name: "ann".into() }].into_iter().enumerate()
     {
         let (id, key) = (TokenId([id as u8; 8]), Secret(vec![7; 32].into()));
-        let new = NewToken { id, key, invite, uses: 2, ends: UnixMillis(60_000), by: "ann".into() };
+        let new = NewToken { id, key, invite, uses: 2, life: Millis(60_000), by: "ann".into() };
         assert_eq!(desk.one(change(Change::CreateToken(new))), Applied::Done);
     }
     let who = Applicant::Node { admit: admit(3, 3, "gone"), labels: Default::default() };
-    assert_eq!(desk.one(change(Change::Enroll(Enroll { token: TokenId([0; 8]), who }))), Applied::Admitted(NodeId(3)));
+    assert_eq!(desk.one(change(Change::Enroll(Enroll { by: Warrant::Token(TokenId([0; 8])), who }))), Applied::Admitted(NodeId(3)));
     desk.one(change(Change::Step { node: NodeId(2), step: Step::Welcomed }));
     desk.one(change(Change::Revoke { node: NodeId(3) }));
     desk.one(keyed("k", &named));

@@ -1,8 +1,8 @@
 //! The model's authorities, tokens and users: lists, walked each time.
 
 use swarm_proto::{
-    ClusterId, Code, LogIndex, NodeId, PeerKey, RootId, UnixMillis,
-    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Roots, Step, TokenRecord, UserRecord},
+    ClusterId, Code, LogIndex, NodeId, PeerKey, RootId, TokenId, UnixMillis,
+    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Roots, Step, TokenRecord, UserRecord, Warrant},
     ledger::{Applied, What},
     limits,
     token::root_id,
@@ -17,6 +17,7 @@ pub(in super::super) struct ModelIdentity {
     pub(in super::super) users: Vec<Authority>,
     pub(in super::super) tokens: Vec<TokenRecord>,
     pub(in super::super) people: Vec<UserRecord>,
+    pub(in super::super) awaited: Vec<PeerKey>,
     pub(in super::super) closed: Vec<PeerKey>,
     pub(in super::super) changed: u64,
 }
@@ -108,6 +109,11 @@ impl Model {
                     return refused(Code::Conflict);
                 }
                 list.insert(0, authority.clone());
+                if *kind == Kind::Node {
+                    let mut tokens: Vec<TokenId> = self.identity.tokens.drain(..).map(|token| token.id).collect();
+                    tokens.sort();
+                    tokens.into_iter().for_each(|token| self.emit(What::TokenRevoked { token }));
+                }
                 self.told(What::RootAdded { kind: *kind, root: root_id(&authority.certificate) })
             }
             Change::DropRoot { kind, root } => {
@@ -141,12 +147,12 @@ impl Model {
     }
 
     fn create_token(&mut self, new: &NewToken) -> Answer {
-        let life = limits::TOKEN_LIFE.as_millis() as u64;
+        let longest = limits::TOKEN_LIFE.as_millis() as u64;
         if self.identity.cluster.is_none() {
             return refused(Code::Conflict);
         }
         let is_known = self.identity.tokens.iter().any(|token| token.id == new.id);
-        if new.uses == 0 || new.ends.0 <= self.now || new.ends.0 - self.now > life || is_known {
+        if new.uses == 0 || new.life.0 == 0 || new.life.0 > longest || is_known {
             return refused(Code::BadRequest);
         }
         if let Invite::User { name } = &new.invite
@@ -157,7 +163,8 @@ impl Model {
         if self.identity.tokens.len() >= self.bounds.tokens {
             return refused(Code::Busy);
         }
-        let NewToken { id, key, invite, uses, ends, by } = new.clone();
+        let NewToken { id, key, invite, uses, life, by } = new.clone();
+        let ends = UnixMillis(self.now + life.0);
         let record = TokenRecord {
             id,
             key,
@@ -175,7 +182,16 @@ impl Model {
 
     fn enroll(&mut self, enroll: &Enroll) -> Answer {
         let key = enroll.who.key();
-        let Some(at) = self.identity.tokens.iter().position(|token| token.id == enroll.token) else { return refused(Code::Denied) };
+        let id = match (&enroll.by, &enroll.who) {
+            (Warrant::Token(id), _) => *id,
+            (Warrant::Tailnet(rule), Applicant::Node { admit, .. })
+                if self.settings.iter().any(|(key, set)| key == "mesh.admit" && set.value == rule.to_string()) =>
+            {
+                return self.admit_node(admit, true);
+            }
+            (Warrant::Tailnet(_), _) => return refused(Code::Denied),
+        };
+        let Some(at) = self.identity.tokens.iter().position(|token| token.id == id) else { return refused(Code::Denied) };
         let token = self.identity.tokens[at].clone();
         let is_again = token.used_by.contains(&key);
         if !is_again && token.used_by.len() as u32 >= token.uses {
@@ -195,7 +211,7 @@ impl Model {
             self.identity.tokens[at].used_by.push(key);
             self.identity.tokens[at].last_used = UnixMillis(self.now);
             let uses_left = token.uses - token.used_by.len() as u32 - 1;
-            self.told(What::TokenUsed { token: enroll.token, uses_left });
+            self.told(What::TokenUsed { token: id, uses_left });
         }
         answer
     }

@@ -2,9 +2,10 @@
 
 use proptest::{prelude::*, sample::Index};
 use swarm_proto::{
-    NodeId, PeerKey, TokenId, UnixMillis,
+    Millis, NodeId, PeerKey, TokenId, UnixMillis,
     access::Role,
-    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Secret, Step},
+    admission::Rule,
+    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Secret, Step, Warrant},
     ledger::Command,
     token::root_id,
 };
@@ -79,7 +80,7 @@ pub(super) fn resolve(step: &IdentityStep, model: &Model) -> Option<Command> {
                 },
             },
             uses: uses.into(),
-            ends: UnixMillis(model.now.saturating_add_signed(i64::from(hours) * 3_600_000)),
+            life: Millis(u64::try_from(i64::from(hours) * 3_600_000).unwrap_or_default()),
             by: "ann".into(),
         }),
         IdentityStep::RevokeToken { id } => Change::RevokeToken { token: token(id) },
@@ -90,7 +91,8 @@ pub(super) fn resolve(step: &IdentityStep, model: &Model) -> Option<Command> {
             } else {
                 Applicant::User { key: PeerKey([key; 32]) }
             };
-            Change::Enroll(Enroll { token: token(id), who })
+            let by = if id == 0 { Warrant::Tailnet(Rule::Tag("tag:swarm".into())) } else { Warrant::Token(token(id)) };
+            Change::Enroll(Enroll { by, who })
         }
         IdentityStep::Step { node, step } => {
             let step = [Step::Registered, Step::Welcomed, Step::Synced, Step::Ready][usize::from(step)];
