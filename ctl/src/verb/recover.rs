@@ -42,7 +42,7 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
         return Err(refused(Code::Conflict, "the daemon runs".into()).hint("systemctl stop swarmd").into());
     }
     let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| unusable(e.message().to_owned()))?;
-    let epoch = next_epoch(table.get("epoch").and_then(toml::Value::as_integer).unwrap_or(0));
+    let epoch = next_epoch(table.get("epoch").and_then(toml::Value::as_integer).unwrap_or(0)).map_err(|e| unusable(e.to_string()))?;
     table.insert("epoch".into(), epoch.into());
     table.insert("recover".into(), true.into());
     replace(&path, &table.to_string()).map_err(|e| unusable(e.to_string()))?;
@@ -56,8 +56,9 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
 }
 
 /// A number that no other recovery has: two voters that are recovered by mistake make two swarms, which know nothing of each other.
-fn next_epoch(old: i64) -> i64 {
-    ((old >> 16) + 1) << 16 | i64::from(rand::random::<u16>())
+fn next_epoch(old: i64) -> Result<i64, rand::rand_core::OsError> {
+    use rand::TryRngCore as _;
+    Ok(((old >> 16) + 1) << 16 | i64::from(rand::rngs::OsRng.try_next_u32()? & 0xffff))
 }
 
 /// As a whole or not at all.

@@ -61,11 +61,11 @@ fn fifty_race_for_one_use_and_one_wins() {
 fn a_token_ends_with_its_time_its_uses_and_by_revocation() {
     let mut desk = founded();
     desk.one(token(1, any_node(), 3));
-    assert_eq!(desk.ledger.view(LogIndex(0)).enrol_until, UnixMillis(10_000));
+    assert_eq!(desk.ledger.view(LogIndex(0)).enrol_until, UnixMillis(11_000));
     assert!(matches!(desk.one(enroll(1, 10, 10)), Applied::Admitted(_)));
-    desk.now = 9_999;
+    desk.now = 10_999;
     assert!(matches!(desk.one(enroll(1, 11, 11)), Applied::Admitted(_)));
-    desk.now = 10_000;
+    desk.now = 11_000;
     assert_eq!(code(&desk.one(enroll(1, 12, 12))), Some(Code::Denied));
     desk.now = 1;
     assert_eq!(code(&desk.one(enroll(1, 12, 12))), Some(Code::Denied), "a leader whose clock is behind brings nothing back");
