@@ -2,8 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use serde::Serialize;
@@ -45,7 +44,8 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
     let epoch = table.get("epoch").and_then(toml::Value::as_integer).unwrap_or(0) + 1;
     table.insert("epoch".into(), epoch.into());
     table.insert("recover".into(), true.into());
-    replace(&path, &table.to_string()).map_err(|e| unusable(e.to_string()))?;
+    // it stays its owner's: root types this, the daemon is another user
+    mesh_config::write(&path, &table.to_string()).map_err(|e| unusable(e.to_string()))?;
     let told = Told { state_dir: args.state_dir.display().to_string(), epoch };
     Ok(out.either(&told, |_| {
         format!(
@@ -53,13 +53,4 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
              every other host joins again: stop it, remove its state directory, start it, swarmctl mesh join TOKEN\n"
         )
     })?)
-}
-
-/// As a whole or not at all.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
 }
