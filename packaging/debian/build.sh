@@ -54,7 +54,7 @@ stage_files() { # STAGE STRIP
         install -D -m 644 "$gen/completions/zsh/_$program" "$stage/usr/share/zsh/vendor-completions/_$program"
         install -D -m 644 "$gen/completions/fish/$program.fish" "$stage/usr/share/fish/vendor_completions.d/$program.fish"
     done
-    for unit in swarmd.service swarmd-keeper.service swarmd-keeper.socket; do
+    for unit in swarmd.service swarmd-keeper.service swarmd-keeper.socket swarmd-wg.socket swarmd-wg@.service; do
         install -D -m 644 "$here/debian/$unit" "$stage/lib/systemd/system/$unit"
     done
     install -d "$stage/etc/swarmd"

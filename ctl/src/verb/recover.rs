@@ -2,8 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use serde::Serialize;
@@ -45,7 +44,8 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
     let epoch = next_epoch(table.get("epoch").and_then(toml::Value::as_integer).unwrap_or(0)).map_err(|e| unusable(e.to_string()))?;
     table.insert("epoch".into(), epoch.into());
     table.insert("recover".into(), true.into());
-    replace(&path, &table.to_string()).map_err(|e| unusable(e.to_string()))?;
+    // it stays its owner's: root types this, the daemon is another user
+    mesh_config::write(&path, &table.to_string()).map_err(|e| unusable(e.to_string()))?;
     let told = Told { state_dir: args.state_dir.display().to_string(), epoch };
     Ok(out.either(&told, |_| {
         format!(
@@ -59,13 +59,4 @@ pub(super) fn call(out: &Out, args: &Args) -> Outcome {
 fn next_epoch(old: i64) -> Result<i64, rand::rand_core::OsError> {
     use rand::TryRngCore as _;
     Ok(((old >> 16) + 1) << 16 | i64::from(rand::rngs::OsRng.try_next_u32()? & 0xffff))
-}
-
-/// As a whole or not at all.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
 }

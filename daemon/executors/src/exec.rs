@@ -45,8 +45,8 @@ use crate::{
 const KEPT_TOTAL: u64 = 1 << 30;
 /// How long a fresh keeper may take until it answers.
 const START_TIME: Duration = Duration::from_secs(5);
-/// Between two tries to reach a service.
-const SERVICE_PAUSE: Duration = Duration::from_millis(20);
+/// Between two tries to reach a service: the first pause, which doubles, and the longest. Each try may start it.
+const SERVICE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// Commands taken in one turn.
 const TURN: usize = 1024;
 /// Messages of the keeper that wait for the driver.
@@ -323,11 +323,14 @@ impl Driver {
 
     /// A keeper that is there. A service is given the time to come; without it tasks cannot start, and the next one tries again.
     async fn find(&self) -> Result<(Link, Found), LinkError> {
-        let begun = tokio::time::Instant::now();
+        let (begun, mut pause) = (tokio::time::Instant::now(), SERVICE_PAUSE.0);
         let KeeperAt::Socket(path) = &self.settings.keeper else { return connect(&self.settings).await };
         loop {
             match connect(&self.settings).await {
-                Err(LinkError::Nobody) if begun.elapsed() < START_TIME => tokio::time::sleep(SERVICE_PAUSE).await,
+                Err(LinkError::Nobody) if begun.elapsed() < START_TIME => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(SERVICE_PAUSE.1);
+                }
                 Err(LinkError::Nobody) => {
                     tracing::warn!(socket = %path.display(), "no keeper answers; tasks cannot start until one does");
                     return Err(LinkError::Nobody);

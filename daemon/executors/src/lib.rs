@@ -17,6 +17,7 @@ mod link;
 #[cfg(target_os = "linux")]
 mod linux;
 mod noop;
+mod outcomes;
 mod output;
 mod protocol;
 #[cfg(windows)]

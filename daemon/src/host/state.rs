@@ -80,6 +80,7 @@ impl StateDir {
             Problem::new(Code::NotReady, format!("the state directory {} cannot be used", path.display()), why)
                 .hint("let it belong to the daemon's user, or set node.state_dir to a directory that does")
         };
+        belongs_to_us(path).map_err(unusable)?;
         make_private(path).map_err(|e| unusable(e.to_string()))?;
         let lock = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(|e| unusable(e.to_string()))?;
         if let Err(error) = lock.try_lock() {
@@ -88,6 +89,22 @@ impl StateDir {
         }
         Ok(Self { path: path.to_owned(), cluster: ClusterFile::load(path)?, _lock: lock })
     }
+}
+
+/// Root could use any; what it then made there, the daemon whose directory it is could not.
+#[cfg(unix)]
+fn belongs_to_us(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let me = nix::unistd::geteuid().as_raw();
+    match fs::metadata(path) {
+        Ok(there) if there.uid() != me => Err(format!("it belongs to the user {}, and this daemon runs as {me}", there.uid())),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(windows)]
+fn belongs_to_us(_: &Path) -> Result<(), String> {
+    Ok(())
 }
 
 /// Makes a directory that only its owner can read.

@@ -15,6 +15,8 @@
 mod choose;
 mod command;
 mod interface;
+#[cfg(unix)]
+mod socket;
 pub mod tailscale;
 mod wireguard;
 
@@ -104,6 +106,8 @@ pub struct Look {
     pub tailscale: PathBuf,
     /// The program that knows a WireGuard interface's peers.
     pub wg: PathBuf,
+    /// Where a service of this host runs that program for whoever may connect, so that the daemon needs no power over the network.
+    pub wireguard_door: PathBuf,
     /// Where WireGuard programs outside the kernel keep one socket an interface.
     pub wireguard_sockets: PathBuf,
     /// Where Linux describes its interfaces.
@@ -116,6 +120,7 @@ impl Default for Look {
             tailscale_socket: tailscale::SOCKET.into(),
             tailscale: "tailscale".into(),
             wg: "wg".into(),
+            wireguard_door: "/run/swarmd-wg.sock".into(),
             wireguard_sockets: "/var/run/wireguard".into(),
             class_net: "/sys/class/net".into(),
         }

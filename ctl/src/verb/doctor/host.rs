@@ -128,21 +128,29 @@ fn judge_ports(addrs: [SocketAddr; 2], is_up: bool, bind: impl Fn(SocketAddr) ->
     Finding::ok("ports", format!("udp {} and {} are {whose}", control.port(), bulk.port()))
 }
 
-#[cfg(unix)]
 fn free(dir: &Path) -> Finding {
-    match rustix::fs::statvfs(nearest(dir)) {
-        Ok(fs) => judge_free(fs.f_bavail.saturating_mul(fs.f_frsize), dir),
+    match room(nearest(dir)) {
+        Ok(bytes) => judge_free(bytes, dir),
         Err(error) => Finding::warn("space", format!("{} cannot be looked at: {error}", dir.display()), "run it as root"),
     }
 }
 
+/// Bytes that are free on the disk that holds `dir`.
+#[cfg(unix)]
+fn room(dir: &Path) -> io::Result<u64> {
+    let fs = rustix::fs::statvfs(dir)?;
+    Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
 #[cfg(not(unix))]
-fn free(dir: &Path) -> Finding {
-    Finding::warn("space", "it is not measured on this system", format!("make sure that the disk of {} has room", dir.display()))
+fn room(dir: &Path) -> io::Result<u64> {
+    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let holding = disks.iter().filter(|disk| dir.starts_with(disk.mount_point()));
+    let holding = holding.max_by_key(|disk| disk.mount_point().as_os_str().len());
+    holding.map(sysinfo::Disk::available_space).ok_or_else(|| io::Error::other("no disk holds it"))
 }
 
 /// The directory itself, or what will hold it once it is made.
-#[cfg(unix)]
 fn nearest(dir: &Path) -> &Path {
     dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir)
 }

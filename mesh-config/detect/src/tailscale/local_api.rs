@@ -4,26 +4,26 @@
 //! refuses every `Host` but its own name.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    io::{self, Write as _},
     path::Path,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
-
 use super::NoTailnet;
-use crate::{ANSWER, TIME};
+use crate::{
+    ANSWER, TIME,
+    socket::{self, connect, told},
+};
 
 const HOST: &str = "local-tailscaled.sock";
 /// Longest head of an answer.
 const HEAD: usize = 16 << 10;
 
-pub(super) fn get(socket: &Path, what: &str) -> Result<Vec<u8>, NoTailnet> {
-    let name = socket.display().to_string();
+pub(super) fn get(path: &Path, what: &str) -> Result<Vec<u8>, NoTailnet> {
+    let name = path.display().to_string();
     let silent = |why: String| NoTailnet::Silent { socket: name.clone(), why };
     let until = Instant::now() + TIME;
-    let mut stream = connect(socket).map_err(|e| match e.kind() == io::ErrorKind::NotFound {
+    let mut stream = connect(path).map_err(|e| match e.kind() == io::ErrorKind::NotFound {
         true => NoTailnet::Absent { socket: name.clone() },
         false => silent(told(&e)),
     })?;
@@ -32,13 +32,7 @@ pub(super) fn get(socket: &Path, what: &str) -> Result<Vec<u8>, NoTailnet> {
     let mut answer = Answer::default();
     let mut buffer = vec![0; 64 << 10];
     while !answer.is_whole()? {
-        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        stream.set_read_timeout(Some(left)).map_err(|e| silent(told(&e)))?;
-        let count = match stream.read(&mut buffer) {
-            Ok(count) => count,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(silent(told(&e))),
-        };
+        let count = socket::read(&mut stream, &mut buffer, until).map_err(|e| silent(told(&e)))?;
         if count == 0 {
             break;
         }
@@ -46,26 +40,8 @@ pub(super) fn get(socket: &Path, what: &str) -> Result<Vec<u8>, NoTailnet> {
         if answer.bytes.len() > ANSWER {
             return Err(NoTailnet::Garbled(format!("it is longer than {ANSWER} bytes")));
         }
-        if Instant::now() >= until {
-            return Err(silent(format!("its answer took more than {} s", TIME.as_secs())));
-        }
     }
     answer.into_body()
-}
-
-/// A daemon that has stopped taking connections must not hold us: the bound on writes is also the one on connecting.
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(TIME))?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(UnixStream::from(socket))
-}
-
-fn told(error: &io::Error) -> String {
-    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-        return format!("it took more than {} s", TIME.as_secs());
-    }
-    if error.kind() == io::ErrorKind::ConnectionRefused { "nobody listens there".into() } else { error.to_string() }
 }
 
 /// What came so far.

@@ -41,8 +41,8 @@ impl Capture {
         self.record.written()
     }
 
-    pub(super) fn take_head(&mut self) -> Vec<u8> {
-        self.record.take_head()
+    pub(super) const fn record(&mut self) -> &mut Record {
+        &mut self.record
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Got {
@@ -94,7 +94,7 @@ mod tests {
             feed(&mut capture, &mut tx, total);
             assert_eq!(capture.written(), Written { bytes: total, lines: total, kept_bytes: kept });
             assert_eq!(std::fs::metadata(dir.path().join("x")).unwrap().len(), kept);
-            assert_eq!(capture.take_head().len(), INLINE_RESULT);
+            assert_eq!(capture.record().take_head().len(), INLINE_RESULT);
         }
     }
 
@@ -104,7 +104,7 @@ mod tests {
         let mut capture = Capture::new(rx, "/dev/full".into());
         feed(&mut capture, &mut tx, 5_000);
         assert_eq!(capture.written(), Written { bytes: 5_000, lines: 5_000, kept_bytes: 0 });
-        assert_eq!(capture.take_head().len(), INLINE_RESULT);
+        assert_eq!(capture.record().take_head().len(), INLINE_RESULT);
         drop(tx);
         assert_eq!(capture.read(&mut [0; 8]), Got::End);
     }

@@ -18,12 +18,8 @@ use rustix::{
     event::{EventfdFlags, Timespec, epoll, eventfd},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
 };
-use swarm_core::attempts::{Recovered, must_stop};
-use swarm_proto::{
-    UnixMillis,
-    ledger::{End, Outcome, Output},
-    spec::JobSpec,
-};
+use swarm_core::attempts::must_stop;
+use swarm_proto::{ledger::End, spec::JobSpec};
 
 use super::{
     DEFAULT_LEASE, GRACE, TICK,
@@ -37,9 +33,9 @@ use crate::{
     linux::{
         boot_now,
         protocol::{FromKeeper, Key, STREAMS, ToKeeper, VERSION},
-        wall_now,
     },
-    output::kept::{self, Written},
+    outcomes::{Life, Outcomes},
+    output::kept::Written,
 };
 
 const LISTENER: u64 = 0;
@@ -65,25 +61,17 @@ pub(super) struct Starting {
 }
 
 pub(super) struct Attempt {
-    spec: Arc<JobSpec>,
+    life: Life,
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     serial: u64,
     streams: [Capture; 2],
     work: Option<PathBuf>,
-    started: UnixMillis,
-    started_boot: Boot,
     is_followed: bool,
     pub(super) killed: Option<End>,
 }
 
-struct Ended {
-    recovered: Recovered,
-    written: [Written; 2],
-}
-
 pub(super) struct Keeper {
-    outputs: PathBuf,
     listener: UnixListener,
     epoll: Arc<OwnedFd>,
     wake: Arc<OwnedFd>,
@@ -95,7 +83,7 @@ pub(super) struct Keeper {
     had_link: bool,
     pub(super) starting: BTreeMap<Key, Starting>,
     pub(super) running: BTreeMap<Key, Attempt>,
-    ended: BTreeMap<Key, Ended>,
+    outcomes: Outcomes,
     serials: BTreeMap<u64, Key>,
     next_serial: u64,
     /// Running and not yet said so, in the order in which they started.
@@ -122,7 +110,6 @@ impl Keeper {
         watch(&timer, TIMER)?;
         let spawner = Spawner::new(base, Arc::clone(&epoll), Arc::clone(&wake))?;
         let mut this = Self {
-            outputs: dir.join("attempts"),
             listener,
             epoll,
             wake,
@@ -133,7 +120,7 @@ impl Keeper {
             had_link: false,
             starting: BTreeMap::new(),
             running: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            outcomes: Outcomes::new(dir.join("attempts")),
             serials: BTreeMap::new(),
             next_serial: FIRST_SERIAL,
             young: VecDeque::new(),
@@ -178,7 +165,7 @@ impl Keeper {
     fn is_finished(&self) -> bool {
         let has_work = !self.starting.is_empty() || !self.running.is_empty() || self.endings.has_strays();
         let is_awaited = self.link.is_some() || !(self.had_link || self.is_lease_over);
-        let owes = !self.ended.is_empty() && !self.is_lease_over;
+        let owes = !self.outcomes.is_empty() && !self.is_lease_over;
         !has_work && !is_awaited && !owes
     }
 
@@ -253,7 +240,7 @@ impl Keeper {
                     let _ = self.set_lease(until);
                 }
                 ToKeeper::Follow { task, fence, is_wanted } => self.follow((task, fence), is_wanted),
-                ToKeeper::Forget(keys) => keys.iter().for_each(|key| drop(self.ended.remove(key))),
+                ToKeeper::Forget(keys) => self.outcomes.forget(&keys),
             }
         }
         self.carry_out(&mut orders);
@@ -273,32 +260,18 @@ impl Keeper {
         }
         link.is_greeted = true;
         self.had_link = true;
-        let lease_until = self.lease_until;
-        let recovered = |(task, fence): Key, spec: &Arc<JobSpec>, started, started_boot| Recovered {
-            task,
-            fence,
-            spec: Arc::clone(spec),
-            started,
-            started_boot,
-            lease_until,
-            outcome: None,
-        };
         for (key, starting) in &self.starting {
-            let new = recovered(*key, &starting.spec, wall_now(), boot_now());
-            link.say(&FromKeeper::Recovered(new, [Written::default(); 2]));
+            link.say(&FromKeeper::Recovered(Life::begun(&starting.spec).told(*key, self.lease_until), [Written::default(); 2]));
         }
         for (key, attempt) in &self.running {
-            let old = recovered(*key, &attempt.spec, attempt.started, attempt.started_boot);
-            link.say(&FromKeeper::Recovered(old, attempt.streams.each_ref().map(Capture::written)));
+            link.say(&FromKeeper::Recovered(attempt.life.told(*key, self.lease_until), attempt.streams.each_ref().map(Capture::written)));
         }
-        for Ended { recovered, written } in self.ended.values() {
-            link.say(&FromKeeper::Recovered(recovered.clone(), *written));
-        }
+        self.outcomes.tell_all(link);
         link.say(&FromKeeper::Ready);
     }
 
     fn take_on(&mut self, key: Key, spec: &Arc<JobSpec>, is_array: bool, item: Option<String>) -> Option<Order> {
-        if self.starting.contains_key(&key) || self.running.contains_key(&key) || self.ended.contains_key(&key) {
+        if self.starting.contains_key(&key) || self.running.contains_key(&key) || self.outcomes.holds(key) {
             return None;
         }
         if must_stop(spec) && boot_now() >= self.lease_until {
@@ -334,7 +307,7 @@ impl Keeper {
 
     fn kill_all(&mut self, which: impl Fn(&JobSpec) -> bool) {
         let starting = self.starting.iter().map(|(key, starting)| (key, &starting.spec));
-        let running = self.running.iter().map(|(key, attempt)| (key, &attempt.spec));
+        let running = self.running.iter().map(|(key, attempt)| (key, &attempt.life.spec));
         for key in starting.chain(running).filter(|(_, spec)| which(spec)).map(|(key, _)| *key).collect::<Vec<_>>() {
             self.kill(key, End::Lost);
         }
@@ -390,9 +363,10 @@ impl Keeper {
     fn register(&mut self, key: Key, starting: Starting, made: Spawned) {
         let Starting { spec, killed, serial, is_followed } = starting;
         let Spawned { pid, pidfd, stdout, stderr, work, started, started_boot } = made;
-        let [out, err] = STREAMS.map(|stream| kept::path(&self.outputs, key, stream));
+        let [out, err] = self.outcomes.files(key);
         let streams = [Capture::new(stdout, out), Capture::new(stderr, err)];
-        let attempt = Attempt { spec, pid, pidfd, serial, streams, work, started, started_boot, is_followed, killed: None };
+        let life = Life { spec, started, started_boot };
+        let attempt = Attempt { life, pid, pidfd, serial, streams, work, is_followed, killed: None };
         self.running.insert(key, attempt);
         self.serials.insert(serial, key);
         self.young.push_back(key);
@@ -407,9 +381,9 @@ impl Keeper {
         let mut started = Vec::new();
         while let Some(key) = self.young.front().copied() {
             match self.running.get(&key) {
-                Some(attempt) if attempt.started_boot + TICK > now => break,
+                Some(attempt) if attempt.life.started_boot + TICK > now => break,
                 Some(attempt) => {
-                    started.push((key.0, key.1, attempt.started));
+                    started.push((key.0, key.1, attempt.life.started));
                     for (n, stream) in attempt.streams.iter().enumerate() {
                         let data = epoll::EventData::new_u64(attempt.serial << 2 | (n as u64 + 1));
                         if let Some(pipe) = stream.pipe() {
@@ -464,31 +438,12 @@ impl Keeper {
         if let Some(work) = attempt.work.take() {
             self.spawner.take_back(work);
         }
-        let written = attempt.streams.each_ref().map(Capture::written);
-        if written.iter().any(|of| of.kept_bytes < of.bytes) {
-            // without it, a later reader does not learn how much is missing
-            let _ = kept::save_written(&self.outputs, key, written);
-        }
-        let [stdout, stderr] = attempt.streams.each_mut().map(|stream| Bytes::from(stream.take_head()));
-        let [stdout_len, stderr_len] = written.map(|of| of.bytes);
-        let output = (stdout_len + stderr_len > 0).then(|| Box::new(Output { stdout, stderr, stdout_len, stderr_len }));
-        let outcome = Outcome { end: attempt.killed.take().unwrap_or(end), started: attempt.started, ended: wall_now(), output };
-        self.tell_ended(key, &attempt.spec, attempt.started_boot, outcome, written);
+        let (life, end) = (attempt.life.told(key, self.lease_until), attempt.killed.take().unwrap_or(end));
+        self.outcomes.conclude(self.link.as_mut(), life, attempt.streams.each_mut().map(Capture::record), end);
     }
 
     fn end_unrun(&mut self, key: Key, spec: &Arc<JobSpec>, end: End) {
-        let at = wall_now();
-        let outcome = Outcome { end, started: at, ended: at, output: None };
-        self.tell_ended(key, spec, boot_now(), outcome, [Written::default(); 2]);
-    }
-
-    fn tell_ended(&mut self, (task, fence): Key, spec: &Arc<JobSpec>, started_boot: Boot, outcome: Outcome, written: [Written; 2]) {
-        if let Some(link) = self.link.as_mut().filter(|link| link.is_greeted) {
-            link.say(&FromKeeper::Ended { task, fence, outcome: outcome.clone(), written });
-        }
-        let (spec, started, lease_until) = (Arc::clone(spec), outcome.started, self.lease_until);
-        let recovered = Recovered { task, fence, spec, started, started_boot, lease_until, outcome: Some(outcome) };
-        self.ended.insert((task, fence), Ended { recovered, written });
+        self.outcomes.end_unrun(self.link.as_mut(), Life::begun(spec).told(key, self.lease_until), end);
     }
 
     fn flush(&mut self) {

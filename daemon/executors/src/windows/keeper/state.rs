@@ -1,20 +1,10 @@
 //! What the keeper holds, and its loop.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use swarm_core::attempts::{Recovered, must_stop};
-use swarm_proto::{
-    UnixMillis,
-    ledger::{End, Outcome, Output},
-    spec::JobSpec,
-};
+use swarm_core::attempts::must_stop;
+use swarm_proto::{ledger::End, spec::JobSpec};
 use swarm_win32::Job;
 use tokio::{net::windows::named_pipe::NamedPipeServer, sync::mpsc, time::sleep};
 
@@ -27,12 +17,10 @@ use super::{
 use crate::{
     Boot,
     link::Link,
-    output::{
-        kept::{self, Written},
-        record::{Record, Taken},
-    },
+    outcomes::{Life, Outcomes},
+    output::record::{Record, Taken},
     protocol::{FromKeeper, Key, STREAMS, ToKeeper, VERSION},
-    windows::{boot_now, pipe::Pipe, wall_now},
+    windows::{boot_now, pipe::Pipe},
 };
 
 /// Bytes of one read.
@@ -43,33 +31,25 @@ const INBOX: usize = 64;
 const LOOK: Duration = Duration::from_millis(250);
 
 struct Attempt {
-    spec: Arc<JobSpec>,
+    life: Life,
     pid: u32,
     job: Arc<Job>,
     records: [Record; 2],
-    started: UnixMillis,
-    started_boot: Boot,
     is_followed: bool,
     killed: Option<End>,
     /// When its job is ended, if it was asked to end.
     patience: Option<Boot>,
 }
 
-struct Ended {
-    recovered: Recovered,
-    written: [Written; 2],
-}
-
 pub(super) struct Keeper {
     pipe: String,
-    outputs: PathBuf,
     /// The instance that the next daemon will get.
     free: NamedPipeServer,
     spawner: Spawner,
     link: Option<Link<Pipe>>,
     had_link: bool,
     running: BTreeMap<Key, Attempt>,
-    ended: BTreeMap<Key, Ended>,
+    outcomes: Outcomes,
     lease_until: Boot,
     is_lease_over: bool,
     events: mpsc::Receiver<Event>,
@@ -92,13 +72,12 @@ impl Keeper {
         let (tell, events) = mpsc::channel(INBOX);
         Ok(Self {
             pipe,
-            outputs: dir.join("attempts"),
             free,
             spawner: Spawner::new(dir, id),
             link: None,
             had_link: false,
             running: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            outcomes: Outcomes::new(dir.join("attempts")),
             lease_until: boot_now() + DEFAULT_LEASE,
             is_lease_over: false,
             events,
@@ -148,7 +127,7 @@ impl Keeper {
 
     fn is_finished(&self) -> bool {
         let is_awaited = self.link.is_some() || !(self.had_link || self.is_lease_over);
-        let owes = !self.ended.is_empty() && !self.is_lease_over;
+        let owes = !self.outcomes.is_empty() && !self.is_lease_over;
         self.running.is_empty() && !is_awaited && !owes
     }
 
@@ -198,7 +177,7 @@ impl Keeper {
                 }
                 ToKeeper::LeaseUntil(_) => {}
                 ToKeeper::Follow { task, fence, is_wanted } => self.follow((task, fence), is_wanted),
-                ToKeeper::Forget(keys) => keys.iter().for_each(|key| drop(self.ended.remove(key))),
+                ToKeeper::Forget(keys) => self.outcomes.forget(&keys),
             }
         }
     }
@@ -211,27 +190,16 @@ impl Keeper {
         }
         link.is_greeted = true;
         self.had_link = true;
-        for ((task, fence), attempt) in &self.running {
-            let old = Recovered {
-                task: *task,
-                fence: *fence,
-                spec: Arc::clone(&attempt.spec),
-                started: attempt.started,
-                started_boot: attempt.started_boot,
-                lease_until: self.lease_until,
-                outcome: None,
-            };
-            link.say(&FromKeeper::Recovered(old, attempt.records.each_ref().map(Record::written)));
+        for (key, attempt) in &self.running {
+            link.say(&FromKeeper::Recovered(attempt.life.told(*key, self.lease_until), attempt.records.each_ref().map(Record::written)));
         }
-        for Ended { recovered, written } in self.ended.values() {
-            link.say(&FromKeeper::Recovered(recovered.clone(), *written));
-        }
+        self.outcomes.tell_all(link);
         link.say(&FromKeeper::Ready);
     }
 
     fn take_on(&mut self, order: &Order) {
         let (key, spec) = (order.key, &order.spec);
-        if self.running.contains_key(&key) || self.ended.contains_key(&key) {
+        if self.running.contains_key(&key) || self.outcomes.holds(key) {
             return;
         }
         if must_stop(spec) && boot_now() >= self.lease_until {
@@ -245,11 +213,11 @@ impl Keeper {
 
     fn register(&mut self, key: Key, spec: &Arc<JobSpec>, spawned: Spawned) {
         let Spawned { child, pid, job, work } = spawned;
-        let (started, started_boot) = (wall_now(), boot_now());
-        let records = STREAMS.map(|stream| Record::new(kept::path(&self.outputs, key, stream)));
+        let life = Life::begun(spec);
+        let records = self.outcomes.files(key).map(Record::new);
         tokio::spawn(attempt::follow(key, child, Arc::clone(&job), work, self.tell.clone()));
-        let spec = Arc::clone(spec);
-        let attempt = Attempt { spec, pid, job, records, started, started_boot, is_followed: false, killed: None, patience: None };
+        let started = life.started;
+        let attempt = Attempt { life, pid, job, records, is_followed: false, killed: None, patience: None };
         self.running.insert(key, attempt);
         if let Some(link) = self.link.as_mut().filter(|link| link.is_greeted) {
             link.say(&FromKeeper::Started(vec![(key.0, key.1, started)]));
@@ -266,7 +234,7 @@ impl Keeper {
     }
 
     fn kill_all(&mut self, which: impl Fn(&JobSpec) -> bool) {
-        let doomed: Vec<Key> = self.running.iter().filter(|(_, attempt)| which(&attempt.spec)).map(|(key, _)| *key).collect();
+        let doomed: Vec<Key> = self.running.iter().filter(|(_, attempt)| which(&attempt.life.spec)).map(|(key, _)| *key).collect();
         doomed.into_iter().for_each(|key| self.kill(key, End::Lost));
     }
 
@@ -322,31 +290,12 @@ impl Keeper {
     /// The whole tree is gone: the outcome.
     fn conclude(&mut self, key: Key, end: End) {
         let Some(mut attempt) = self.running.remove(&key) else { return };
-        let written = attempt.records.each_ref().map(Record::written);
-        if written.iter().any(|of| of.kept_bytes < of.bytes) {
-            // without it, a later reader does not learn how much is missing
-            let _ = kept::save_written(&self.outputs, key, written);
-        }
-        let [stdout, stderr] = attempt.records.each_mut().map(|record| Bytes::from(record.take_head()));
-        let [stdout_len, stderr_len] = written.map(|of| of.bytes);
-        let output = (stdout_len + stderr_len > 0).then(|| Box::new(Output { stdout, stderr, stdout_len, stderr_len }));
-        let outcome = Outcome { end: attempt.killed.take().unwrap_or(end), started: attempt.started, ended: wall_now(), output };
-        self.tell_ended(key, &attempt.spec, attempt.started_boot, outcome, written);
+        let (life, end) = (attempt.life.told(key, self.lease_until), attempt.killed.take().unwrap_or(end));
+        self.outcomes.conclude(self.link.as_mut(), life, attempt.records.each_mut(), end);
     }
 
     fn end_unrun(&mut self, key: Key, spec: &Arc<JobSpec>, end: End) {
-        let at = wall_now();
-        let outcome = Outcome { end, started: at, ended: at, output: None };
-        self.tell_ended(key, spec, boot_now(), outcome, [Written::default(); 2]);
-    }
-
-    fn tell_ended(&mut self, (task, fence): Key, spec: &Arc<JobSpec>, started_boot: Boot, outcome: Outcome, written: [Written; 2]) {
-        if let Some(link) = self.link.as_mut().filter(|link| link.is_greeted) {
-            link.say(&FromKeeper::Ended { task, fence, outcome: outcome.clone(), written });
-        }
-        let (spec, started, lease_until) = (Arc::clone(spec), outcome.started, self.lease_until);
-        let recovered = Recovered { task, fence, spec, started, started_boot, lease_until, outcome: Some(outcome) };
-        self.ended.insert((task, fence), Ended { recovered, written });
+        self.outcomes.end_unrun(self.link.as_mut(), Life::begun(spec).told(key, self.lease_until), end);
     }
 
     fn flush(&mut self) {
