@@ -29,21 +29,25 @@
 //!   server". There is no relay (DERP), no NAT and no ACL.
 
 mod crowd;
+mod finding;
 mod host;
 mod judge;
 mod lab;
 mod load;
 mod mesh;
+mod readme;
 mod record;
 mod step;
 mod wait;
 
 pub use self::{
     crowd::crowd,
+    finding::Finding,
     judge::judge,
     lab::{Lab, Preset, Spec},
     load::Load,
     mesh::Mesh,
+    readme::readme,
     record::Figures,
     step::Step,
     wait::until,
