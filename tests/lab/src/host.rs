@@ -29,6 +29,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// The user of daemons that may do nothing: `nobody`.
 const NOBODY: u32 = 65_534;
 
+/// As services have it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A host, its daemon's files, and its daemon while it runs.
 pub(crate) struct Host {
     pub(crate) name: String,
@@ -97,7 +100,7 @@ impl Host {
             command.env_remove(name);
         }
         command.env("SWARM_CONFIG", self.config()).env("SWARM_STATE_DIR", self.dir.join("state")).env("HOME", &self.dir);
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.env("PATH", PATH).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
@@ -116,8 +119,7 @@ impl Host {
     /// A line of a shell on this host, with the programs of `bin` before all others.
     pub(crate) async fn shell(&self, mesh: &Mesh, bin: &Path, line: &str) -> anyhow::Result<Output> {
         let mut command = self.command(mesh, Path::new("bash"));
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", bin.display())).args(["-c", line]);
+        command.env("PATH", format!("{}:{PATH}", bin.display())).args(["-c", line]);
         command.output().await.with_context(|| format!("'{line}' on {}", self.name))
     }
 

@@ -99,7 +99,8 @@ impl Load {
         let count = u32::try_from(hosts.len())?;
         let pace = Duration::from_secs(1) * count / rate;
         let mut lanes = Vec::new();
-        let watches = hosts.iter().map(|host| Ok(tokio::spawn(watch_leader(shared.clone(), lab.client(host)?)))).collect::<anyhow::Result<_>>()?;
+        let watches =
+            hosts.iter().map(|host| Ok(tokio::spawn(watch_leader(shared.clone(), lab.client(host)?)))).collect::<anyhow::Result<_>>()?;
         for (number, host) in hosts.into_iter().enumerate() {
             let at = watch::Sender::new(lab.client(&host)?);
             let runner = Runner { number, lanes: count, shared: shared.clone(), open: BTreeMap::new(), again: VecDeque::new() };
