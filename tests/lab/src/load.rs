@@ -146,6 +146,7 @@ impl Load {
     /// What never ended.
     pub async fn finish(mut self) -> anyhow::Result<Finished> {
         self.stop.send_replace(true);
+        self.shared.record().stop(Instant::now());
         until("everything that was asked ends", self.patience, async || {
             let record = self.shared.record();
             if record.open() == 0 { Ok(()) } else { Err(record.waiting(Instant::now())) }

@@ -95,6 +95,8 @@ pub(crate) struct Record {
     accepted: Vec<(Instant, usize)>,
     faults: Vec<String>,
     refused: u64,
+    /// When nothing new was asked any more.
+    stopped: Option<Instant>,
     /// Attempts beyond the first of each job that has ended.
     reruns: u64,
     /// Who has said of itself that it leads, in each term.
@@ -114,7 +116,7 @@ pub struct Figures {
     pub refused: u64,
     /// The longest that any acknowledgement took.
     pub slowest: Duration,
-    /// The longest time without any acknowledgement anywhere.
+    /// The longest time without any acknowledgement anywhere, while something new was asked.
     pub silence: Duration,
 }
 
@@ -138,6 +140,11 @@ impl Record {
         if first != node {
             self.faults.push(format!("both {first} and {node} led in term {}", term.0));
         }
+    }
+
+    /// Nothing new is asked from now on.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        self.stopped = Some(now);
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -192,7 +199,7 @@ impl Record {
             }
             SubmitLine::Progress { .. } => Next::Wait,
             SubmitLine::Ended { outcome, .. } => {
-                self.reruns += if asked.end.is_none() { u64::from(outcome.reruns) } else { 0 };
+                self.reruns += if asked.end.is_none() { outcome.reruns } else { 0 };
                 if asked.job != Some(outcome.job) || *asked.end.get_or_insert(outcome.state) != outcome.state {
                     self.faults.push(format!("{n}, {:?}, {:?} before, ended otherwise: {outcome:?}", asked.job, asked.end));
                 }
@@ -254,7 +261,8 @@ impl Record {
 
     pub(crate) fn figures(&self) -> Figures {
         let first = self.asked.values().map(|asked| asked.at).min();
-        let times = || first.into_iter().chain(self.accepted.iter().map(|(at, _)| *at));
+        let is_asking = |at: &Instant| self.stopped.is_none_or(|stopped| *at <= stopped);
+        let times = || first.into_iter().chain(self.accepted.iter().map(|(at, _)| *at).filter(is_asking)).chain(self.stopped);
         Figures {
             asked: self.asked.len(),
             accepted: self.accepted.len(),
@@ -341,6 +349,19 @@ mod tests {
         let other = told(Kind::Noop, vec![accepted(1, 7), ended(1, 7, GOOD), ended(1, 7, TaskState::Failed)]);
         assert_eq!(other.faults(&view(7, GOOD), |_| vec![]).len(), 1, "two ends of one job");
         assert_eq!(told(Kind::Noop, vec![]).faults(&BTreeMap::new(), |_| vec![]), ["1 was never accepted"]);
+    }
+
+    #[test]
+    fn silence_is_while_something_is_asked() {
+        let (mut record, start) = (Record::default(), Instant::now());
+        for (n, at) in [(1, 1), (2, 4), (3, 30)] {
+            record.ask(n, Kind::Noop, 0, start);
+            record.handle_line(accepted(n, n), 0, start + Duration::from_secs(at));
+        }
+        assert_eq!(record.figures().silence, Duration::from_secs(26));
+        record.stop(start + Duration::from_secs(5));
+        assert_eq!(record.figures().silence, Duration::from_secs(3), "a straggler's answer is slow, and breaks no silence");
+        assert_eq!(record.figures().slowest, Duration::from_secs(30));
     }
 
     #[test]
