@@ -156,7 +156,12 @@ impl Lab {
             // whoever joins knows the members by name only
             addresses.iter().for_each(|address| create.extend(["--address", address]));
         }
-        let token = self.hosts[0].ctl(&self.mesh, &ctl, &create).await?;
+        // where the leader changes just then nobody knows whether a token was made, so another one is
+        let member = self.hosts.iter().find(|host| !names.contains(&host.name)).context("there is no member")?;
+        let token = until("a token is made", self.preset().patience(), async || {
+            member.ctl(&self.mesh, &ctl, &create).await.map_err(|e| e.to_string())
+        })
+        .await?;
         let mut joining = JoinSet::new();
         for host in self.hosts.iter().filter(|host| names.contains(&host.name)) {
             host.answers().await?;

@@ -161,8 +161,14 @@ async fn everywhere(lab: &mut Lab) -> anyhow::Result<()> {
     let client = lab.client(&hosts[0])?;
     for host in &hosts {
         let argv = vec!["hostname".into()];
-        let request = SubmitRequest { argv, cores: Some(0.1), labels: [("host".into(), host.clone())].into(), ..SubmitRequest::default() };
-        let job = client.submit(&request).await?.job;
+        let labels = [("host".into(), host.clone())].into();
+        let key = Some(format!("everywhere-{}-{host}", std::process::id()));
+        let request = SubmitRequest { argv, key, cores: Some(0.1), labels, ..SubmitRequest::default() };
+        // with a key it may be asked again until it is known to be accepted
+        let job = until(&format!("a task for {host} is accepted"), lab.preset().patience(), async || {
+            client.submit(&request).await.map(|accepted| accepted.job).map_err(|problem| problem.to_string())
+        })
+        .await?;
         let view = client.wait_job(job, lab.preset().patience()).await?;
         ensure!(view.state == Some(swarm_proto::ledger::TaskState::Succeeded), "the task of {host}: {:?}", view.state);
         let said = client.result(swarm_proto::TaskId { job, index: 0 }).await?;
