@@ -24,6 +24,7 @@ mod papers;
 mod peers;
 mod reach;
 mod relay;
+mod rivals;
 mod roster;
 mod settings;
 mod signed;

@@ -141,6 +141,19 @@ impl Host {
         child.wait().expect("gone");
     }
 
+    /// Has it bind an address that no other host has, when it is started next.
+    ///
+    /// # Panics
+    /// Its config cannot be changed.
+    pub fn readdress(&mut self) {
+        let IpAddr::V4(v4) = self.ip else { panic!("hosts here have IPv4 addresses") };
+        let [a, b, c, d] = v4.octets();
+        let elsewhere = IpAddr::from([a, b, c, d + 100]);
+        let text = std::fs::read_to_string(&self.config).expect("a config");
+        std::fs::write(&self.config, text.replace(&self.ip.to_string(), &elsewhere.to_string())).expect("written");
+        self.ip = elsewhere;
+    }
+
     /// A client of it.
     pub fn client(&self) -> Client {
         Client::new(self.socket.clone())

@@ -226,15 +226,38 @@ async fn a_copied_state_directory_is_noticed() {
     let original = hosts.list[2].answers().await.node;
     hosts.list[3].run();
     hosts.list[3].answers().await;
-    Host::pause(Duration::from_secs(4)).await;
-    let status = (hosts.list[2].answers().await, hosts.list[3].answers().await);
-    let noticed = [&status.0, &status.1].into_iter().filter(|status| status.trouble.contains("another daemon")).count();
-    assert!(noticed >= 1, "{:?} / {:?}\n{}\n{}", status.0.trouble, status.1.trouble, hosts.list[2].log(), hosts.list[3].log());
+    eventually("both are told", async || {
+        let troubles = [hosts.list[2].answers().await.trouble, hosts.list[3].answers().await.trouble];
+        troubles.iter().all(|trouble| trouble.contains("another daemon")).then_some(())
+    })
+    .await;
     // nothing of the ledger is lost by it
     let done = hosts.list[0].ok(&["run", "--", "echo", "intact"]);
     assert_eq!(done, "intact\n");
     assert_eq!(hosts.list[0].client().nodes().await.expect("nodes").len(), 3);
     assert!(original.is_some());
+}
+
+/// A daemon that was killed comes back at another address, while the others still hold its old connections: it is let in, and nobody
+/// takes it for a second one.
+#[tokio::test]
+async fn a_daemon_that_comes_back_elsewhere_is_no_double() {
+    let mut hosts = Hosts::start(3, |_| ()).await;
+    hosts.unite().await;
+    let before = hosts.list[2].ready().await.node;
+    hosts.list[2].kill();
+    hosts.list[2].readdress();
+    hosts.list[2].run();
+    assert_eq!(hosts.list[2].ready().await.node, before);
+    eventually("the others know where it is", async || {
+        let seen = hosts.list[0].answers().await.peers;
+        seen.iter().find(|peer| Some(peer.node) == before).filter(|peer| peer.addr.ip() == hosts.list[2].ip && peer.connected).map(|_| ())
+    })
+    .await;
+    hosts.whole(3).await;
+    for host in &hosts.list {
+        assert!(!host.log().contains("another daemon"), "{}", host.log());
+    }
 }
 
 /// Two of three voters are gone for good: what the third one knows goes on, and what comes back of the others is not let in.

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -128,7 +128,7 @@ pub(crate) struct Inner {
     server: Server,
     seed: u64,
     scopes: AtomicU64,
-    is_stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
     watch: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -140,12 +140,12 @@ impl Inner {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Relaxed)
+        *self.stopping.borrow()
     }
 
     /// The engine neither votes nor acknowledges any more.
     pub(crate) async fn stop_engine(&self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
+        self.stopping.send_replace(true);
         match timeout(STOP, self.raft.shutdown()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the consensus engine did not stop in order"),
@@ -233,7 +233,7 @@ impl Consensus {
             server,
             seed: spec.seed,
             scopes: AtomicU64::new(0),
-            is_stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             watch: Mutex::default(),
         });
         let task = tokio::spawn(inner.scoped(role::run(inner.clone(), role)));
@@ -341,7 +341,16 @@ impl Consensus {
     }
 
     pub(crate) fn serve(&self, open: Open, tx: Tx, rx: Rx) -> impl Future<Output = ()> + Send + 'static {
-        self.inner.scoped(self.inner.server.clone().serve(open, tx, rx))
+        let mut stopping = self.inner.stopping.subscribe();
+        let serving = self.inner.server.clone().serve(open, tx, rx);
+        self.inner.scoped(async move {
+            tokio::select! {
+                biased;
+                // nothing more is handed to an engine that stops: it would call that an error
+                _ = stopping.wait_for(|is_stopping| *is_stopping) => {}
+                () = serving => {}
+            }
+        })
     }
 
     /// Hands leadership over if this node leads, makes the log durable, and stops.

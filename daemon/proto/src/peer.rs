@@ -36,6 +36,9 @@ pub struct Hello {
     pub name: String,
     /// Where it listens.
     pub addrs: Addrs,
+    /// Random, of this run of the daemon: one that goes on at another address says the same, a second one with this identity does
+    /// not.
+    pub life: u64,
 }
 
 /// What a stream is for.
@@ -70,7 +73,7 @@ pub enum Open {
     Enroll { exporter: [u8; 32], from: std::net::IpAddr, petition: Petition },
     /// Asks for a new certificate, for the key of the connection. Answer: `Result<Renewed, Problem>`.
     Renew,
-    /// Tells a node that another daemon with its identity knocks from there. Answer: `()`.
+    /// Tells a node that another daemon with its identity knocks from there. Answer: `()`, which shows that it lives.
     Doubled { at: std::net::SocketAddr },
 }
 

@@ -7,23 +7,30 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::select_ok;
 use swarm_api::{Pace, too_often};
 use swarm_proto::{
     ClusterId, Code, LogIndex, NodeId, PeerKey, Problem,
-    api::{Health, Phase, Reply},
+    api::{Phase, Reply},
     identity::{Enrolled, Renewed},
     peer::{Answer, FromSubmitDesk, Hello, Joined, Open, ToSubmitDesk},
 };
-use swarm_transport::{Connection, Doorkeeper, FrameRx, FrameTx, Peer, Plane};
-use tokio::sync::mpsc;
+use swarm_transport::{CloseCode, Connection, Doorkeeper, FrameRx, FrameTx, Peer, Plane};
+use tokio::{sync::mpsc, time::Instant};
 
-use super::{Node, calls, desk::no_leader, enroll, events, gossip::Input, join, output, papers, relay, roster::Roster, split, work};
+use super::{
+    Node, calls, desk::no_leader, enroll, events, gossip::Input, join, output, papers, relay, rivals::Rivals, roster::Roster, split, work,
+};
 
 /// Submissions and answers under way on one forwarded stream.
 const DEPTH: usize = 64;
 
 /// What a peer is told that belongs to another swarm, is closed out, or is there twice.
 pub(crate) const NOT_LET_IN: &str = "the peer is not let in";
+/// What a peer is told that may be let in a moment later.
+const NOT_LET_IN_YET: &str = "the peer is not let in yet";
+/// How long a daemon may take to show that it lives.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// The doorkeeper of both endpoints. It opens before the node is whole, because a node asks to be admitted through them.
 pub(crate) struct Door {
@@ -33,6 +40,8 @@ pub(crate) struct Door {
     pub(crate) node: OnceLock<Weak<Node>>,
     /// How often each peer may ask.
     pub(crate) pace: Pace<PeerKey>,
+    /// Identities that more than one daemon claims.
+    pub(crate) rivals: Rivals,
 }
 
 impl Doorkeeper for Door {
@@ -55,12 +64,8 @@ impl Doorkeeper for Door {
             (_, Some(_)) if self.roster.version() == LogIndex(0) => Ok(None),
             (_, Some(claimed)) => {
                 self.refresh();
-                Err(Problem::new(
-                    Code::NotReady,
-                    "the peer is not let in yet",
-                    format!("this node's view does not bind {claimed} to that key"),
-                )
-                .hint("it is asked for again; the dial is repeated"))
+                Err(Problem::new(Code::NotReady, NOT_LET_IN_YET, format!("this node's view does not bind {claimed} to that key"))
+                    .hint("it is asked for again; the dial is repeated"))
             }
         }
     }
@@ -111,22 +116,27 @@ impl Door {
         }
     }
 
-    /// One identity, one daemon. A copy of a state directory that is started elsewhere, while the daemon it was copied from is
-    /// there, would vote a second time; so it is let in nowhere, and both are told. An address that changes is another matter:
-    /// nobody is there at the old one.
+    /// Lets in one life of an identity at a time ([`Rivals`]).
     fn check_single(&self, key: &PeerKey, id: NodeId, hello: &Hello) -> Result<(), Problem> {
         let Some(node) = self.node() else { return Ok(()) };
-        let place = hello.addrs.control.ip();
-        let is_other = |connection: &&Connection| connection.key() == *key && connection.peer().hello.addrs.control.ip() != place;
-        let connections = node.control.connections();
-        let Some(other) = connections.iter().find(is_other).filter(|_| node.peers.health(id) == Health::Alive) else { return Ok(()) };
-        let at = other.peer().hello.addrs.control;
-        let told = other.clone();
-        node.runtime.spawn(async move {
-            let _ = told.call::<()>(&Open::Doubled { at: SocketAddr::new(place, at.port()) }).await;
-        });
-        let why = format!("another daemon with the identity of {id} is at {at}");
-        Err(Problem::new(Code::Conflict, NOT_LET_IN, why).hint("stop one of the two; a state directory belongs to one host"))
+        let here = hello.addrs.control;
+        // two daemons cannot have one address: there it was started again
+        let is_rival = |other: &Hello| other.life != hello.life && other.addrs.control != here;
+        let mut rivals = node.control.connections();
+        rivals.retain(|connection| connection.key() == *key && is_rival(&connection.peer().hello));
+        let Some(there) = rivals.first().map(|connection| connection.peer().hello.clone()) else { return Ok(()) };
+        rivals.retain(|connection| connection.peer().hello.life == there.life);
+        let meeting = self.rivals.meet(*key, there.life, Instant::now());
+        let at = there.addrs.control;
+        if meeting.is_double {
+            let why = format!("another daemon with the identity of {id} is at {at}");
+            return Err(Problem::new(Code::Conflict, NOT_LET_IN, why).hint("stop one of the two; a state directory belongs to one host"));
+        }
+        if meeting.is_to_ask {
+            node.runtime.spawn(ask(self.rivals.clone(), rivals, here));
+        }
+        let why = format!("{id} was at {at} a moment ago, and is asked whether it still is");
+        Err(Problem::new(Code::NotReady, NOT_LET_IN_YET, why).hint("the dial is repeated"))
     }
 
     fn node(&self) -> Option<Arc<Node>> {
@@ -139,6 +149,20 @@ impl Door {
             node.runtime.clone().spawn(async move { join::refresh_view(&node).await });
         }
     }
+}
+
+/// Tells the life that has these connections that another one knocks. If it does not answer, its place is free.
+async fn ask(rivals: Rivals, connections: Vec<Connection>, knocks_at: SocketAddr) {
+    let told = Open::Doubled { at: knocks_at };
+    let calls = connections.iter().map(|connection| Box::pin(connection.call::<()>(&told)));
+    let asked = tokio::time::timeout(ANSWER, select_ok(calls)).await;
+    let Some(first) = connections.first() else { return };
+    if !matches!(asked, Ok(Ok(_))) {
+        for connection in &connections {
+            connection.close(CloseCode::Replaced, "this daemon was started again at another address");
+        }
+    }
+    rivals.handle_answer(first.key(), first.peer().hello.life, matches!(asked, Ok(Ok(_))), Instant::now());
 }
 
 /// Tells why, where the answer has words for it; otherwise the stream just ends.

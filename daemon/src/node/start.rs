@@ -44,6 +44,7 @@ use super::{
     papers::{self, Papers},
     peers::Peers,
     reach,
+    rivals::Rivals,
     roster::Roster,
     settings, work,
 };
@@ -77,7 +78,9 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let env = settings::at_start(env, &roster);
     let clock = SwarmClock::new(env.clocks.clone());
     let wall = clock.clone();
-    let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace: Pace::new(PEER_RATE) });
+    let (pace, rivals) = (Pace::new(PEER_RATE), Rivals::default());
+    let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace, rivals });
+    let life = rng.next_u64();
     // said from the first Hello on: a connection to a member that did not say who it is would stay a stranger's
     let known = match Member::load(&env.records)? {
         Some(member) if env.disk.list()?.is_empty() => {
@@ -97,7 +100,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         identity: env.identity.clone(),
         realm: env.realm,
         wall: Arc::new(move || wall.now()),
-        hello: hello_source(meta.subscribe(), env.realm.cluster, me.subscribe()),
+        hello: hello_source(meta.subscribe(), env.realm.cluster, me.subscribe(), life),
         door: door.clone(),
         open,
     };
@@ -143,7 +146,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         streams: AtomicU64::new(0),
     });
     let _ = door.node.set(Arc::downgrade(&node));
-    spawn_parts(&node, &control, desk_tx, gossip_rx, workshop, rng.next_u64(), &stopping);
+    spawn_parts(&node, &control, desk_tx, gossip_rx, workshop, life, &stopping);
     watch_health(&node, &control, fatal_tx);
     gateway.open(node.clone());
 
@@ -165,10 +168,10 @@ fn seed_of(rng: &mut ChaCha12Rng) -> [u8; 32] {
 }
 
 /// What this node says of itself at each new connection; its id once it has one.
-fn hello_source(meta: watch::Receiver<Arc<NodeMeta>>, cluster: ClusterId, me: watch::Receiver<Option<NodeId>>) -> HelloSource {
+fn hello_source(meta: watch::Receiver<Arc<NodeMeta>>, cluster: ClusterId, me: watch::Receiver<Option<NodeId>>, life: u64) -> HelloSource {
     Arc::new(move || {
         let meta = meta.borrow().clone();
-        Hello { protocol: PROTOCOL, cluster, node: *me.borrow(), name: meta.name.clone(), addrs: meta.addrs }
+        Hello { protocol: PROTOCOL, cluster, node: *me.borrow(), name: meta.name.clone(), addrs: meta.addrs, life }
     })
 }
 

@@ -134,6 +134,7 @@ mod tests {
             node: Some(NodeId(3)),
             name: "pi".into(),
             addrs: Addrs { control: at(1), bulk: at(2) },
+            life: 1,
         }
     }
 

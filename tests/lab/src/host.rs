@@ -1,46 +1,55 @@
 //! One host of a lab and the daemon on it.
+//!
+//! A daemon here is started as an operator's is: by `swarmd run` with a config file that is empty but for how it finds its mesh. Its
+//! socket is where it is on any host, for each has a `/run` of its own. The file system is otherwise shared, so the places of the
+//! config file and of the state are given in the environment.
 
 use std::{
     fs::File,
-    net::IpAddr,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{Gid, Uid, chown},
+    process::{Pid, Signal, kill_process},
+};
 use swarm_client::Client;
 use swarm_proto::api::Status;
 use tokio::process::{Child, Command};
 
-use crate::{lab::Preset, mesh::Mesh, until};
+use crate::{mesh::Mesh, until};
 
 /// How long a daemon may take to stop.
 const STOP: Duration = Duration::from_secs(10);
 /// How long an answer about itself may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// The user of daemons that may do nothing: `nobody`.
+const NOBODY: u32 = 65_534;
+
+/// As services have it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A host, its daemon's files, and its daemon while it runs.
 pub(crate) struct Host {
     pub(crate) name: String,
-    pub(crate) address: IpAddr,
     pub(crate) dir: PathBuf,
+    /// Its own `/run`.
+    run: PathBuf,
+    is_unprivileged: bool,
     child: Option<Child>,
     /// Bytes of the log that were looked through.
     read: u64,
-}
-
-fn line(address: IpAddr) -> String {
-    format!("address = \"{address}\"")
 }
 
 /// What the daemon of a host has used of a processor, in all its threads.
 pub(crate) type CpuTime = Duration;
 
 impl Host {
-    pub(crate) fn new(base: &Path, name: &str, address: IpAddr) -> Self {
-        Self { name: name.to_owned(), address, dir: base.join(name), child: None, read: 0 }
+    pub(crate) fn new(base: &Path, mesh: &Mesh, name: &str, is_unprivileged: bool) -> Self {
+        Self { name: name.to_owned(), dir: base.join(name), run: mesh.run_dir(name), is_unprivileged, child: None, read: 0 }
     }
 
     fn log(&self) -> PathBuf {
@@ -48,7 +57,11 @@ impl Host {
     }
 
     fn socket(&self) -> PathBuf {
-        self.dir.join("sock")
+        self.run.join("swarmd/swarmd.sock")
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.join("swarmd.toml")
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -59,29 +72,18 @@ impl Host {
         self.child.is_some()
     }
 
-    /// Writes the config that it has before it belongs to a swarm.
-    pub(crate) fn configure(&self, preset: Preset) -> anyhow::Result<()> {
-        let text = format!(
-            "[node]\nname = \"{name}\"\nstate_dir = \"{state}\"\n\n[mesh]\n{address}\npreset = \"{preset}\"\n\n\
-             [resources]\ncores = 8\n\n[api]\nsocket = \"{socket}\"\n",
-            name = self.name,
-            state = self.dir.join("state").display(),
-            address = line(self.address),
-            preset = preset.word(),
-            socket = self.socket().display(),
-        );
-        std::fs::write(self.config(), text).with_context(|| format!("the config of {}", self.name))
-    }
-
-    fn config(&self) -> PathBuf {
-        self.dir.join("swarmd.toml")
-    }
-
-    /// Has it bind another address when it is started next.
-    pub(crate) fn readdress(&mut self, address: IpAddr) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(self.config())?;
-        std::fs::write(self.config(), text.replace(&line(self.address), &line(address)))?;
-        self.address = address;
+    /// Makes its directories and a config file with this in it.
+    pub(crate) fn configure(&self, text: &str) -> anyhow::Result<()> {
+        let dirs = [self.dir.clone(), self.dir.join("state"), self.run.join("swarmd")];
+        for dir in &dirs {
+            std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        }
+        std::fs::write(self.config(), text).with_context(|| format!("the config of {}", self.name))?;
+        if self.is_unprivileged {
+            for path in dirs.iter().chain([&self.config()]) {
+                chown(path, Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)))?;
+            }
+        }
         Ok(())
     }
 
@@ -91,11 +93,22 @@ impl Host {
         until(&what, ANSWER, async || self.client().healthy().await.map_err(|problem| problem.to_string())).await
     }
 
-    /// `swarmctl` at its daemon; what it prints.
-    pub(crate) fn ctl(&self, program: &Path, args: &[&str]) -> impl Future<Output = anyhow::Result<String>> + Send + use<> {
-        let what = format!("swarmctl {} at {}", args.join(" "), self.name);
-        let mut command = Command::new(program);
-        command.args(args).env("SWARM_SOCKET", self.socket()).stdin(Stdio::null()).kill_on_drop(true);
+    /// A program on this host, which finds the daemon as any other there does.
+    fn command(&self, mesh: &Mesh, program: &Path) -> Command {
+        let mut command = mesh.command(&self.name, program);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SWARM_")) {
+            command.env_remove(name);
+        }
+        command.env("SWARM_CONFIG", self.config()).env("SWARM_STATE_DIR", self.dir.join("state")).env("HOME", &self.dir);
+        command.env("PATH", PATH).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// `swarmctl` on this host; what it prints.
+    pub(crate) fn ctl(&self, mesh: &Mesh, program: &Path, args: &[&str]) -> impl Future<Output = anyhow::Result<String>> + Send + use<> {
+        let what = format!("swarmctl {} on {}", args.join(" "), self.name);
+        let mut command = self.command(mesh, program);
+        command.args(args);
         async move {
             let output = command.output().await?;
             ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -103,15 +116,25 @@ impl Host {
         }
     }
 
+    /// A line of a shell on this host, with the programs of `bin` before all others.
+    pub(crate) async fn shell(&self, mesh: &Mesh, bin: &Path, line: &str) -> anyhow::Result<Output> {
+        let mut command = self.command(mesh, Path::new("bash"));
+        command.env("PATH", format!("{}:{PATH}", bin.display())).args(["-c", line]);
+        command.output().await.with_context(|| format!("'{line}' on {}", self.name))
+    }
+
     /// Starts its daemon.
     pub(crate) fn start(&mut self, mesh: &Mesh, program: &Path) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
-        let mut command = mesh.command(&self.name, program);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SWARM_")) {
-            command.env_remove(name);
-        }
+        let mut command = if self.is_unprivileged {
+            let mut command = self.command(mesh, Path::new("setpriv"));
+            command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".into()]).arg(program);
+            command
+        } else {
+            self.command(mesh, program)
+        };
         command.args(["run", "--end-with-parent", "--config"]).arg(self.config());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+        command.stdout(Stdio::null()).stderr(log).process_group(0);
         self.child = Some(command.spawn().with_context(|| format!("swarmd of {}", self.name))?);
         Ok(())
     }
@@ -163,13 +186,13 @@ impl Host {
         lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
 
-    /// Lines of its log, written since the last look, that no healthy daemon writes.
+    /// Lines of its log, written since the last look, that no healthy daemon writes. No host of a lab is there twice.
     pub(crate) fn complaints(&mut self) -> Vec<String> {
         let text = std::fs::read(self.log()).unwrap_or_default();
         let from = usize::try_from(self.read).unwrap_or(0).min(text.len());
         self.read = text.len() as u64;
         let text = String::from_utf8_lossy(&text[from..]).into_owned();
-        let is_bad = |line: &&str| line.contains(" ERROR ") || line.contains("panicked at");
+        let is_bad = |line: &&str| [" ERROR ", "panicked at", "another daemon"].iter().any(|bad| line.contains(bad));
         text.lines().filter(is_bad).map(|line| format!("{}: {line}", self.name)).collect()
     }
 

@@ -24,7 +24,8 @@ pub async fn judge(lab: &mut Lab, load: Load) -> anyhow::Result<Figures> {
     lab.whole().await?;
     let done = load.finish().await?;
     let jobs = jobs(lab, &done).await?;
-    let faults = done.record.faults(&jobs, |n| done.witness(n));
+    let mut faults = done.record.faults(&jobs, |n| done.witness(n));
+    faults.extend(done.record.unseen().into_iter().map(|kind| format!("nothing was shown of {kind:?} jobs")));
     ensure!(faults.is_empty(), "{} faults: {}", faults.len(), faults.iter().take(TOLD).cloned().collect::<Vec<_>>().join("\n"));
     lab.quiet()?;
     Ok(done.record.figures())

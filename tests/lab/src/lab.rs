@@ -1,8 +1,11 @@
 //! A mesh with a daemon on every host.
 
 use std::{
+    fs::Permissions,
     net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Output,
     time::Duration,
 };
 
@@ -14,10 +17,13 @@ use swarm_proto::{
 };
 use tokio::task::JoinSet;
 
-use crate::{host::Host, mesh::Mesh, until};
+use crate::{finding::Finding, host::Host, mesh::Mesh, until};
 
 /// Where members let hosts in.
 const PORT: u16 = 4749;
+
+/// How `swarmctl` ends where nobody leads.
+const NO_LEADER: i32 = 6;
 
 /// What a lab is like.
 #[derive(Clone, Debug)]
@@ -29,7 +35,8 @@ pub struct Spec {
     /// How long the resolver's answers live, in seconds.
     pub ttl: u32,
     pub preset: Preset,
-    /// Without WireGuard, and with less to do for the processor: for crowds.
+    pub finding: Finding,
+    /// Without WireGuard, whatever the finding, and with less to do for the processor: for crowds.
     pub is_plain: bool,
     /// The `swarmd` to run; `swarmctl` is beside it.
     pub program: PathBuf,
@@ -59,6 +66,15 @@ impl Preset {
     }
 }
 
+impl Spec {
+    /// The config file of every host before it belongs to a swarm.
+    fn config(&self) -> String {
+        let preset = if self.preset == self.finding.preset() { String::new() } else { format!("preset = \"{}\"\n", self.preset.word()) };
+        let mesh = format!("{}{preset}", self.finding.config());
+        if mesh.is_empty() { mesh } else { format!("[mesh]\n{mesh}") }
+    }
+}
+
 /// A lab that is up. Its daemons and its mesh go when it is dropped; its files stay until the next one of its name.
 pub struct Lab {
     pub mesh: Mesh,
@@ -75,33 +91,52 @@ impl Lab {
     /// # Errors
     /// What could not be made.
     pub async fn up(spec: &Spec) -> anyhow::Result<Self> {
-        let mesh = Mesh::up(&spec.name, spec.hosts, spec.ttl, spec.is_plain).await?;
+        let lab = Self::apart(spec, &spec.config()).await?;
+        let names: Vec<String> = lab.hosts.iter().map(|host| host.name.clone()).collect();
+        lab.hosts[0].ctl(&lab.mesh, &lab.program("swarmctl"), &["mesh", "init", "--allow", "exec", "--label", "host=h1"]).await?;
+        lab.join(&names[1..]).await?;
+        Ok(lab)
+    }
+
+    /// Makes the mesh and starts a daemon with this config on each host; none belongs to a swarm yet.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub(crate) async fn apart(spec: &Spec, config: &str) -> anyhow::Result<Self> {
+        let kind = if spec.is_plain { &["--plain"] } else { spec.finding.mesh() };
+        let mesh = Mesh::up(&spec.name, spec.hosts, spec.ttl, kind).await?;
         let dir = std::env::temp_dir().join(format!("swarm-lab.{}", spec.name));
         if dir.exists() {
             std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
         std::fs::create_dir_all(dir.join("witness"))?;
-        let mut lab = Self { mesh, spec: spec.clone(), dir, hosts: Vec::new(), gone: Vec::new() };
-        let names: Vec<String> = (1..=spec.hosts).map(|n| format!("h{n}")).collect();
-        for name in &names {
-            lab.prepare(name).await?;
+        // tasks of any user leave their witness
+        std::fs::set_permissions(dir.join("witness"), Permissions::from_mode(0o777))?;
+        // any user may run programs from here, wherever they were built
+        let bin = dir.join("bin");
+        std::fs::create_dir(&bin)?;
+        for (from, name) in [(spec.program.clone(), "swarmd"), (spec.program.with_file_name("swarmctl"), "swarmctl")] {
+            std::fs::copy(&from, bin.join(name)).with_context(|| from.display().to_string())?;
         }
-        let ctl = lab.ctl();
-        lab.hosts[0].answers().await?;
-        lab.hosts[0].ctl(&ctl, &["mesh", "init", "--allow", "exec", "--label", "host=h1"]).await?;
-        lab.join(&names[1..]).await?;
+        let spec = Spec { program: bin.join("swarmd"), ..spec.clone() };
+        let mut lab = Self { mesh, spec, dir, hosts: Vec::new(), gone: Vec::new() };
+        for n in 1..=lab.spec.hosts {
+            lab.prepare(&format!("h{n}"), config)?;
+        }
+        for host in &lab.hosts {
+            host.answers().await?;
+        }
         Ok(lab)
     }
 
-    fn ctl(&self) -> PathBuf {
-        self.spec.program.with_file_name("swarmctl")
+    /// A program beside the daemon's.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.spec.program.with_file_name(name)
     }
 
-    async fn prepare(&mut self, name: &str) -> anyhow::Result<()> {
-        let address = self.mesh.addresses().await?.remove(name).with_context(|| format!("meshlab knows no {name}"))?;
-        let mut host = Host::new(&self.dir, name, address);
-        std::fs::create_dir_all(&host.dir)?;
-        host.configure(self.spec.preset)?;
+    fn prepare(&mut self, name: &str, config: &str) -> anyhow::Result<()> {
+        let mut host = Host::new(&self.dir, &self.mesh, name, self.spec.finding.is_unprivileged());
+        host.configure(config)?;
         host.start(&self.mesh, &self.spec.program)?;
         self.hosts.push(host);
         Ok(())
@@ -112,24 +147,44 @@ impl Lab {
         if names.is_empty() {
             return Ok(());
         }
-        let ctl = self.ctl();
+        let ctl = self.program("swarmctl");
         let uses = names.len().to_string();
-        // whoever joins knows the members by name only
         let mut create = vec!["token", "create", "--uses", &uses];
-        let addresses: Vec<String> =
-            self.hosts.iter().filter(|host| !names.contains(&host.name)).take(4).map(|host| format!("{}:{PORT}", host.name)).collect();
-        addresses.iter().for_each(|address| create.extend(["--address", address]));
-        let token = self.hosts[0].ctl(&ctl, &create).await?;
+        let members = self.hosts.iter().filter(|host| !names.contains(&host.name));
+        let addresses: Vec<String> = members.take(4).map(|host| format!("{}:{PORT}", host.name)).collect();
+        if self.spec.finding == Finding::Names {
+            // whoever joins knows the members by name only
+            addresses.iter().for_each(|address| create.extend(["--address", address]));
+        }
+        // where the leader changes just then nobody knows whether a token was made, so another one is
+        let member = self.hosts.iter().find(|host| !names.contains(&host.name)).context("there is no member")?;
+        let token = until("a token is made", self.preset().patience(), async || {
+            member.ctl(&self.mesh, &ctl, &create).await.map_err(|e| e.to_string())
+        })
+        .await?;
         let mut joining = JoinSet::new();
         for host in self.hosts.iter().filter(|host| names.contains(&host.name)) {
             host.answers().await?;
             let label = format!("host={}", host.name);
-            joining.spawn(host.ctl(&ctl, &["mesh", "join", &token, "--allow", "exec", "--label", &label]));
+            joining.spawn(host.ctl(&self.mesh, &ctl, &["mesh", "join", &token, "--allow", "exec", "--label", &label]));
         }
         while let Some(joined) = joining.join_next().await {
             joined??;
         }
         Ok(())
+    }
+
+    /// What a line of a shell on a host does, as somebody who sits there types it.
+    pub(crate) async fn shell(&self, name: &str, line: &str) -> anyhow::Result<Output> {
+        let bin = self.spec.program.parent().context("a program is somewhere")?;
+        self.host(name)?.shell(&self.mesh, bin, line).await
+    }
+
+    /// What `swarmctl status` shows on a host, with or without a leader.
+    pub(crate) async fn shown(&self, name: &str) -> Result<String, String> {
+        let told = self.shell(name, "swarmctl status").await.map_err(|e| e.to_string())?;
+        let (out, err) = (String::from_utf8_lossy(&told.stdout).into_owned(), String::from_utf8_lossy(&told.stderr));
+        if matches!(told.status.code(), Some(0 | NO_LEADER)) { Ok(out) } else { Err(format!("swarmctl status on {name}: {err}")) }
     }
 
     /// An address of the mesh that no host has had.
@@ -160,6 +215,10 @@ impl Lab {
         &self.dir
     }
 
+    pub(crate) const fn finding(&self) -> Finding {
+        self.spec.finding
+    }
+
     pub(crate) const fn preset(&self) -> Preset {
         self.spec.preset
     }
@@ -173,7 +232,11 @@ impl Lab {
         &self.hosts
     }
 
-    fn host(&mut self, name: &str) -> anyhow::Result<&mut Host> {
+    fn host(&self, name: &str) -> anyhow::Result<&Host> {
+        self.hosts.iter().find(|host| host.name == name).with_context(|| format!("there is no host {name}"))
+    }
+
+    fn host_mut(&mut self, name: &str) -> anyhow::Result<&mut Host> {
         self.hosts.iter_mut().find(|host| host.name == name).with_context(|| format!("there is no host {name}"))
     }
 
@@ -182,8 +245,7 @@ impl Lab {
     /// # Errors
     /// There is no such host.
     pub fn client(&self, name: &str) -> anyhow::Result<Client> {
-        let host = self.hosts.iter().find(|host| host.name == name);
-        Ok(host.with_context(|| format!("there is no host {name}"))?.client())
+        Ok(self.host(name)?.client())
     }
 
     /// One more host with a daemon.
@@ -192,7 +254,7 @@ impl Lab {
     /// What could not be made.
     pub async fn add(&mut self) -> anyhow::Result<String> {
         let name = self.mesh.run(&["add"]).await?.trim().to_owned();
-        self.prepare(&name).await?;
+        self.prepare(&name, &self.spec.config())?;
         self.join(std::slice::from_ref(&name)).await?;
         Ok(name)
     }
@@ -202,23 +264,11 @@ impl Lab {
     /// # Errors
     /// What could not be undone.
     pub async fn remove(&mut self, name: &str) -> anyhow::Result<()> {
-        self.host(name)?.kill().await?;
+        self.host_mut(name)?.kill().await?;
         self.mesh.run(&["remove", name]).await?;
         self.hosts.retain(|host| host.name != name);
         self.gone.push(name.to_owned());
         Ok(())
-    }
-
-    /// A host gets another address on the mesh, and its daemon is told: it is started again with it.
-    ///
-    /// # Errors
-    /// What went wrong.
-    pub async fn readdress(&mut self, name: &str, address: IpAddr) -> anyhow::Result<()> {
-        self.mesh.run(&["readdr", name, &address.to_string()]).await?;
-        let host = self.host(name)?;
-        host.stop().await?;
-        host.readdress(address)?;
-        self.start(name)
     }
 
     /// Starts a host's daemon again.
@@ -236,7 +286,7 @@ impl Lab {
     /// # Errors
     /// It did not stop by itself.
     pub async fn stop(&mut self, name: &str) -> anyhow::Result<()> {
-        self.host(name)?.stop().await
+        self.host_mut(name)?.stop().await
     }
 
     /// Kills a host's daemon.
@@ -244,7 +294,7 @@ impl Lab {
     /// # Errors
     /// It cannot be killed.
     pub async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
-        self.host(name)?.kill().await
+        self.host_mut(name)?.kill().await
     }
 
     /// What a host's daemon says of itself and its peers.
@@ -254,6 +304,29 @@ impl Lab {
     pub async fn status(&mut self, name: &str) -> Result<Status, String> {
         let host = self.hosts.iter_mut().find(|host| host.name == name);
         host.ok_or_else(|| format!("there is no host {name}"))?.status().await
+    }
+
+    /// The id of a host's node.
+    ///
+    /// # Errors
+    /// It says nothing, or has none.
+    pub(crate) async fn node(&mut self, name: &str) -> anyhow::Result<NodeId> {
+        let status = self.status(name).await.map_err(anyhow::Error::msg)?;
+        status.node.with_context(|| format!("{name} is no node"))
+    }
+
+    /// Waits until a daemon looks for members by the means that this lab is for, and finds where some may be.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(crate) async fn looks(&mut self, name: &str) -> anyhow::Result<()> {
+        let (origin, patience) = (self.finding().origin(), self.preset().patience());
+        until(&format!("{name} looks for members by {}", origin.word()), patience, async || {
+            let mesh = self.status(name).await?.mesh;
+            let is_found = mesh.candidates.iter().any(|candidate| candidate.origin == origin);
+            if is_found { Ok(()) } else { Err(format!("{:?}, {:?}", mesh.candidates, mesh.missed)) }
+        })
+        .await
     }
 
     /// Who leads, as `asked` says.

@@ -15,8 +15,12 @@
 //! **What it costs.** Root, the packages that `tests/run` installs, and some 10 MiB a host beside the daemon's. A lab of 5 hosts is up
 //! in half a second, of 100 in six.
 //!
-//! **It always cleans up.** [`Mesh`] writes what it makes down before it makes it, and takes it away when dropped; what a killed run
-//! left is taken away at the next start. A lock keeps two runs of one name apart; `--name` makes another lab beside the first.
+//! **It always cleans up.** meshlab writes down what it makes before it makes it. A process of its own waits for the end of this one,
+//! however that comes, and then takes the mesh away; it holds the lock that keeps two runs of one name apart. `--name` makes another
+//! lab beside the first.
+//!
+//! **How hosts find each other** is the lab's to choose ([`Finding`]): no daemon is told more than an operator would type. What the
+//! README shows for several machines is typed here too ([`readme()`]).
 //!
 //! What it does not show:
 //! - How many hosts WireGuard carries. Each of its processes takes some 3 % of a core beside the daemon's 1 %, and no interrupt runs
@@ -29,21 +33,25 @@
 //!   server". There is no relay (DERP), no NAT and no ACL.
 
 mod crowd;
+mod finding;
 mod host;
 mod judge;
 mod lab;
 mod load;
 mod mesh;
+mod readme;
 mod record;
 mod step;
 mod wait;
 
 pub use self::{
     crowd::crowd,
+    finding::Finding,
     judge::judge,
     lab::{Lab, Preset, Spec},
     load::Load,
     mesh::Mesh,
+    readme::readme,
     record::Figures,
     step::Step,
     wait::until,

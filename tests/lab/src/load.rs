@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -44,6 +44,8 @@ static LOADS: AtomicU64 = AtomicU64::new(0);
 pub struct Load {
     shared: Arc<Shared>,
     lanes: Vec<Lane>,
+    /// One a host: who says of itself that it leads.
+    watches: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     patience: Duration,
 }
@@ -73,9 +75,8 @@ impl Shared {
     /// The next submission of a lane.
     fn next(&self, lane: usize) -> (u64, SubmitRequest) {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        let kinds = [Kind::Replace, Kind::Stop, Kind::AtMostOnce];
         let turn = usize::try_from(n / PROCESS).unwrap_or(0);
-        let kind = if n.is_multiple_of(PROCESS) { kinds[turn % kinds.len()] } else { Kind::Noop };
+        let kind = if n.is_multiple_of(PROCESS) { Kind::PROCESSES[turn % Kind::PROCESSES.len()] } else { Kind::Noop };
         self.record().ask(n, kind, lane, Instant::now());
         (n, kind.request(n, &format!("lab-{}-{n}", self.load), &self.witness_of(n)))
     }
@@ -98,12 +99,14 @@ impl Load {
         let count = u32::try_from(hosts.len())?;
         let pace = Duration::from_secs(1) * count / rate;
         let mut lanes = Vec::new();
+        let watches =
+            hosts.iter().map(|host| Ok(tokio::spawn(watch_leader(shared.clone(), lab.client(host)?)))).collect::<anyhow::Result<_>>()?;
         for (number, host) in hosts.into_iter().enumerate() {
             let at = watch::Sender::new(lab.client(&host)?);
             let runner = Runner { number, lanes: count, shared: shared.clone(), open: BTreeMap::new(), again: VecDeque::new() };
             lanes.push(Lane { host, task: tokio::spawn(runner.run(at.subscribe(), stopped.clone(), pace)), at });
         }
-        Ok(Self { shared, lanes, stop, patience: lab.preset().patience() })
+        Ok(Self { shared, lanes, watches, stop, patience: lab.preset().patience() })
     }
 
     fn lanes_of(&self, hosts: &[String]) -> Vec<usize> {
@@ -143,6 +146,7 @@ impl Load {
     /// What never ended.
     pub async fn finish(mut self) -> anyhow::Result<Finished> {
         self.stop.send_replace(true);
+        self.shared.record().stop(Instant::now());
         until("everything that was asked ends", self.patience, async || {
             let record = self.shared.record();
             if record.open() == 0 { Ok(()) } else { Err(record.waiting(Instant::now())) }
@@ -158,7 +162,19 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.lanes.iter().for_each(|lane| lane.task.abort());
+        self.lanes.iter().map(|lane| &lane.task).chain(&self.watches).for_each(JoinHandle::abort);
+    }
+}
+
+/// Asks a host again and again whether it leads, and in which term.
+async fn watch_leader(shared: Arc<Shared>, client: Client) {
+    loop {
+        if let Ok(Ok(status)) = timeout(OPEN, client.status()).await
+            && let (Some(node), true) = (status.node, status.leader == status.node)
+        {
+            shared.record().handle_leader(status.term, node);
+        }
+        sleep(AGAIN).await;
     }
 }
 
@@ -171,9 +187,14 @@ pub struct Finished {
 impl Finished {
     /// What a submission's attempts wrote.
     pub(crate) fn witness(&self, n: u64) -> Vec<u32> {
-        let text = std::fs::read_to_string(self.shared.witness_of(n)).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        read_witness(&self.shared.witness_of(n))
     }
+}
+
+/// The attempts that wrote lines into a witness, in their order.
+pub(crate) fn read_witness(path: &Path) -> Vec<u32> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// What drives one lane.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use swarm_lab::{Lab, Mesh, Preset, Spec, Step, crowd};
+use swarm_lab::{Finding, Lab, Mesh, Preset, Spec, Step, crowd, readme};
 
 /// Real daemons on a mesh of hosts, made of network namespaces on this machine. Needs root.
 #[derive(Parser)]
@@ -40,8 +40,16 @@ enum Verb {
         /// The timings of lossy and slow meshes.
         #[arg(long)]
         wan: bool,
+        /// How the daemons find each other.
+        #[arg(long, value_enum, default_value_t = Finding::Names)]
+        finding: Finding,
         #[arg(required = true)]
         steps: Vec<Step>,
+    },
+    /// Types what a README shows, on such hosts as it says.
+    Readme {
+        #[arg(default_value = "README.md")]
+        file: PathBuf,
     },
     /// Many hosts that nothing happens to: false alarms, bytes and processor time are counted.
     Crowd {
@@ -103,15 +111,23 @@ async fn stop_asked() -> anyhow::Result<&'static str> {
 }
 
 async fn verb(args: &Args, program: PathBuf) -> anyhow::Result<()> {
-    let spec = |hosts, ttl, preset, is_plain| Spec { name: args.name.clone(), hosts, ttl, preset, is_plain, program };
+    let finding = Finding::Names;
+    let spec = Spec { name: args.name.clone(), hosts: 0, ttl: 600, preset: Preset::Lan, finding, is_plain: false, program };
     match &args.verb {
         Verb::Check => Ok(()),
-        Verb::Run { hosts, ttl, wan, steps } => {
-            let preset = if *wan { Preset::Wan } else { Preset::Lan };
-            run(&spec(*hosts, *ttl, preset, false), steps).await
+        Verb::Run { hosts, ttl, wan, finding, steps } => {
+            let preset = if *wan { Preset::Wan } else { finding.preset() };
+            run(&Spec { hosts: *hosts, ttl: *ttl, preset, finding: *finding, ..spec }, steps).await
+        }
+        Verb::Readme { file } => {
+            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            for told in readme(&spec, &text).await? {
+                say(&told);
+            }
+            Ok(())
         }
         Verb::Crowd { hosts, seconds, plain } => {
-            let mut lab = Lab::up(&spec(*hosts, 600, Preset::Lan, *plain)).await?;
+            let mut lab = Lab::up(&Spec { hosts: *hosts, is_plain: *plain, ..spec }).await?;
             let told = crowd(&mut lab, Duration::from_secs(*seconds)).await?;
             say(&told);
             Ok(())

@@ -4,8 +4,9 @@ use std::{
     collections::BTreeMap,
     fs::File,
     net::{IpAddr, Ipv4Addr},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Child, Stdio},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -18,14 +19,17 @@ const MESHLAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mesh/meshlab");
 /// What it and its neighbours need.
 const PROGRAMS: [&str; 7] = ["python3", "ip", "tc", "nft", "unshare", "wireguard-go", "wg"];
 
-/// A mesh that is up. It goes away when this is dropped.
+/// A mesh that is up. It goes away when this is dropped, and also when this program is killed.
 pub struct Mesh {
     name: String,
-    _lock: File,
+    interface: String,
+    /// Takes the mesh away when its standard input ends; holds the lock until then.
+    holder: Child,
 }
 
 #[derive(Deserialize)]
 struct State {
+    interface: String,
     hosts: BTreeMap<String, HostState>,
 }
 
@@ -60,7 +64,7 @@ impl Mesh {
     ///
     /// # Errors
     /// What meshlab says.
-    pub async fn up(name: &str, hosts: usize, ttl: u32, is_plain: bool) -> anyhow::Result<Self> {
+    pub async fn up(name: &str, hosts: usize, ttl: u32, kind: &[&str]) -> anyhow::Result<Self> {
         let path = format!("/run/swarm-lab.{name}.lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path).with_context(|| path.clone())?;
         tokio::task::spawn_blocking({
@@ -69,10 +73,14 @@ impl Mesh {
         })
         .await?
         .with_context(|| path)?;
-        let mesh = Self { name: name.to_owned(), _lock: lock };
+        let mut holder = std::process::Command::new(MESHLAB);
+        holder.arg("hold").env("MESHLAB_NAME", name).stdin(Stdio::piped()).stdout(lock).process_group(0);
+        let holder = holder.spawn().context("meshlab hold")?;
+        let mut mesh = Self { name: name.to_owned(), interface: String::new(), holder };
         mesh.run(&["down"]).await?;
-        let kind = if is_plain { "--plain" } else { "--wireguard" };
-        mesh.run(&["up", &hosts.to_string(), kind, "--ttl", &ttl.to_string()]).await?;
+        let (hosts, ttl) = (hosts.to_string(), ttl.to_string());
+        mesh.run(&[&["up", &hosts, "--ttl", &ttl], kind].concat()).await?;
+        mesh.interface = mesh.state().await?.interface;
         Ok(mesh)
     }
 
@@ -99,14 +107,23 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::run`].
     pub(crate) async fn addresses(&self) -> anyhow::Result<BTreeMap<String, IpAddr>> {
-        let state: State = serde_json::from_str(&self.run(&["status", "--json"]).await?)?;
+        let state = self.state().await?;
         Ok(state.hosts.into_iter().map(|(name, host)| (name, host.v4.into())).collect())
+    }
+
+    async fn state(&self) -> anyhow::Result<State> {
+        Ok(serde_json::from_str(&self.run(&["status", "--json"]).await?)?)
+    }
+
+    /// Where a host has its `/run`.
+    pub(crate) fn run_dir(&self, host: &str) -> PathBuf {
+        PathBuf::from(format!("/run/meshlab.{}/{host}", self.name))
     }
 
     /// What a host's mesh interface has carried.
     pub(crate) async fn traffic(&self, host: &str) -> anyhow::Result<Traffic> {
         let namespace = format!("{}-{host}", self.name);
-        let output = Command::new("ip").args(["-n", &namespace, "-s", "-j", "link", "show", "wg0"]).output().await?;
+        let output = Command::new("ip").args(["-n", &namespace, "-s", "-j", "link", "show", &self.interface]).output().await?;
         let links: serde_json::Value = serde_json::from_slice(&output.stdout).with_context(|| format!("counters of {host}"))?;
         let count = |way: &str| links[0]["stats64"][way]["bytes"].as_u64();
         match (count("tx"), count("rx")) {
@@ -118,6 +135,7 @@ impl Mesh {
 
 impl Drop for Mesh {
     fn drop(&mut self) {
-        let _ = std::process::Command::new(MESHLAB).arg("down").env("MESHLAB_NAME", &self.name).status();
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
     }
 }

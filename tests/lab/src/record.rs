@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use swarm_proto::{
-    Code, JobId,
+    Code, JobId, NodeId, Term,
     api::{JobView, SubmitLine, SubmitRequest},
     ledger::TaskState,
     spec::OnPartition,
@@ -27,6 +27,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Those that do something that is seen.
+    pub(crate) const PROCESSES: [Self; 3] = [Self::Replace, Self::Stop, Self::AtMostOnce];
+
     /// The job. What a process does is seen in its witness, a file of its own that each attempt appends to.
     pub(crate) fn request(self, id: u64, key: &str, witness: &Path) -> SubmitRequest {
         let common = SubmitRequest { id: id.to_string(), key: Some(key.to_owned()), ..SubmitRequest::default() };
@@ -92,6 +95,12 @@ pub(crate) struct Record {
     accepted: Vec<(Instant, usize)>,
     faults: Vec<String>,
     refused: u64,
+    /// When nothing new was asked any more.
+    stopped: Option<Instant>,
+    /// Attempts beyond the first of each job that has ended.
+    reruns: u64,
+    /// Who has said of itself that it leads, in each term.
+    leaders: BTreeMap<Term, NodeId>,
 }
 
 /// A record in figures.
@@ -99,18 +108,23 @@ pub(crate) struct Record {
 pub struct Figures {
     pub asked: usize,
     pub accepted: usize,
+    /// Processes, by what was promised for them: may run again, never two at once, at most once.
+    pub processes: [usize; 3],
     pub lost: usize,
+    pub reruns: u64,
+    pub terms: usize,
     pub refused: u64,
     /// The longest that any acknowledgement took.
     pub slowest: Duration,
-    /// The longest time without any acknowledgement anywhere.
+    /// The longest time without any acknowledgement anywhere, while something new was asked.
     pub silence: Duration,
 }
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { asked, accepted, lost, refused, slowest, silence } = self;
-        write!(f, "{asked} asked, {accepted} accepted, {refused} refusals, {lost} lost (at most once), ")?;
+        let Self { asked, accepted, processes: [replace, stop, once], lost, reruns, terms, refused, slowest, silence } = self;
+        write!(f, "{asked} asked, {accepted} accepted, {refused} refusals; processes: {replace} replace, {stop} stop, ")?;
+        write!(f, "{once} at most once ({lost} lost); {reruns} reruns, {terms} terms; ")?;
         write!(f, "slowest answer {slowest:.1?}, longest silence {silence:.1?}")
     }
 }
@@ -118,6 +132,19 @@ impl std::fmt::Display for Figures {
 impl Record {
     pub(crate) fn ask(&mut self, n: u64, kind: Kind, lane: usize, at: Instant) {
         self.asked.insert(n, Asked { kind, at, lane, job: None, accepted: None, end: None });
+    }
+
+    /// A node says of itself that it leads.
+    pub(crate) fn handle_leader(&mut self, term: Term, node: NodeId) {
+        let first = *self.leaders.entry(term).or_insert(node);
+        if first != node {
+            self.faults.push(format!("both {first} and {node} led in term {}", term.0));
+        }
+    }
+
+    /// Nothing new is asked from now on.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        self.stopped = Some(now);
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -172,6 +199,7 @@ impl Record {
             }
             SubmitLine::Progress { .. } => Next::Wait,
             SubmitLine::Ended { outcome, .. } => {
+                self.reruns += if asked.end.is_none() { outcome.reruns } else { 0 };
                 if asked.job != Some(outcome.job) || *asked.end.get_or_insert(outcome.state) != outcome.state {
                     self.faults.push(format!("{n}, {:?}, {:?} before, ended otherwise: {outcome:?}", asked.job, asked.end));
                 }
@@ -221,12 +249,26 @@ impl Record {
         format!("{} without an end after {} refusals: {}", self.open(), self.refused, open.join("; "))
     }
 
+    /// Promises of which this load shows nothing, for no job of that kind came to a good end.
+    pub(crate) fn unseen(&self) -> Vec<Kind> {
+        let is_seen = |kind: &Kind| self.asked.values().any(|asked| asked.kind == *kind && asked.end == Some(TaskState::Succeeded));
+        Kind::PROCESSES.into_iter().filter(|kind| !is_seen(kind)).collect()
+    }
+
+    fn count(&self, kind: Kind) -> usize {
+        self.asked.values().filter(|asked| asked.kind == kind).count()
+    }
+
     pub(crate) fn figures(&self) -> Figures {
         let first = self.asked.values().map(|asked| asked.at).min();
-        let times = || first.into_iter().chain(self.accepted.iter().map(|(at, _)| *at));
+        let is_asking = |at: &Instant| self.stopped.is_none_or(|stopped| *at <= stopped);
+        let times = || first.into_iter().chain(self.accepted.iter().map(|(at, _)| *at).filter(is_asking)).chain(self.stopped);
         Figures {
             asked: self.asked.len(),
             accepted: self.accepted.len(),
+            processes: Kind::PROCESSES.map(|kind| self.count(kind)),
+            reruns: self.reruns,
+            terms: self.leaders.len(),
             lost: self.asked.values().filter(|asked| asked.end == Some(TaskState::Lost)).count(),
             refused: self.refused,
             slowest: self.asked.values().filter_map(|asked| Some(asked.accepted? - asked.at)).max().unwrap_or_default(),
@@ -307,6 +349,57 @@ mod tests {
         let other = told(Kind::Noop, vec![accepted(1, 7), ended(1, 7, GOOD), ended(1, 7, TaskState::Failed)]);
         assert_eq!(other.faults(&view(7, GOOD), |_| vec![]).len(), 1, "two ends of one job");
         assert_eq!(told(Kind::Noop, vec![]).faults(&BTreeMap::new(), |_| vec![]), ["1 was never accepted"]);
+    }
+
+    #[test]
+    fn silence_is_while_something_is_asked() {
+        let (mut record, start) = (Record::default(), Instant::now());
+        for (n, at) in [(1, 1), (2, 4), (3, 30)] {
+            record.ask(n, Kind::Noop, 0, start);
+            record.handle_line(accepted(n, n), 0, start + Duration::from_secs(at));
+        }
+        assert_eq!(record.figures().silence, Duration::from_secs(26));
+        record.stop(start + Duration::from_secs(5));
+        assert_eq!(record.figures().silence, Duration::from_secs(3), "a straggler's answer is slow, and breaks no silence");
+        assert_eq!(record.figures().slowest, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn two_leaders_of_one_term_are_a_fault() {
+        let mut record = told(Kind::Noop, vec![accepted(1, 7), ended(1, 7, GOOD)]);
+        for (term, node) in [(4, 1), (5, 2), (4, 1), (6, 1)] {
+            record.handle_leader(Term(term), NodeId(node));
+        }
+        assert_eq!((record.faults(&view(7, GOOD), |_| vec![]).len(), record.figures().terms), (0, 3));
+        record.handle_leader(Term(5), NodeId(3));
+        assert_eq!(record.faults(&view(7, GOOD), |_| vec![]), ["both n2 and n3 led in term 5"]);
+    }
+
+    #[test]
+    fn a_load_without_a_kind_shows_nothing_of_its_promise() {
+        let record = told(Kind::Stop, vec![accepted(1, 7), ended(1, 7, GOOD)]);
+        assert_eq!(record.unseen(), [Kind::Replace, Kind::AtMostOnce]);
+        let lost = told(Kind::AtMostOnce, vec![accepted(1, 7), ended(1, 7, TaskState::Lost)]);
+        assert_eq!(lost.unseen(), Kind::PROCESSES, "one that was lost does not show that it runs once");
+    }
+
+    /// The whole way from files to faults: a good record of every kind, and each way in which it can be falsified.
+    #[test]
+    fn a_falsified_witness_is_found() {
+        let dir = std::env::temp_dir().join(format!("swarm-lab-record-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("made");
+        let read = |n: u64| crate::load::read_witness(&dir.join(n.to_string()));
+        let write = |lines: &str| std::fs::write(dir.join("1"), lines).expect("written");
+        let judge = |kind| told(kind, vec![accepted(1, 7), ended(1, 7, GOOD)]).faults(&view(7, GOOD), read).len();
+        let whole = "1\n".repeat(TICKS);
+        write(&whole);
+        assert_eq!((judge(Kind::Stop), judge(Kind::Replace)), (0, 0));
+        write(&format!("{whole}2\n1\n"));
+        assert_eq!(judge(Kind::Stop), 1, "a line of the first attempt after one of the second");
+        write("1\n2\n");
+        assert_eq!((judge(Kind::AtMostOnce), judge(Kind::Replace)), (1, 0), "twice");
+        std::fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!((judge(Kind::AtMostOnce), judge(Kind::Stop), judge(Kind::Replace)), (1, 1, 1), "never");
     }
 
     #[test]

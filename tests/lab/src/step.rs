@@ -1,12 +1,12 @@
 //! What goes wrong, one thing a step. Each step waits until its fault has shown, and the swarm went on where it promises to.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use swarm_proto::api::{Health, SubmitRequest};
+use swarm_proto::api::{Health, Origin, SubmitRequest};
 use tokio::time::Instant;
 
-use crate::{lab::Lab, load::Load, record::Figures, until};
+use crate::{finding::Finding, lab::Lab, load::Load, record::Figures, until};
 
 /// Acknowledgements a second, all hosts together.
 const RATE: u32 = 50;
@@ -50,9 +50,13 @@ pub enum Step {
     Replaced,
     /// A voter's address on the mesh changes.
     Moved,
-    /// No name can be looked up, and a daemon starts meanwhile.
+    /// Every host's address on the mesh changes, so that every record is wrong at once.
+    Renumbered,
+    /// A daemon is down while the others' addresses change, and is started again.
+    Restarted,
+    /// No name can be looked up, or only late, or wrongly, and a daemon starts meanwhile.
     Nameless,
-    /// No host reaches any other, and a daemon is started again meanwhile.
+    /// No host reaches any other, and a daemon is started again meanwhile, on a host whose mesh interface has no address.
     Dark,
 }
 
@@ -136,6 +140,8 @@ impl Step {
             Self::Slow => weather(lab, load, &["delay", "all", "150"]).await,
             Self::Replaced => replaced(lab, load, &cast).await,
             Self::Moved => moved(lab, load, &cast).await,
+            Self::Renumbered => renumbered(lab, &cast).await,
+            Self::Restarted => restarted(lab, load, &cast).await,
             Self::Nameless => nameless(lab, load, &cast).await,
             Self::Dark => dark(lab, load, &cast).await,
         }
@@ -155,8 +161,14 @@ async fn everywhere(lab: &mut Lab) -> anyhow::Result<()> {
     let client = lab.client(&hosts[0])?;
     for host in &hosts {
         let argv = vec!["hostname".into()];
-        let request = SubmitRequest { argv, cores: Some(0.1), labels: [("host".into(), host.clone())].into(), ..SubmitRequest::default() };
-        let job = client.submit(&request).await?.job;
+        let labels = [("host".into(), host.clone())].into();
+        let key = Some(format!("everywhere-{}-{host}", std::process::id()));
+        let request = SubmitRequest { argv, key, cores: Some(0.1), labels, ..SubmitRequest::default() };
+        // with a key it may be asked again until it is known to be accepted
+        let job = until(&format!("a task for {host} is accepted"), lab.preset().patience(), async || {
+            client.submit(&request).await.map(|accepted| accepted.job).map_err(|problem| problem.to_string())
+        })
+        .await?;
         let view = client.wait_job(job, lab.preset().patience()).await?;
         ensure!(view.state == Some(swarm_proto::ledger::TaskState::Succeeded), "the task of {host}: {:?}", view.state);
         let said = client.result(swarm_proto::TaskId { job, index: 0 }).await?;
@@ -231,39 +243,140 @@ async fn replaced(lab: &mut Lab, load: &mut Load, cast: &Cast) -> anyhow::Result
 
 async fn moved(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
     let host = cast.voters.first().context("there is no voter but the leader")?;
-    let address = lab.free_address().await?;
-    lab.readdress(host, address).await?;
+    let before = (lab.node(host).await?, lab.voters(&cast.leader).await?);
+    // nobody tells the daemon: it sees that its address is gone, and the others hear of the new one
+    let address = readdress(lab, host).await?;
     goes_on(load, &cast.but(std::slice::from_ref(host))).await?;
-    until(&format!("{} knows {host} at {address}", cast.leader), lab.preset().patience(), async || {
-        let seen = lab.status(&cast.leader).await?;
-        let peer = seen.peers.iter().find(|peer| peer.name == *host).ok_or_else(|| format!("{host} is no peer"))?;
-        if peer.addr.ip() == address { Ok(()) } else { Err(format!("it is known at {}", peer.addr)) }
-    })
-    .await?;
-    lab.whole().await.context("with the new address")
+    known_at(lab, &cast.leader, &[(host.clone(), address)]).await?;
+    lab.whole().await.context("with the new address")?;
+    let after = (lab.node(host).await?, lab.voters(&cast.leader).await?);
+    ensure!(before == after, "the node and the voters were {before:?} before the move and {after:?} after it");
+    Ok(())
 }
 
-async fn nameless(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
-    let host = cast.workers.first().context("every host votes")?;
-    for how in ["dns=servfail", "dns=drop"] {
-        lab.mesh.run(&["set", "all", how]).await?;
-        lab.kill(host).await?;
-        goes_on(load, &cast.but(std::slice::from_ref(host))).await?;
-        lab.start(host)?;
-        lab.whole().await.with_context(|| format!("with {how}"))?;
+async fn readdress(lab: &Lab, host: &str) -> anyhow::Result<IpAddr> {
+    let address = lab.free_address().await?;
+    lab.mesh.run(&["readdr", host, &address.to_string()]).await?;
+    Ok(address)
+}
+
+/// Waits until `at` knows these hosts where they are.
+async fn known_at(lab: &mut Lab, at: &str, hosts: &[(String, IpAddr)]) -> anyhow::Result<()> {
+    until(&format!("{at} knows where the others are"), lab.preset().patience(), async || {
+        let seen = lab.status(at).await?;
+        for (host, address) in hosts.iter().filter(|(host, _)| host != at) {
+            let peer = seen.peers.iter().find(|peer| peer.name == *host).ok_or_else(|| format!("{host} is no peer"))?;
+            if peer.addr.ip() != *address {
+                return Err(format!("{host} is at {address} and known at {}", peer.addr));
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn renumbered(lab: &mut Lab, cast: &Cast) -> anyhow::Result<()> {
+    let hosts: Vec<String> = cast.all().cloned().collect();
+    // everybody has looked for the others a moment ago: an answer that outlives its truth would be one of these
+    lab.mesh.run(&["partition", &hosts.join("|")]).await?;
+    for host in &hosts {
+        lab.looks(host).await?;
     }
-    lab.mesh.run(&["set", "all", "dns=ok"]).await.map(drop)
+    lab.mesh.run(&["heal"]).await?;
+    lab.whole().await.context("before the move")?;
+    let mut moved = Vec::new();
+    for host in &hosts {
+        moved.push((host.clone(), readdress(lab, host).await?));
+    }
+    lab.whole().await.context("with the new addresses")?;
+    for host in &hosts {
+        known_at(lab, host, &moved).await?;
+    }
+    Ok(())
+}
+
+async fn restarted(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
+    // a member whose address somebody wrote down stays there, and is not the one that is started
+    let stays = |host: &String| lab.finding().origin() == Origin::Seed && host == "h1";
+    let host = cast.workers.iter().chain(&cast.voters).find(|host| !stays(host)).context("there is only the leader")?.clone();
+    let rest = cast.but(std::slice::from_ref(&host));
+    let movers: Vec<String> = rest.iter().filter(|host| !stays(host)).cloned().collect();
+    lab.stop(&host).await?;
+    let mut moved = Vec::new();
+    for mover in movers {
+        let address = readdress(lab, &mover).await?;
+        moved.push((mover, address));
+        // one at a time, as long as that takes: a majority is always there
+        lab.whole().await.context("without the one that is down")?;
+    }
+    lab.mesh.run(&["partition", &host]).await?;
+    lab.start(&host)?;
+    lab.looks(&host).await?;
+    lab.mesh.run(&["heal"]).await?;
+    lab.whole().await.context("with the one that was down")?;
+    known_at(lab, &host, &moved).await?;
+    load.accepted(std::slice::from_ref(&host), SHOWN / 5).await.map(drop)
+}
+
+/// What is wrong with the names, and what a host that looks for them shows.
+const NAMES: [(&[&[&str]], &str); 4] = [
+    (&[&["set", "all", "dns=servfail"]], "h1 by dns: DNS"),
+    (&[&["set", "all", "dns=drop"]], "h1 by dns: DNS does not answer"),
+    (&[&["set", "all", "dns=late"]], ""),
+    (
+        &[&["set", "all", "dns=ok"], &["record", "h1", "127.0.0.1"], &["record", "h2", "100.64.77.7"], &["record", "h3", "100.64.0.1"]],
+        "h1 by dns: it resolves to 127.0.0.1, which is this host",
+    ),
+];
+
+async fn nameless(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
+    ensure!(lab.finding() == Finding::Names, "only `--finding names` looks names up");
+    let host = cast.workers.first().context("every host votes")?;
+    let rest = cast.but(std::slice::from_ref(host));
+    for (faults, shown) in NAMES {
+        for fault in faults {
+            lab.mesh.run(fault).await?;
+        }
+        let what = faults.last().map(|fault| fault.join(" ")).unwrap_or_default();
+        goes_on(load, &rest).await?;
+        // whoever reaches nobody looks, and says what comes of it
+        lab.kill(host).await?;
+        lab.mesh.run(&["partition", host]).await?;
+        lab.start(host)?;
+        if shown.is_empty() {
+            lab.looks(host).await?;
+        } else {
+            until(&format!("{host} shows '{shown}' with {what}"), lab.preset().patience(), async || {
+                let status = lab.shown(host).await?;
+                if status.contains(shown) { Ok(()) } else { Err(status) }
+            })
+            .await?;
+        }
+        lab.mesh.run(&["heal"]).await?;
+        lab.whole().await.with_context(|| format!("with {what}"))?;
+    }
+    for name in ["h1", "h2", "h3"] {
+        lab.mesh.run(&["record", name, "auto"]).await?;
+    }
+    Ok(())
 }
 
 async fn dark(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
     let hosts: Vec<String> = cast.all().cloned().collect();
-    lab.mesh.run(&["partition", &hosts.join("|")]).await?;
     let host = cast.voters.first().context("there is no voter but the leader")?;
+    lab.mesh.run(&["partition", &hosts.join("|")]).await?;
+    lab.mesh.run(&["link", host, "down"]).await?;
     lab.stop(host).await?;
     lab.start(host)?;
-    // it is up and says so, though nobody can be reached
-    until("the daemon answers", lab.preset().patience(), async || lab.status(host).await.map(drop)).await?;
+    // it is up and says so, though there is no mesh
+    until("the daemon says what it waits for", lab.preset().patience(), async || {
+        let status = lab.status(host).await?;
+        if status.trouble.contains("mesh") { Ok(()) } else { Err(format!("{:?}: {}", status.phase, status.trouble)) }
+    })
+    .await?;
     lab.until_seen(&cast.leader, host, MISSED).await?;
     lab.mesh.run(&["heal"]).await?;
-    load.accepted(&hosts, SHOWN).await.map(drop)
+    goes_on(load, &cast.but(std::slice::from_ref(host))).await?;
+    lab.mesh.run(&["link", host, "up"]).await?;
+    load.accepted(std::slice::from_ref(host), SHOWN / 5).await.map(drop)
 }

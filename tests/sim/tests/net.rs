@@ -87,6 +87,7 @@ async fn node(seed: u64, me: u64, life: u64, trace: Trace) -> turmoil::Result {
         node: Some(NodeId(me)),
         name: format!("n{me}"),
         addrs: Addrs { control: at, bulk: at },
+        life: 1,
     };
     let spec = BindSpec {
         socket,

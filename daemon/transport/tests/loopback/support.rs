@@ -86,6 +86,7 @@ impl Default for How {
             node: None,
             name: "test".to_owned(),
             addrs: Addrs { control: at(1), bulk: at(2) },
+            life: 1,
         };
         Self {
             ca: 1,

@@ -84,6 +84,7 @@ fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<K
         node: Some(NodeId(me)),
         name: format!("n{me}"),
         addrs: Addrs { control: addr(me, CONTROL), bulk: addr(me, BULK) },
+        life,
     };
     let spec = BindSpec {
         socket: net::socket(addr(me, port), Some(tap))?,
