@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use swarm_proto::UnixMillis;
@@ -19,11 +19,12 @@ const LARGE: u64 = 60_000;
 pub(crate) struct SwarmClock {
     own: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     ahead: Arc<AtomicI64>,
+    is_heard: Arc<AtomicBool>,
 }
 
 impl SwarmClock {
     pub(crate) fn new(own: Arc<dyn Fn() -> UnixMillis + Send + Sync>) -> Self {
-        Self { own, ahead: Arc::new(AtomicI64::new(0)) }
+        Self { own, ahead: Arc::new(AtomicI64::new(0)), is_heard: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Corrected by what the swarm said.
@@ -36,8 +37,14 @@ impl SwarmClock {
         self.ahead.load(Ordering::Relaxed)
     }
 
+    /// Whether anybody else's clock was heard in this run; before that, this host's own is all there is.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.is_heard.load(Ordering::Relaxed)
+    }
+
     /// The leader's clock was heard. Answers what to tell the operator when that is news.
     pub(crate) fn handle(&self, theirs: UnixMillis) -> Option<String> {
+        self.is_heard.store(true, Ordering::Relaxed);
         let own = (self.own)().0;
         let (apart, ahead) = (own.abs_diff(theirs.0), theirs.0 >= own);
         let millis = i64::try_from(apart).unwrap_or(i64::MAX);
@@ -74,7 +81,9 @@ mod tests {
     #[test]
     fn a_clock_that_is_days_wrong_is_said_once_and_corrected() {
         let clock = SwarmClock::new(Arc::new(|| UnixMillis(5_000)));
+        assert!(!clock.is_heard());
         assert_eq!((clock.handle(UnixMillis(64_999)), clock.ahead()), (None, 0));
+        assert!(clock.is_heard());
         let three_days = UnixMillis(5_000 + 3 * 86_400_000 + 7_200_000);
         let said = clock.handle(three_days).expect("news");
         assert!(said.contains("3 d 2 h behind the swarm's"), "{said}");
