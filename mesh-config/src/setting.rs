@@ -86,7 +86,7 @@ impl Setting for u16 {
 }
 
 impl Setting for u32 {
-    const WANTED: &'static str = "a whole number";
+    const WANTED: &'static str = "a whole number from 0 on";
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| not_a::<Self>(text))
     }
@@ -96,7 +96,7 @@ impl Setting for u32 {
 }
 
 impl Setting for u64 {
-    const WANTED: &'static str = "a whole number";
+    const WANTED: &'static str = "a whole number from 0 on";
     fn from_text(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| not_a::<Self>(text))
     }

@@ -226,7 +226,7 @@ swarmd.toml:19: exce: there is no such section
     try: [exec]
 swarmd.toml:22: resources.cores: '-1' is not a number of cores above 0, such as 4 or 0.5
 swarmd.toml:23: resources.memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB
-swarmd.toml:24: resources.gpus: a float where a whole number is wanted
+swarmd.toml:24: resources.gpus: a float where a whole number from 0 on is wanted
 swarmd.toml:25: resources.socket: there is no such key
     try: it belongs into [api]
 swarmd.toml:27: api.group_role: 'root' is not "observer", "submitter", "operator" or "admin"

@@ -33,6 +33,8 @@ pub struct Host {
     pub socket: PathBuf,
     pub state: PathBuf,
     pub ip: IpAddr,
+    /// What its daemon finds in its environment beside the usual.
+    pub env: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -80,6 +82,19 @@ impl Hosts {
         self.whole(self.list.len()).await;
     }
 
+    /// Writes everybody's address into one host's config: it has somebody to knock at when it starts next.
+    ///
+    /// # Panics
+    /// The config names somebody already.
+    pub fn knows_all(&self, n: usize) {
+        let others = self.list.iter().enumerate().filter(|(at, _)| *at != n);
+        let peers: Vec<String> = others.map(|(_, host)| format!("\"{}:4747\"", host.ip)).collect();
+        let path = &self.list[n].config;
+        let text = std::fs::read_to_string(path).expect("a config");
+        assert!(text.contains("peers = []"), "{text}");
+        std::fs::write(path, text.replace("peers = []", &format!("peers = [{}]", peers.join(", ")))).expect("written");
+    }
+
     /// Waits until the first sees that many nodes alive.
     ///
     /// # Panics
@@ -103,6 +118,7 @@ impl Host {
             socket: dir.join(format!("{name}.sock")),
             state: dir.join(&name),
             ip,
+            env: Vec::new(),
             child: None,
         };
         config.node.state_dir.clone_from(&host.state);
@@ -118,8 +134,29 @@ impl Host {
     /// It cannot be started.
     pub fn run(&mut self) {
         let log = File::options().create(true).append(true).open(self.config.with_extension("log")).expect("a log");
-        let child = Command::new(program("swarmd")).args(["run", "--config"]).arg(&self.config).stdout(Stdio::null()).stderr(log).spawn();
+        let mut swarmd = Command::new(program("swarmd"));
+        swarmd.args(["run", "--config"]).arg(&self.config).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let child = swarmd.stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.expect("swarmd starts"));
+    }
+
+    /// Another daemon on the same host, not started yet.
+    pub fn sibling(&self, config: PathBuf, socket: PathBuf, state: PathBuf) -> Self {
+        Self { config, socket, state, ip: self.ip, env: Vec::new(), child: None }
+    }
+
+    /// From its next start on its wall clock shows another time: `-3d`, as libfaketime reads it. False where there is no such library.
+    pub fn set_clock(&mut self, offset: &str) -> bool {
+        let libraries = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|dir| dir.path().join("faketime"));
+        let Some(library) = libraries.map(|dir| dir.join("libfaketimeMT.so.1")).find(|path| path.exists()) else { return false };
+        self.env = vec![
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME", offset.to_owned()),
+            // leases and timers run on clocks that nobody sets
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            ("NO_FAKE_STAT", "1".into()),
+        ];
+        true
     }
 
     /// The daemon's process.

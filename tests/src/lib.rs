@@ -1,6 +1,7 @@
 //! What the tests against real processes share: a throw-away swarm of the built `swarmd`, and ways to hurt it.
 
 mod host;
+pub mod intruder;
 
 use std::{
     path::{Path, PathBuf},

@@ -108,10 +108,16 @@ async fn a_token_is_good_for_what_it_was_made_for_and_no_more() {
     assert!(code == 4 && said.contains("used up"), "{code} {said}");
     assert_eq!(b.answers().await.phase, Phase::Unjoined);
     // ended by time, and by hand
-    let short = a.ok(&["token", "create", "--ttl", "1s"]);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    let (_, said) = b.refused(&["mesh", "join", short.trim()]);
-    assert!(said.contains("ended") || said.contains("cannot be reached"), "{said}");
+    // another token lives meanwhile, so that it is the token that is refused and not the port that is closed
+    let living = a.ok(&["token", "create"]);
+    let short = a.ok(&["token", "create", "--ttl", "2s"]);
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    assert!(tokio::net::TcpStream::connect((a.ip, 4749)).await.is_ok(), "the port is open");
+    let (code, said) = b.refused(&["mesh", "join", short.trim()]);
+    assert!(code == 4 && said.contains("the token has ended, was revoked, or never was"), "{code} {said}");
+    let late = knock(&short.trim().parse().expect("a token"), &SecretKey::generate().expect("a key"), 1).await;
+    assert_eq!(late.expect_err("it has ended").code, Code::Denied);
+    a.ok(&["token", "revoke", &living.trim().parse::<Token>().expect("a token").id().to_string()]);
     let revoked = a.ok(&["token", "create"]);
     let id = revoked.trim().parse::<Token>().expect("a token").id().to_string();
     a.ok(&["token", "revoke", &id]);

@@ -58,6 +58,8 @@ enum Sent {
         certainly: bool,
         why: String,
     },
+    /// The other side does not take the certificate that it was shown.
+    Unknown(rustls::AlertDescription),
 }
 
 impl Client {
@@ -154,6 +156,18 @@ impl Client {
         }
     }
 
+    /// Nothing was heard of the request: it is the login that is not taken.
+    fn unknown(&self, alert: rustls::AlertDescription) -> Problem {
+        let why = match alert {
+            rustls::AlertDescription::UnknownCA => {
+                "the login's certificate comes from another authority than those of the swarm's users".into()
+            }
+            other => format!("the login's certificate is not taken ({other:?})"),
+        };
+        Problem::new(Code::Denied, format!("swarmd at {} does not know who asks", self.shared.place.name()), why)
+            .hint("swarmctl login LINE; an admin gets the line from: swarmctl user create NAME --role ROLE")
+    }
+
     /// Sends and gives the answer's head, with the connection it came on. Refusals are problems.
     pub(crate) async fn send(&self, ask: &Ask) -> Result<(Response<Incoming>, SendRequest<RequestBody>), Problem> {
         if let Some(sender) = self.kept().await {
@@ -161,11 +175,13 @@ impl Client {
                 Sent::Answered(response, sender) => return self.judged(response, sender).await,
                 Sent::Broken { certainly, .. } if certainly || ask.method == Method::GET => {}
                 Sent::Broken { why, .. } => return Err(self.went_away(&ask.method, &why)),
+                Sent::Unknown(alert) => return Err(self.unknown(alert)),
             }
         }
         match transmit(self.open().await?, ask.request(self.shared.place.bearer())).await {
             Sent::Answered(response, sender) => self.judged(response, sender).await,
             Sent::Broken { why, .. } => Err(self.went_away(&ask.method, &why)),
+            Sent::Unknown(alert) => Err(self.unknown(alert)),
         }
     }
 
@@ -207,6 +223,7 @@ impl Client {
         match transmit(self.open().await?, request).await {
             Sent::Answered(response, sender) => Ok((outbox, self.judged(response, sender).await?.0)),
             Sent::Broken { why, .. } => Err(self.went_away(&Method::POST, &why)),
+            Sent::Unknown(alert) => Err(self.unknown(alert)),
         }
     }
 }
@@ -243,8 +260,28 @@ fn kind_of(accept: &'static str) -> &'static str {
 async fn transmit(mut sender: SendRequest<RequestBody>, request: Request<RequestBody>) -> Sent {
     match sender.try_send_request(request).await {
         Ok(response) => Sent::Answered(response, sender),
-        Err(mut failed) => Sent::Broken { certainly: failed.take_message().is_some(), why: failed.into_error().to_string() },
+        Err(mut failed) => {
+            let certainly = failed.take_message().is_some();
+            let error = failed.into_error();
+            match alert(&error) {
+                Some(alert) => Sent::Unknown(alert),
+                None => Sent::Broken { certainly, why: error.to_string() },
+            }
+        }
     }
+}
+
+/// What TLS said at the other side, which judges our certificate only after our side holds the handshake for complete.
+fn alert(error: &hyper::Error) -> Option<rustls::AlertDescription> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(*alert);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes, Problem> {

@@ -27,7 +27,7 @@ pub(crate) async fn dial(path: &Path) -> io::Result<tokio::net::windows::named_p
 
 #[cfg(unix)]
 mod words {
-    pub(super) const DENIED: &str = "run it as the daemon's user or as root";
+    pub(super) const DENIED: &str = "run it as the daemon's user, as a member of the group in [api] group, or as root";
     pub(super) const START: &str = "start it: systemctl start swarmd, or: swarmd run";
 }
 

@@ -30,6 +30,7 @@ pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> Stri
         .line("leader", text(leader))
         .line("votes", text(if status.is_voter { "yes" } else { "no" }))
         .line("log index", number(status.log_index.0))
+        .some("clock", clock(status), |clock| toned(clock, Tone::Busy))
         .line("up", text(span::short(std::time::Duration::from_millis(status.up_ms))));
     let card = match stats {
         None => card,
@@ -45,6 +46,13 @@ pub fn status(status: &Status, stats: Option<&Stats>, is_coloured: bool) -> Stri
         (true, true) => return card.render(is_coloured),
     };
     card.block(block).render(is_coloured)
+}
+
+/// `3d 0h behind the swarm's`, where it is off by more than a path can explain.
+fn clock(status: &Status) -> Option<String> {
+    let off = std::time::Duration::from_millis(status.clock_ahead_ms.unsigned_abs());
+    let way = if status.clock_ahead_ms > 0 { "behind" } else { "ahead of" };
+    (!off.is_zero()).then(|| format!("{} {way} the swarm's; set it: timedatectl set-ntp true", span::short(off)))
 }
 
 /// `tailscale on tailscale0, 100.64.0.1, preset wan`.
@@ -223,6 +231,17 @@ not found:  h9 by dns: DNS does not know the name
 CANDIDATE        NAME  FOUND  KNOCKS  LAST TIME
 100.64.0.2:4747  pi4   dns         3  it does not answer
 ");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_has_a_line() {
+        let mut status = samples::status();
+        assert!(!super::status(&status, None, false).contains("clock:"));
+        for (ahead, line) in [(259_200_000, "3d 0h behind the swarm's"), (-90_000, "1m 30s ahead of the swarm's")] {
+            status.clock_ahead_ms = ahead;
+            let shown = super::status(&status, None, false);
+            assert!(shown.lines().any(|said| said.starts_with("clock:") && said.contains(line)), "{shown}");
+        }
     }
 
     #[test]

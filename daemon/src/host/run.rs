@@ -211,13 +211,15 @@ async fn prepare(
         api_port: config.api.port,
     };
     let dir = state.path.clone();
+    let found = founding::load(&state.path)?;
     let env = Env {
         settings,
         identity: Arc::new(identity),
         keep_identity: Arc::new(move |identity| identity.save_certificates(&dir)),
         realm: Realm { cluster: file.cluster, epoch: file.epoch },
-        is_founder: file.founder,
-        found: founding::load(&state.path)?,
+        // only until it is done: a founder that lost its log must not begin the swarm a second time beside the first
+        is_founder: file.founder && found.is_some(),
+        found,
         clocks,
         seed: ChaCha12Rng::from_os_rng().next_u64(),
         disk: open_disk(state, "log")?,

@@ -142,6 +142,9 @@ pub(crate) async fn answer(node: &Arc<Node>, key: &PeerKey, admit: Admit) -> Res
         // a fresh ledger's first entry is its founder
         return Err(super::desk::no_leader("the node is not admitted"));
     }
+    if is_relayed && node.desk.current().is_some() {
+        check_asks(node, &admit).await?;
+    }
     if let Some(desk) = node.desk.current() {
         return match commit(&desk, Command::Admit(admit)).await?.1 {
             Applied::Admitted(id) => {
@@ -160,6 +163,22 @@ pub(crate) async fn answer(node: &Arc<Node>, key: &PeerKey, admit: Admit) -> Res
         return Err(super::desk::no_leader("the node is not admitted"));
     }
     relay(node, admit).await
+}
+
+/// A member brings another's question, and might have made it up: one member could throw another one out by having its key admitted
+/// anew. So the key is dialled where it is said to be, and must say there the same of itself.
+async fn check_asks(node: &Arc<Node>, admit: &Admit) -> Result<(), Problem> {
+    let refused = |code, why: String| Problem::new(code, "the node is not admitted", why);
+    let dial = Dial { node: None, key: Some(admit.key), addr: admit.addrs.control };
+    let connection = node.control.get(Plane::Control, &dial).await;
+    let connection = connection.map_err(|e| refused(Code::NotReady, format!("it was not found where it is said to be: {e}")))?;
+    let hello = connection.peer().hello;
+    let is_same = hello.node.is_none_or(|id| node.roster.member(id).is_some_and(|record| record.raft == admit.raft));
+    if is_same && hello.addrs.control == admit.addrs.control {
+        return Ok(());
+    }
+    // what is remembered of it may be from before it started anew; its next connection says more
+    Err(refused(Code::Denied, "the key says something else of itself".into()))
 }
 
 async fn relay(node: &Arc<Node>, admit: Admit) -> Result<Joined, Problem> {

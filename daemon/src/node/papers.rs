@@ -13,7 +13,7 @@
 use std::{sync::Arc, time::Duration};
 
 use swarm_proto::{
-    Code, PeerKey, Problem,
+    Code, PeerKey, Problem, UnixMillis,
     identity::{Authority, Kind, Renewed},
     peer::Open,
     token::root_id,
@@ -108,11 +108,14 @@ fn adopt(node: &Node, identity: Identity) -> Result<(), Problem> {
 
 fn is_due(node: &Node) -> bool {
     let identity = node.papers.current();
-    let Validity { from, until } = identity.validity();
-    let is_old = node.clock.now().0 >= from.0 + until.0.saturating_sub(from.0) / 3 * 2;
     let view = node.roster.current();
     let issuer = view.roots.nodes.first().map(|root| root_id(root));
-    is_old || issuer.is_some_and(|issuer| issuer != identity.root())
+    is_old(identity.validity(), node.clock.now()) || issuer.is_some_and(|issuer| issuer != identity.root())
+}
+
+/// Two thirds of its life are over. A beginning in the future is the mistake of a clock, not the certificate's.
+const fn is_old(Validity { from, until }: Validity, now: UnixMillis) -> bool {
+    now.0 >= from.0 + until.0.saturating_sub(from.0) / 3 * 2
 }
 
 async fn renew(node: &Arc<Node>) -> Result<(), Problem> {
@@ -122,10 +125,14 @@ async fn renew(node: &Arc<Node>) -> Result<(), Problem> {
     let renewed = if node.desk.current().is_some() {
         own()?
     } else {
-        let asked = ask(node).await;
-        asked.or_else(|problem| own().map_err(|_| problem))?
+        match ask(node).await {
+            Ok(renewed) => {
+                node.hear_clock(renewed.now);
+                renewed
+            }
+            Err(problem) => own().map_err(|_| problem)?,
+        }
     };
-    node.hear_clock(renewed.now);
     let certificate = renewed.certificate.to_vec().into();
     let identity = identity.renewed(Some(certificate), &renewed.roots.nodes).map_err(|e| unusable(&e))?;
     tracing::info!(until = identity.validity().until.0, "the certificate is renewed");
@@ -188,4 +195,23 @@ pub(crate) fn issue_user(node: &Node, authority: &Authority, name: &str, key: &P
     let validity = Validity::of(node.clock.now(), USER_LIFE);
     let issued = Ca::from_authority(authority).and_then(|ca| ca.issue_to_user(name, key, validity));
     issued.map(|certificate| certificate.to_vec().into()).map_err(|e| unusable(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_once_two_thirds_of_its_life_are_over() {
+        let (from, day) = (UnixMillis(1_795_219_200_000), 86_400_000);
+        for life in [10_000, 3_600_000, day, 366 * day] {
+            let validity = Validity { from, until: UnixMillis(from.0 + life) };
+            let due = life / 3 * 2;
+            for (after, is_due) in [(0, false), (life / 2, false), (due - 1, false), (due, true), (life, true), (30 * life, true)] {
+                assert_eq!(is_old(validity, UnixMillis(from.0 + after)), is_due, "{after} of {life} ms");
+            }
+            // by a clock that is behind it is young
+            assert!(!is_old(validity, UnixMillis(0)));
+        }
+    }
 }

@@ -82,14 +82,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let door = Arc::new(Door { cluster: env.realm.cluster, roster: roster.clone(), node: OnceLock::new(), pace, rivals });
     let life = rng.next_u64();
     // said from the first Hello on: a connection to a member that did not say who it is would stay a stranger's
-    let known = match Member::load(&env.records)? {
-        Some(member) if env.disk.list()?.is_empty() => {
-            // as an operator does with a damaged log; a vote without its memory must not come back under the same id
-            env.journal.warn(format!("the log of {} is gone: this host asks to be let in as a new node", member.node));
-            None
-        }
-        known => known,
-    };
+    let known = known_member(&env)?;
     let me = watch::Sender::new(known.map(|member| member.node));
     let Holdings { open_socket: open, workshop } = holdings;
     let meta = Arc::new(watch::Sender::new(env.settings.meta.clone()));
@@ -261,6 +254,19 @@ async fn bind_bulk(domains: Domains, wiring: Wiring, rebinding: Rebinding, seed:
         }
     });
     rx.await.context("the bulk endpoint ended before it was there")?
+}
+
+/// Who this node was when it last ran, unless its log is gone: what it voted for is gone too, so it comes back as somebody new.
+fn known_member(env: &Env) -> anyhow::Result<Option<Member>> {
+    let Some(member) = Member::load(&env.records)? else { return Ok(None) };
+    // not from the one that everything else is drawn from, so that a run that never loses its log stays the run that it was
+    let mut fresh = RaftDir::default();
+    ChaCha12Rng::seed_from_u64(!env.seed).fill_bytes(&mut fresh.0);
+    let is_gone = swarm_consensus::raft_dir(&*env.disk, fresh).is_ok_and(|raft| raft == fresh);
+    if is_gone {
+        env.journal.warn(format!("the log of {} is gone: this host asks to be let in as somebody new", member.node));
+    }
+    Ok((!is_gone).then_some(member))
 }
 
 /// Takes an id: the founder is the first there is, everybody else is admitted.

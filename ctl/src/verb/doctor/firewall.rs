@@ -32,12 +32,18 @@ fn judge(active: Option<&'static str>, host: &Host, is_reached: bool) -> Finding
     if is_reached {
         return Finding::ok("firewall", format!("{name} is at work, and peers are reached"));
     }
-    let (control, bulk) = (host.config.mesh.control_port, host.config.mesh.bulk_port);
+    let (control, bulk, api) = (host.config.mesh.control_port, host.config.mesh.bulk_port, host.config.api.port);
     let interface = host.mesh.as_ref().and_then(|mesh| mesh.interface.clone()).unwrap_or_else(|| "MESH_INTERFACE".into());
     let fix = match name {
-        "ufw" => format!("ufw allow in on {interface} proto udp to any port {control},{bulk}"),
+        "ufw" => {
+            let rule = format!("ufw allow in on {interface} proto");
+            format!("{rule} udp to any port {control},{bulk} && {rule} tcp to any port {api}")
+        }
         "firewalld" => format!("firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload"),
-        _ => format!("nft insert rule inet filter input iifname {interface} udp dport {{ {control}, {bulk} }} accept"),
+        _ => {
+            let rule = format!("nft insert rule inet filter input iifname {interface}");
+            format!("{rule} udp dport {{ {control}, {bulk} }} accept && {rule} tcp dport {api} accept")
+        }
     };
     Finding::warn("firewall", format!("{name} is at work here, and not every peer answers"), fix)
 }
@@ -55,6 +61,9 @@ mod tests {
         for name in ["ufw", "firewalld", "nftables"] {
             let finding = judge(Some(name), &host, false);
             assert_eq!((finding.level, finding.fix.contains("MESH_INTERFACE")), (Level::Warn, true), "{finding:?}");
+            // a zone is trusted as a whole; a rule names every port, the API's too
+            let is_whole = name == "firewalld" || ["4747", "4748", "4749"].iter().all(|port| finding.fix.contains(port));
+            assert!(is_whole, "{finding:?}");
         }
     }
 

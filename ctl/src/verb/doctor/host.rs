@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -102,30 +102,75 @@ fn mesh(config: &Config) -> (Option<Mesh>, Finding) {
     }
 }
 
-fn ports(config: &Config, address: IpAddr, is_up: bool) -> Finding {
-    let addrs = config.mesh.addrs_at(address);
-    judge_ports([addrs.control, addrs.bulk], is_up, |addr| UdpSocket::bind(addr).map(drop))
+/// A port of this node, and how it is asked whether somebody has it.
+#[derive(Clone, Copy, Debug)]
+struct Port {
+    addr: SocketAddr,
+    kind: PortKind,
 }
 
-fn judge_ports(addrs: [SocketAddr; 2], is_up: bool, bind: impl Fn(SocketAddr) -> io::Result<()>) -> Finding {
-    for addr in addrs {
-        match (bind(addr), is_up) {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortKind {
+    /// Peers; there while the node is.
+    Udp,
+    /// The API on the mesh; there only while a token lives or a user exists.
+    Tcp,
+}
+
+impl PortKind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// What lists its listeners, for `ss`.
+    const fn listing(self) -> &'static str {
+        match self {
+            Self::Udp => "-lunp",
+            Self::Tcp => "-ltnp",
+        }
+    }
+}
+
+fn ports(config: &Config, address: IpAddr, is_up: bool) -> Finding {
+    let addrs = config.mesh.addrs_at(address);
+    let api = SocketAddr::new(address, config.api.port);
+    let ports = [(addrs.control, PortKind::Udp), (addrs.bulk, PortKind::Udp), (api, PortKind::Tcp)].map(|(addr, kind)| Port { addr, kind });
+    judge_ports(ports, is_up, |port| match port.kind {
+        PortKind::Udp => UdpSocket::bind(port.addr).map(drop),
+        PortKind::Tcp => TcpListener::bind(port.addr).map(drop),
+    })
+}
+
+fn judge_ports(ports: [Port; 3], is_up: bool, bind: impl Fn(Port) -> io::Result<()>) -> Finding {
+    let mut is_open = true;
+    for port in ports {
+        let (addr, word) = (port.addr, port.kind.word());
+        match (bind(port), is_up) {
             (Ok(()), false) => {}
+            (Ok(()), true) if port.kind == PortKind::Tcp => is_open = false,
             (Ok(()), true) => {
                 let fix = "it may wait to be let in, or for its mesh: swarmctl status";
-                return Finding::warn("ports", format!("swarmd is up, and does not listen at {addr} (udp)"), fix);
+                return Finding::warn("ports", format!("swarmd is up, and does not listen at {addr} ({word})"), fix);
             }
             (Err(e), true) if e.kind() == io::ErrorKind::AddrInUse => {}
             (Err(e), false) if e.kind() == io::ErrorKind::AddrInUse => {
-                let fix = format!("find it with: ss -lunp sport = :{}; or set mesh.control_port and mesh.bulk_port", addr.port());
-                return Finding::fail("ports", format!("another program has {addr} (udp)"), fix);
+                let keys = "mesh.control_port, mesh.bulk_port or api.port";
+                let fix = format!("find it with: ss {} sport = :{}; or set {keys}", port.kind.listing(), addr.port());
+                return Finding::fail("ports", format!("another program has {addr} ({word})"), fix);
             }
-            (Err(e), _) => return Finding::fail("ports", format!("{addr} (udp) cannot be bound: {e}"), "swarmctl config explain"),
+            (Err(e), _) => return Finding::fail("ports", format!("{addr} ({word}) cannot be bound: {e}"), "swarmctl config explain"),
         }
     }
-    let [control, bulk] = addrs;
-    let whose = if is_up { "swarmd's" } else { "free" };
-    Finding::ok("ports", format!("udp {} and {} are {whose}", control.port(), bulk.port()))
+    let [control, bulk, api] = ports.map(|port| port.addr.port());
+    let what = match (is_up, is_open) {
+        (false, _) => format!("udp {control} and {bulk} and tcp {api} are free"),
+        (true, true) => format!("udp {control} and {bulk} and tcp {api} are swarmd's"),
+        (true, false) => format!("udp {control} and {bulk} are swarmd's; tcp {api} opens while a token or a user waits for it"),
+    };
+    Finding::ok("ports", what)
 }
 
 fn free(dir: &Path) -> Finding {
@@ -263,13 +308,20 @@ mod tests {
 
     #[test]
     fn ports_are_free_before_the_daemon_and_its_own_after() {
-        let addrs = [4747, 4748].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let ports = [(4747, PortKind::Udp), (4748, PortKind::Udp), (4749, PortKind::Tcp)]
+            .map(|(port, kind)| Port { addr: SocketAddr::from(([127, 0, 0, 1], port)), kind });
         let taken = |_| Err(io::Error::from(io::ErrorKind::AddrInUse));
-        assert_eq!(judge_ports(addrs, false, |_| Ok(())).level, Level::Ok);
-        assert_eq!(judge_ports(addrs, true, taken).level, Level::Ok);
-        assert_eq!(judge_ports(addrs, true, |_| Ok(())).level, Level::Warn);
-        let finding = judge_ports(addrs, false, |addr| if addr.port() == 4748 { taken(addr) } else { Ok(()) });
-        assert_eq!((finding.level, finding.what.contains("4748")), (Level::Fail, true), "{finding:?}");
+        assert_eq!(judge_ports(ports, false, |_| Ok(())).level, Level::Ok);
+        assert_eq!(judge_ports(ports, true, taken).level, Level::Ok);
+        assert_eq!(judge_ports(ports, true, |_| Ok(())).level, Level::Warn);
+        for number in [4747, 4748, 4749] {
+            let finding = judge_ports(ports, false, |port| if port.addr.port() == number { taken(port) } else { Ok(()) });
+            let names = finding.what.contains(&number.to_string()) && finding.fix.contains(&number.to_string());
+            assert_eq!((finding.level, names), (Level::Fail, true), "{finding:?}");
+        }
+        // nobody is expected: the API's port on the mesh is closed, and that is well
+        let closed = judge_ports(ports, true, |port| if port.kind == PortKind::Tcp { Ok(()) } else { taken(port) });
+        assert_eq!((closed.level, closed.what.contains("tcp 4749 opens while")), (Level::Ok, true), "{closed:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Who may speak, how much, and in which words it is refused.
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::Arc};
+use std::{os::unix::fs::PermissionsExt as _, process::Command, sync::Arc};
 
 use swarm_api::{Accept, Bounds, GroupAccess, ListenError, Rate, Socket, Visitor};
 use swarm_client::Client;
@@ -146,10 +146,10 @@ async fn a_stranger_is_denied_everything() {
 
 #[tokio::test]
 async fn another_user_is_denied_by_the_kernels_word() {
-    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/setpriv").exists() || !Path::new("/usr/bin/curl").exists() {
-        println!("skipped: it takes root, setpriv and curl to be somebody else");
+    if !crate::can_be_somebody_else() {
         return;
     }
+    ["setpriv", "curl"].map(crate::needs);
     let world = World::new();
     // As if a group could open it: who may connect is decided by the file, who may speak by the caller's user id.
     std::fs::set_permissions(&world.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
@@ -174,10 +174,7 @@ async fn another_user_is_denied_by_the_kernels_word() {
 
 #[tokio::test]
 async fn curl_is_told_to_continue_before_it_sends() {
-    if !Path::new("/usr/bin/curl").exists() {
-        println!("skipped: there is no curl");
-        return;
-    }
+    crate::needs("curl");
     let world = World::new();
     let socket = world.socket.clone();
     let run = move || {

@@ -115,6 +115,26 @@ fn id_of(line: &SubmitLine) -> &str {
     }
 }
 
+/// Whether another user can be had here. As root it must be so: what it takes is installed by `tests/run`.
+fn can_be_somebody_else() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        skip("it takes root to be somebody else");
+    }
+    is_root
+}
+
+/// A program that `tests/run` installs.
+fn needs(program: &str) {
+    assert!(std::path::Path::new("/usr/bin").join(program).exists(), "{program} is missing: tests/run installs it");
+}
+
+/// Says that a test cannot do its work here; `tests/run --nothing-skipped` allows no such thing.
+fn skip(why: &str) {
+    assert!(std::env::var_os("SWARM_NOTHING_SKIPPED").is_none(), "nothing may be skipped here: {why}");
+    println!("skipped: {why}");
+}
+
 /// Fails instead of hanging.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), what).await.expect("it must not take this long")

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use swarm_core::ledger::Ledger;
 use swarm_proto::{
-    ClusterId, Code, Millis, NodeId, Problem,
+    ClusterId, Code, Millis, NodeId, Problem, RootId,
     api::{Call, Health, PassRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, UserRequest},
     identity::{Change, Invite, Kind, NewToken, Secret},
     ledger::Command,
@@ -215,10 +216,16 @@ async fn drop_old(node: &Arc<Node>, desk: &Desk, kind: Kind) -> Result<(), Probl
     Ok(())
 }
 
-/// What the leader sees to: an authority that nobody needs any more is dropped.
-pub(crate) fn is_replaced(ledger: &swarm_core::ledger::Ledger) -> Option<Change> {
-    let [new, old] = ledger.authorities(Kind::Node) else { return None };
-    let new = root_id(&new.certificate);
-    let all = ledger.nodes().filter(|record| !record.is_gone).all(|record| record.root == new);
-    all.then(|| Change::DropRoot { kind: Kind::Node, root: root_id(&old.certificate) })
+/// What the leader sees to: an authority that nobody needs any more is dropped. Nodes need theirs until each has a certificate of
+/// the new one; people, who get another only when they log in again, for as long as anybody is logged in.
+pub(crate) fn is_replaced(ledger: &Ledger) -> Option<Change> {
+    let has_renewed = |new| ledger.nodes().filter(|record| !record.is_gone).all(|record| record.root == new);
+    let nobody_is_in = |_| ledger.users().all(|user| user.is_gone || user.keys.is_empty());
+    drop_if(ledger, Kind::Node, has_renewed).or_else(|| drop_if(ledger, Kind::User, nobody_is_in))
+}
+
+/// Drops the old one of two authorities, if it is not needed beside the new one.
+fn drop_if(ledger: &Ledger, kind: Kind, is_enough: impl FnOnce(RootId) -> bool) -> Option<Change> {
+    let [new, old] = ledger.authorities(kind) else { return None };
+    is_enough(root_id(&new.certificate)).then(|| Change::DropRoot { kind, root: root_id(&old.certificate) })
 }
