@@ -54,7 +54,7 @@ pub fn place(host: &Host, plane: Plane) -> SocketAddr {
 
 /// What somebody says who claims to be `node`, and to listen at `ip`.
 pub fn hello(cluster: ClusterId, node: Option<NodeId>, ip: IpAddr) -> Hello {
-    Hello { protocol: PROTOCOL, cluster, node, name: "intruder".into(), addrs: addrs(ip) }
+    Hello { protocol: PROTOCOL, cluster, node, name: "intruder".into(), addrs: addrs(ip), life: 1 }
 }
 
 /// Says yes to everybody, and hears nobody.

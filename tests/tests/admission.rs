@@ -7,10 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use swarm_tests::{
-    eventually,
-    host::{Host, Hosts},
-};
+use swarm_tests::{Host, Hosts, eventually};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixListener,

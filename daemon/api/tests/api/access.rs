@@ -241,7 +241,7 @@ async fn members_of_the_group_have_its_role_by_the_kernels_word() {
     if !crate::can_be_somebody_else() {
         return;
     }
-    ["setpriv", "curl"].map(crate::needs);
+    ["setpriv", "curl"].into_iter().for_each(crate::needs);
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

@@ -149,7 +149,7 @@ async fn another_user_is_denied_by_the_kernels_word() {
     if !crate::can_be_somebody_else() {
         return;
     }
-    ["setpriv", "curl"].map(crate::needs);
+    ["setpriv", "curl"].into_iter().for_each(crate::needs);
     let world = World::new();
     // As if a group could open it: who may connect is decided by the file, who may speak by the caller's user id.
     std::fs::set_permissions(&world.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
