@@ -83,8 +83,8 @@ mod tests {
     const ASK: Meeting = Meeting { is_to_ask: true, is_double: false };
     const DOUBLE: Meeting = Meeting { is_to_ask: false, is_double: true };
 
-    #[tokio::test(start_paused = true)]
-    async fn two_are_a_double_once_the_first_has_answered() {
+    #[test]
+    fn two_are_a_double_once_the_first_has_answered() {
         let (rivals, start) = (Rivals::default(), Instant::now());
         assert_eq!(rivals.meet(KEY, 7, start), ASK);
         assert_eq!(rivals.meet(KEY, 7, start), WAITS, "it is asked once");
@@ -94,8 +94,8 @@ mod tests {
         assert_eq!(rivals.meet(PeerKey([2; 32]), 7, start), ASK, "each identity for itself");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_that_does_not_answer_was_no_double() {
+    #[test]
+    fn one_that_does_not_answer_was_no_double() {
         let (rivals, start) = (Rivals::default(), Instant::now());
         assert_eq!(rivals.meet(KEY, 7, start), ASK);
         rivals.handle_answer(KEY, 7, false, start);
