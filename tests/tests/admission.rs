@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -17,7 +17,7 @@ use tokio::{
 type Policy = Arc<Mutex<BTreeMap<IpAddr, Vec<&'static str>>>>;
 
 /// Answers like tailscaled's LocalAPI (1.98), for as long as the test runs.
-fn tailscaled(socket: &Path, policy: Policy) {
+fn tailscaled(socket: &Path, host: usize, policy: Policy) {
     let listener = UnixListener::bind(socket).expect("bound");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -25,14 +25,14 @@ fn tailscaled(socket: &Path, policy: Policy) {
             let len = stream.read(&mut head).await.unwrap_or(0);
             let head = String::from_utf8_lossy(&head[..len]).into_owned();
             let target = head.split_whitespace().nth(1).unwrap_or_default();
-            let (status, body) = answer(target, &policy.lock().expect("whole"));
+            let (status, body) = answer(target, host, &policy.lock().expect("whole"));
             let text = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
             let _ = stream.write_all(text.as_bytes()).await;
         }
     });
 }
 
-fn answer(target: &str, policy: &BTreeMap<IpAddr, Vec<&'static str>>) -> (&'static str, String) {
+fn answer(target: &str, host: usize, policy: &BTreeMap<IpAddr, Vec<&'static str>>) -> (&'static str, String) {
     let name = |ip: &IpAddr| format!("h{}.tail1.ts.net.", ip.to_string().replace('.', "-"));
     if let Some(addr) = target.strip_prefix("/localapi/v0/whois?addr=") {
         let ip: Option<IpAddr> = addr.split("%3A").next().and_then(|ip| ip.parse().ok());
@@ -46,6 +46,7 @@ fn answer(target: &str, policy: &BTreeMap<IpAddr, Vec<&'static str>>) -> (&'stat
     }
     let peers: serde_json::Map<String, serde_json::Value> = policy
         .iter()
+        .filter(|(ip, _)| !is_own(ip, host))
         .map(|(ip, tags)| {
             let peer = serde_json::json!({ "DNSName": name(ip), "TailscaleIPs": [ip], "Tags": tags, "Online": true, "OS": "linux" });
             (format!("nodekey:{ip}"), peer)
@@ -58,13 +59,18 @@ fn answer(target: &str, policy: &BTreeMap<IpAddr, Vec<&'static str>>) -> (&'stat
     ("200 OK", status.to_string())
 }
 
+/// Addresses end in the host's number.
+fn is_own(ip: &IpAddr, host: usize) -> bool {
+    ip.to_string().ends_with(&format!(".{host}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_lets_in_whoever_carries_it_once_the_swarm_says_so() {
     let place = tempfile::tempdir().expect("a directory");
-    let socket: PathBuf = place.path().join("tailscaled.sock");
+    let socket = |name: &str| place.path().join(format!("{name}.sock"));
     let policy = Policy::default();
-    tailscaled(&socket, policy.clone());
-    let mut hosts = Hosts::start(3, |config| config.mesh.tailscale_socket.clone_from(&socket)).await;
+    (1..=3).for_each(|host| tailscaled(&socket(&format!("host{host}")), host, policy.clone()));
+    let mut hosts = Hosts::start(3, |config| config.mesh.tailscale_socket = socket(&config.node.name)).await;
     let tag = |host: &Host, tags| drop(policy.lock().expect("whole").insert(host.ip, tags));
     tag(&hosts.list[0], vec!["tag:swarm"]);
     tag(&hosts.list[1], vec!["tag:swarm", "tag:other"]);

@@ -72,6 +72,7 @@ impl Model {
                     return refused(Code::Conflict);
                 }
                 self.identity.cluster = Some(found.cluster);
+                self.identity.awaited.clone_from(&found.first);
                 (self.identity.nodes, self.identity.users) = (vec![found.nodes.clone()], vec![found.users.clone()]);
                 self.told(What::SwarmFounded { cluster: found.cluster })
             }
