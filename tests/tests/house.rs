@@ -35,7 +35,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("swarm-client", "ctl/client", &["swarm-proto"]),
-    ("swarmctl", "ctl", &["swarm-proto", "swarm-client", "mesh-config", "mesh-detect"]),
+    ("swarmctl", "ctl", &["swarm-proto", "swarm-client", "mesh-config", "mesh-detect", "swarm-win32"]),
     ("mesh-config", "mesh-config", &["swarm-proto", "mesh-detect"]),
     ("mesh-detect", "mesh-config/detect", &[]),
 ];

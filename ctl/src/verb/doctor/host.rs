@@ -176,7 +176,7 @@ fn judge_ports(ports: [Port; 3], is_up: bool, bind: impl Fn(Port) -> io::Result<
 fn free(dir: &Path) -> Finding {
     match room(nearest(dir)) {
         Ok(bytes) => judge_free(bytes, dir),
-        Err(error) => Finding::warn("space", format!("{} cannot be looked at: {error}", dir.display()), "run it as root"),
+        Err(error) => Finding::warn("space", format!("{} cannot be looked at: {error}", dir.display()), "run it as root or administrator"),
     }
 }
 
@@ -187,12 +187,9 @@ fn room(dir: &Path) -> io::Result<u64> {
     Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 fn room(dir: &Path) -> io::Result<u64> {
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let holding = disks.iter().filter(|disk| dir.starts_with(disk.mount_point()));
-    let holding = holding.max_by_key(|disk| disk.mount_point().as_os_str().len());
-    holding.map(sysinfo::Disk::available_space).ok_or_else(|| io::Error::other("no disk holds it"))
+    swarm_win32::space_of(dir).map(|space| space.free)
 }
 
 /// The directory itself, or what will hold it once it is made.

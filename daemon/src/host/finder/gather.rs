@@ -25,7 +25,7 @@ pub(super) fn at_once(settings: &Mesh, look: &Look, mesh: &mesh_detect::Mesh) ->
     let mut gathered = Gathered::default();
     for seed in &settings.peers {
         if let Host::Ip(ip) = &seed.host {
-            gathered.add(mesh, Origin::Seed, "", &[*ip], seed.port.unwrap_or(settings.control_port));
+            gathered.add(settings, mesh, Origin::Seed, "", &[*ip], seed.port.unwrap_or(settings.control_port));
         }
     }
     gathered.ask_mesh(settings, look, mesh);
@@ -43,7 +43,7 @@ impl Gathered {
         let answers = names.resolve(wanted.iter().map(|(name, _)| name.as_str()), mesh).await;
         for ((name, port), answer) in wanted.into_iter().zip(answers) {
             match answer {
-                Ok(addresses) => self.add(mesh, Origin::Dns, &name, &addresses, port),
+                Ok(addresses) => self.add(settings, mesh, Origin::Dns, &name, &addresses, port),
                 Err(why) => self.miss(Origin::Dns, &name, why),
             }
         }
@@ -64,14 +64,16 @@ impl Gathered {
             return self.miss(origin, what, why.into());
         }
         for peer in &peers {
-            self.add(mesh, origin, short(&peer.name, mesh.domain.as_deref()), &peer.addresses, settings.control_port);
+            self.add(settings, mesh, origin, short(&peer.name, mesh.domain.as_deref()), &peer.addresses, settings.control_port);
         }
     }
 
-    /// Takes those addresses that the bound socket can reach and that are not this host's own.
-    fn add(&mut self, mesh: &mesh_detect::Mesh, origin: Origin, name: &str, addresses: &[IpAddr], port: u16) {
+    /// Takes those addresses that the bound socket can reach and that are not this daemon's own. Another daemon of this host may share
+    /// its address, at other ports: so lives a throw-away swarm where the loopback is one address.
+    fn add(&mut self, settings: &Mesh, mesh: &mesh_detect::Mesh, origin: Origin, name: &str, addresses: &[IpAddr], port: u16) {
         let own = mesh.address();
-        let is_of_use = |ip: &&IpAddr| ip.is_ipv4() == own.is_ipv4() && !mesh.addresses.contains(ip) && is_host(**ip, own);
+        let is_ours = |ip: &IpAddr| mesh.addresses.contains(ip) && port == settings.control_port;
+        let is_of_use = |ip: &&IpAddr| ip.is_ipv4() == own.is_ipv4() && !is_ours(ip) && is_host(**ip, own);
         let fitting: Vec<IpAddr> = addresses.iter().filter(is_of_use).copied().collect();
         if fitting.is_empty() && origin == Origin::Dns {
             return self.miss(origin, name, useless(addresses, mesh));
