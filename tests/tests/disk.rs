@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use swarm_proto::{api::SubmitRequest, ledger::TaskState};
+use swarm_proto::{Code, api::SubmitRequest, ledger::TaskState};
 use swarm_tests::{Rig, ended, eventually, submit};
 
 /// A tracer that makes one system call of a daemon fail until it is dropped.
@@ -66,7 +66,15 @@ async fn a_full_disk_stops_acknowledging_and_recovers() {
         let client = rig.client(leader);
         // a leader that loses its place meanwhile cannot say what became of it; with its key it is asked again, and accepted once
         let request = SubmitRequest { key: Some("full".into()), noop: true, ..SubmitRequest::default() };
-        async move { eventually("it is accepted", async || client.submit(&request).await.ok()).await.job }
+        async move {
+            loop {
+                match client.submit(&request).await {
+                    Ok(accepted) => break accepted.job,
+                    Err(problem) if matches!(problem.code, Code::UnknownOutcome | Code::NoLeader) => {}
+                    Err(problem) => panic!("{problem}"),
+                }
+            }
+        }
     });
     for n in 0..3 {
         let client = rig.client(n);

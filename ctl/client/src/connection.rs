@@ -158,11 +158,10 @@ impl Client {
 
     /// Nothing was heard of the request: it is the login that is not taken.
     fn unknown(&self, alert: rustls::AlertDescription) -> Problem {
-        let why = match alert {
-            rustls::AlertDescription::UnknownCA => {
-                "the login's certificate comes from another authority than those of the swarm's users".into()
-            }
-            other => format!("the login's certificate is not taken ({other:?})"),
+        let why = if alert == rustls::AlertDescription::UnknownCA {
+            "the login's certificate comes from another authority than those of the swarm's users".into()
+        } else {
+            format!("the login's certificate is not taken ({alert:?})")
         };
         Problem::new(Code::Denied, format!("swarmd at {} does not know who asks", self.shared.place.name()), why)
             .hint("swarmctl login LINE; an admin gets the line from: swarmctl user create NAME --role ROLE")

@@ -184,7 +184,7 @@ mod tests {
         assert_snapshot!(super::status(&samples::status(), Some(&samples::stats()), false), @"
 node:        n1 (server)
 phase:       ready
-mesh:        tailscale on tailscale0, 100.64.0.1
+mesh:        tailscale on tailscale0, 100.64.0.1, preset wan
 leader:      n1, term 4
 votes:       yes
 log index:   1234

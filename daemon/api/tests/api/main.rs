@@ -130,6 +130,7 @@ fn needs(program: &str) {
 }
 
 /// Says that a test cannot do its work here; `tests/run --nothing-skipped` allows no such thing.
+#[expect(clippy::print_stdout, reason = "a test speaks to whoever runs it")]
 fn skip(why: &str) {
     assert!(std::env::var_os("SWARM_NOTHING_SKIPPED").is_none(), "nothing may be skipped here: {why}");
     println!("skipped: {why}");

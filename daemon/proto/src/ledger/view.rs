@@ -146,7 +146,7 @@ mod tests {
             addrs: Addrs { control: at, bulk: at },
             may_vote: true,
             schedule: Schedule::Open,
-            is_gone: id % 7 == 0,
+            is_gone: id.is_multiple_of(7),
             changed: LogIndex(changed),
             step: Step::Ready,
             root: RootId::default(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use swarm_proto::{
     AttemptNo, Code, Cursor, Fence, JobId, LogIndex, NodeId, TaskId, Term, UnixMillis,
     api::TaskView,
-    ledger::{Applied, Assign, Command, Counts, End, Event, Finish, Grant, JobRef, NodeRecord, Output, Submit, TaskState, What},
+    ledger::{Applied, Assign, Command, Counts, End, Event, Finish, Grant, JobRef, NodeRecord, Output, Schedule, Submit, TaskState, What},
     limits,
     settings::{Set, SettingRecord},
     spec::Cause,
@@ -169,10 +169,10 @@ impl Model {
     }
 
     fn set(&mut self, set: &Set) -> Answer {
-        let Some(key) = ["log.level", "mesh.preset", "mesh.certificate_life"].into_iter().find(|key| *key == set.key) else {
+        let Some(key) = ["log.level", "mesh.preset", "mesh.admit"].into_iter().find(|key| *key == set.key) else {
             return Answer::Refused(Code::NotFound);
         };
-        let good = ["info", "debug", "lan", "wan", "24h", "1h"];
+        let good = ["info", "debug", "lan", "wan", "tag:swarm", "tag:other"];
         let fits = match key {
             "log.level" => 0..2,
             "mesh.preset" => 2..4,
