@@ -13,7 +13,8 @@ use tokio::{
     net::UnixListener,
 };
 
-/// Which tags an address carries, as the tailnet's control server would have told every host.
+/// Which tags an address carries, and with `cap:` which capabilities it is granted, as the tailnet's control server would have told
+/// every host.
 type Policy = Arc<Mutex<BTreeMap<IpAddr, Vec<&'static str>>>>;
 
 /// Answers like tailscaled's LocalAPI (1.98), for as long as the test runs.
@@ -38,8 +39,11 @@ fn answer(target: &str, host: usize, policy: &BTreeMap<IpAddr, Vec<&'static str>
         let ip: Option<IpAddr> = addr.split("%3A").next().and_then(|ip| ip.parse().ok());
         return match ip.and_then(|ip| Some((ip, policy.get(&ip)?))) {
             Some((ip, tags)) => {
+                let (granted, tags): (Vec<&str>, Vec<&str>) = tags.iter().partition(|what| what.starts_with("cap:"));
+                let granted: BTreeMap<&str, Vec<()>> = granted.iter().map(|what| (&what["cap:".len()..], vec![])).collect();
                 let node = serde_json::json!({ "Name": name(&ip), "Tags": tags });
-                ("200 OK", serde_json::json!({ "Node": node, "UserProfile": { "LoginName": "tagged-devices" } }).to_string())
+                let user = serde_json::json!({ "LoginName": "tagged-devices" });
+                ("200 OK", serde_json::json!({ "Node": node, "UserProfile": user, "CapMap": granted }).to_string())
             }
             None => ("404 Not Found", "no match for IP:port\n".into()),
         };
@@ -112,4 +116,27 @@ async fn a_tag_lets_in_whoever_carries_it_once_the_swarm_says_so() {
     third.answers().await;
     let (code, why) = third.refused(&["mesh", "join", "tag:swarm"]);
     assert!(code == 4 && why.contains("was revoked"), "{code} {why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_lets_in_whoever_has_it() {
+    let place = tempfile::tempdir().expect("a directory");
+    let socket = |name: &str| place.path().join(format!("{name}.sock"));
+    let policy = Policy::default();
+    (1..=2).for_each(|host| tailscaled(&socket(&format!("host{host}")), host, policy.clone()));
+    let hosts = Hosts::start(2, |config| config.mesh.tailscale_socket = socket(&config.node.name)).await;
+    let [first, second] = &hosts.list[..] else { panic!("two hosts") };
+    let rule = "cap:example.com/cap/swarm";
+    let has = |host: &Host, what| drop(policy.lock().expect("whole").insert(host.ip, what));
+    has(first, vec![]);
+    has(second, vec!["tag:swarm", "cap:example.com/cap/other"]);
+    first.ok(&["mesh", "init", "--allow", "exec"]);
+    first.ok(&["config", "set", "mesh.admit", rule]);
+    eventually("the port is open", async || tokio::net::TcpStream::connect((first.ip, 4749)).await.ok()).await;
+    let at = first.ip.to_string();
+    let (code, why) = second.refused(&["mesh", "join", rule, "--at", &at]);
+    assert!(code == 4 && why.contains(&format!("does not say {rule} of")), "{code} {why}");
+    has(second, vec![rule]);
+    second.ok(&["mesh", "join", rule, "--at", &at]);
+    hosts.whole(2).await;
 }

@@ -4,14 +4,20 @@ use std::time::Duration;
 
 use swarm_client::{Invitation, Trust, enroll};
 use swarm_proto::{
-    Code, NodeId, Problem, RaftDir,
+    Code, LogIndex, NodeId, PROTOCOL, Problem, RaftDir,
     api::Phase,
     identity::Applicant,
-    ledger::{Addrs, Admit, What},
+    ledger::{Addrs, Admit, View, What},
+    limits,
+    peer::{FromWorker, NodeMeta, Open, Report, ToWorker},
     token::Token,
 };
-use swarm_tests::{Hosts, eventually};
-use swarm_transport::SecretKey;
+use swarm_tests::{
+    Hosts, eventually,
+    intruder::{Intruder, addrs, hello},
+};
+use swarm_transport::{Identity, Plane, SecretKey};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn applicant(key: &SecretKey, n: u8) -> Applicant {
     let at = |port| ([127, 0, 0, 1], port).into();
@@ -138,6 +144,110 @@ async fn a_token_is_good_for_what_it_was_made_for_and_no_more() {
     assert!(!config.contains("enabled = true"), "what was refused leaves no trace: {config}");
 }
 
+/// SYNC is the hash of the whole view: whoever says another one is welcome, and gets no further.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_ready_with_another_view() {
+    let hosts = Hosts::start(1, |_| ()).await;
+    let a = &hosts.list[0];
+    a.ok(&["mesh", "init"]);
+    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let key = SecretKey::generate().expect("a key");
+    let who = applicant(&key, 7);
+    let sign = |message: &[u8]| Ok(key.sign(message).expect("a key signs"));
+    let enrolled = enroll(&Invitation::Token(token), &who, sign).await.expect("let in");
+    let (node, root) = (enrolled.node.expect("an id"), enrolled.roots.nodes[0].to_vec());
+    let identity = Identity::new(key, enrolled.certificate.to_vec().into(), root.into()).expect("papers");
+    let hash_of = |view: &View| *blake3::hash(&view.canonical()).as_bytes();
+    let root = identity.root();
+    let guest = Intruder::bind(identity, hello(enrolled.cluster, Some(node), a.ip));
+    let connection = guest.dial(a, Plane::Control).await.expect("a member");
+    let (mut to, mut from) = connection.open(&Open::Work).await.expect("a stream");
+    let addrs = addrs(a.ip);
+    let meta = NodeMeta {
+        version: 1,
+        name: "racer7".into(),
+        software: "0".into(),
+        protocol: PROTOCOL,
+        addrs,
+        os: "linux".into(),
+        arch: "none".into(),
+        capacity: Default::default(),
+        labels: Default::default(),
+        executors: vec![],
+    };
+    let report = Report { node, life: 1, meta: meta.into(), window: 1, held: vec![], last_grant: LogIndex(0), view: LogIndex(0) };
+    to.send(&FromWorker::Report(report)).await.expect("sent");
+    let mut view = View::default();
+    while view.version == LogIndex(0) {
+        match from.recv::<ToWorker>().await.expect("the stream lives").expect("an answer") {
+            ToWorker::Welcome { view: told, .. } => view = told,
+            other => panic!("{other:?}"),
+        }
+    }
+    let told = async || a.events().await.into_iter().map(|event| event.what).collect::<Vec<_>>();
+    eventually("WELCOME", async || told().await.contains(&What::NodeWelcomed { node }).then_some(())).await;
+    let mut another = view.clone();
+    another.nodes.get_mut(&node).expect("in the view").name.push('x');
+    to.send(&FromWorker::Synced { version: LogIndex(u64::MAX), hash: hash_of(&another), root }).await.expect("sent");
+    let warned = async || format!("{:?}", a.client().node_events(0).await).contains("has another view").then_some(());
+    eventually("the leader says so", warned).await;
+    assert!(!told().await.contains(&What::NodeSynced { node }));
+    // its own step has changed the view since; what the leader sends makes it the same again
+    let mut roster = view;
+    loop {
+        to.send(&FromWorker::Synced { version: roster.version, hash: hash_of(&roster), root }).await.expect("sent");
+        if told().await.contains(&What::NodeReady { node }) {
+            break;
+        }
+        if let Ok(Ok(Some(ToWorker::View(news)))) = tokio::time::timeout(Duration::from_millis(500), from.recv::<ToWorker>()).await {
+            roster.merge(&news);
+        }
+    }
+}
+
+/// A stranger who sends slowly holds no place for ever.
+#[tokio::test]
+async fn a_petition_that_does_not_come_is_not_waited_for() {
+    let hosts = Hosts::start(1, |_| ()).await;
+    let a = &hosts.list[0];
+    a.ok(&["mesh", "init"]);
+    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let connect = async || swarm_client::connect(&token.addresses[0], &Trust::Pin(token.pin), None).await.ok();
+    let mut halves = Vec::new();
+    for said in ["", "POST /v1/enroll HTTP/1.1\r\nhost: swarm\r\ncontent-length: 100\r\n\r\nx"] {
+        let mut session = eventually("the door opens", connect).await;
+        session.stream.write_all(said.as_bytes()).await.expect("sent");
+        halves.push(session.stream);
+    }
+    for mut stream in halves {
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(2 * limits::HANDSHAKE_TIME, stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "still open");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!answer.contains("200 OK"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_joins_as_a_worker_never_votes() {
+    let hosts = Hosts::start(3, |_| ()).await;
+    let [a, b, c] = &hosts.list[..] else { panic!("three") };
+    a.ok(&["mesh", "init"]);
+    let (code, said) = a.refused(&["token", "create", "--role", "admin"]);
+    assert!(code == 2 && said.contains("as worker"), "{code} {said}");
+    let line = a.ok(&["token", "create", "--role", "worker", "--uses", "2"]);
+    assert!(a.ok(&["token", "list"]).contains("any worker"));
+    for host in [b, c] {
+        host.ok(&["mesh", "join", line.trim(), "--allow", "exec"]);
+    }
+    hosts.whole(3).await;
+    for (name, may_vote) in [("host1", true), ("host2", false), ("host3", false)] {
+        assert_eq!(a.client().node(name).await.expect("a node").may_vote, may_vote, "{name}");
+    }
+    assert_eq!(a.client().leader().await.expect("a leader").voters, [NodeId(1)]);
+    assert_eq!(b.ok(&["run", "--", "echo", "done"]), "done\n");
+}
+
 /// An answer that is lost on the way is asked for again, by the same key only.
 #[tokio::test]
 async fn a_lost_answer_is_not_a_lost_use() {
@@ -154,8 +264,6 @@ async fn a_lost_answer_is_not_a_lost_use() {
 /// Whoever listens at the place a token names, and is not the swarm, gets nothing.
 #[tokio::test]
 async fn a_wrong_pin_is_sent_nothing() {
-    use tokio::io::AsyncReadExt as _;
-
     let hosts = Hosts::start(1, |_| ()).await;
     let a = &hosts.list[0];
     a.ok(&["mesh", "init"]);

@@ -1,8 +1,19 @@
 //! A daemon that is spoken to from elsewhere: by a login, by a token; what is set for the whole swarm; work that must be signed.
 
-use std::{path::Path, process::Output};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
 
+use swarm_client::{Client, Credentials, Place, Remote};
+use swarm_proto::{
+    UnixMillis,
+    api::{SignedRequest, SubmitRequest, Text},
+    signed::message,
+};
 use swarm_tests::{Host, Hosts, eventually, program};
+use swarm_transport::machine_clock;
 
 /// `swarmctl` as on a machine without a daemon, with a home of its own.
 fn from(home: &Path, token: Option<&str>, args: &[&str]) -> Output {
@@ -12,6 +23,11 @@ fn from(home: &Path, token: Option<&str>, args: &[&str]) -> Output {
         ctl.env("SWARM_TOKEN", token);
     }
     ctl.output().expect("swarmctl starts")
+}
+
+/// Where `from` keeps the logins of `home`.
+fn credentials(home: &Path) -> PathBuf {
+    home.join("swarm")
 }
 
 fn said(output: &Output) -> String {
@@ -120,4 +136,30 @@ async fn a_node_that_demands_signatures_runs_nothing_else_and_nothing_twice() {
     assert_eq!(host.client().job(unsigned.trim().parse().expect("a job id")).await.expect("known").counts.pending, 1);
     let nobody = host.refused(&["submit", "--sign", "--", "true"]);
     assert!(nobody.1.contains("not logged in"), "{nobody:?}");
+    // what was signed once runs once: the same bytes again, whoever brings them, are the job that they were
+    let bob = hosts.dir().join("bob");
+    user(host, &bob, "bob", "submitter").await;
+    let login = Credentials::all(&credentials(&home)).expect("readable").remove(0);
+    let mark = hosts.dir().join("mark");
+    let argv = ["sh", "-c", &format!("echo once >> {}; exit 3", mark.display())].map(String::from).to_vec();
+    let mut request = SubmitRequest { id: "1".into(), argv, key: Some("k1".into()), ..SubmitRequest::default() };
+    request.labels.insert("os".into(), std::env::consts::OS.into());
+    let (spec, array) = request.clone().into_job(std::env::consts::OS).expect("a job");
+    let not_after = UnixMillis(machine_clock()().0 + 60_000);
+    let (by, signature) = login.sign(&message(&login.cluster, &spec, "k1", &array, not_after)).expect("signed");
+    let (Text::Base64(signature) | Text::Utf8(signature)) = Text::base64(&signature);
+    request.signed = Some(SignedRequest { by, not_after, signature });
+    let mut jobs = Vec::new();
+    for home in [&home, &home, &bob] {
+        let client = Client::at(Place::Mesh(Box::new(Remote::find(&node, None, Some(&credentials(home))).expect("a login"))));
+        let accepted = client.submit(&request).await.expect("accepted");
+        jobs.push((accepted.job, accepted.is_new));
+    }
+    let job = jobs[0].0;
+    assert_eq!(jobs, [(job, true), (job, false), (job, false)]);
+    host.client().wait_job(job, Duration::from_secs(20)).await.expect("it ends");
+    assert_eq!(std::fs::read_to_string(&mark).expect("it ran"), "once\n");
+    let (code, why) = host.refused(&["job", "retry", &job.to_string()]);
+    assert!(code != 0 && why.contains("a signature is for one job"), "{code} {why}");
+    assert_eq!(std::fs::read_to_string(&mark).expect("it ran"), "once\n");
 }

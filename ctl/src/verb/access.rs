@@ -7,7 +7,7 @@ use swarm_proto::{
     TokenId,
     access::Role,
     api::{PassRequest, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest, UserView},
-    identity::Invite,
+    identity::{Invite, NodeRole},
 };
 
 use crate::{
@@ -35,6 +35,9 @@ pub enum TokenVerb {
 /// `token create`
 #[derive(clap::Args, Debug)]
 pub struct Create {
+    /// voter: it may vote, if its own file lets it; worker: it never does
+    #[arg(long, default_value = "voter")]
+    role: NodeRole,
     /// The one name that the host may have
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -123,10 +126,10 @@ pub struct Login {
 
 pub(super) async fn token(session: &Session, verb: TokenVerb) -> Outcome {
     match verb {
-        TokenVerb::Create(Create { name, label, uses, line }) => {
+        TokenVerb::Create(Create { role, name, label, uses, line }) => {
             let labels = label.into_iter().collect();
             let (ttl_ms, addresses) = (Some(millis(line.ttl)), line.address);
-            let made = session.client.create_token(&TokenRequest { name, labels, uses: Some(uses), ttl_ms, addresses }).await?;
+            let made = session.client.create_token(&TokenRequest { role, name, labels, uses: Some(uses), ttl_ms, addresses }).await?;
             show(&session.out, &made)
         }
         TokenVerb::List => Ok(session.out.list(&session.client.tokens().await?)?),
@@ -189,8 +192,12 @@ fn invited(invite: &Invite) -> String {
     match invite {
         Invite::User { name } => format!("user {name}"),
         Invite::Pass { user, role } => format!("requests of {user} as {role}"),
-        Invite::Node { name, labels } => {
-            let name = name.as_ref().map_or_else(|| "any node".to_owned(), |name| format!("node {name}"));
+        Invite::Node { role, name, labels } => {
+            let what = match role {
+                NodeRole::Voter => "node",
+                NodeRole::Worker => "worker",
+            };
+            let name = name.as_ref().map_or_else(|| format!("any {what}"), |name| format!("{what} {name}"));
             labels.iter().fold(name, |text, (label, value)| format!("{text}, {label}={value}"))
         }
     }

@@ -55,6 +55,7 @@ impl View for NodeView {
             .line("name", text(&self.name))
             .line("health", health(self.health))
             .line("role", text(role(self)))
+            .line("may vote", text(if self.may_vote { "yes" } else { "no" }))
             .line("work", schedule(self.schedule))
             .line("running", number(self.running))
             .line("assigned", number(self.assigned))

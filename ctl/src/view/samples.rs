@@ -155,6 +155,7 @@ pub(crate) fn nodes() -> Vec<NodeView> {
         health: Health::Alive,
         is_leader: true,
         is_voter: true,
+        may_vote: true,
         schedule: Schedule::Open,
         addrs: addrs(1),
         software: "0.1.0".into(),

@@ -258,6 +258,7 @@ impl Fake {
             health: Health::Alive,
             is_leader: true,
             is_voter: true,
+            may_vote: true,
             schedule,
             addrs: addrs(),
             software: "9.9.9".into(),

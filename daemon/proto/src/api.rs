@@ -330,6 +330,8 @@ pub struct NodeView {
     pub health: Health,
     pub is_leader: bool,
     pub is_voter: bool,
+    /// Whether it may become a voter: what it was let in as and its own file both say so.
+    pub may_vote: bool,
     pub schedule: Schedule,
     pub addrs: Addrs,
     pub software: String,

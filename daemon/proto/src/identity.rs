@@ -133,11 +133,44 @@ pub struct NewToken {
     pub by: String,
 }
 
+/// How far a node is trusted. Its own file may want less: `voter = "never"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeRole {
+    /// It may hold the ledger, with what is secret in it, and vote.
+    #[default]
+    Voter,
+    /// It runs tasks, and never votes.
+    Worker,
+}
+
+impl NodeRole {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Voter => "voter",
+            Self::Worker => "worker",
+        }
+    }
+}
+
+impl std::str::FromStr for NodeRole {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Voter, Self::Worker]
+            .into_iter()
+            .find(|role| role.word() == text)
+            .ok_or_else(|| "a node is let in as voter (it may vote) or as worker (it never does)".into())
+    }
+}
+
 /// Whom a token lets in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Invite {
     Node {
+        role: NodeRole,
         /// The one name that the node may have; `None`: any.
         name: Option<String>,
         /// Labels that the node must carry.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AttemptNo, ClusterId, Cursor, Fence, JobId, NodeId, PeerKey, Problem, RaftDir, RootId, TaskId, Term, TokenId, UnixMillis,
     access::Role,
-    identity::{Change, Kind, Pass, Roots, Step, UserRecord},
+    identity::{Change, Kind, NodeRole, Pass, Roots, Step, UserRecord},
     settings::{Set, SettingRecord},
     spec::{Array, Cause, JobSpec},
 };
@@ -427,6 +427,9 @@ pub struct NodeRecord {
     pub raft: RaftDir,
     pub name: String,
     pub addrs: Addrs,
+    /// What it was let in as.
+    pub role: NodeRole,
+    /// Whether it may become a voter: both its role and its own file say so.
     pub may_vote: bool,
     pub schedule: Schedule,
     /// Gone for good, or replaced by a new id of the same key: it may not connect.

@@ -292,6 +292,7 @@ impl Context {
             health,
             is_leader: record.id == self.me,
             is_voter: self.voters.contains(&record.id),
+            may_vote: record.may_vote,
             schedule: record.schedule,
             addrs: record.addrs,
             software: of_meta.map(|m| m.software.clone()).unwrap_or_default(),

@@ -102,7 +102,11 @@ pub(crate) async fn at_desk(node: &Arc<Node>, desk: &Desk, exporter: [u8; 32], f
     let roots = view.roots.clone();
     let (certificate, view, user) = match (who.kind(), user) {
         (Kind::Node, _) => {
-            (papers::issue_node(node, &authority, &who.key())?, id.map_or(view.clone(), |id| view.introduction(id, split::ROOM)), None)
+            let introduction = match id {
+                Some(id) => view.introduction(id, split::ROOM),
+                None => view,
+            };
+            (papers::issue_node(node, &authority, &who.key())?, introduction, None)
         }
         (Kind::User, Some(user)) => (papers::issue_user(node, &authority, &user.0, &who.key())?, Default::default(), Some(user)),
         (Kind::User, None) => return Err(refused("the user was revoked a moment ago")),

@@ -522,6 +522,7 @@ impl World {
             raft: RaftDir::default(),
             name: node.to_string(),
             addrs: Addrs { control: addr, bulk: addr },
+            role: Default::default(),
             may_vote: true,
             schedule: Schedule::Open,
             is_gone: false,

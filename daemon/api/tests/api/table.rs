@@ -334,6 +334,7 @@ impl Table {
             health: Health::Alive,
             is_leader: true,
             is_voter: true,
+            may_vote: true,
             schedule: Schedule::Open,
             addrs,
             software: "0.1.0".into(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use swarm_proto::{
     Code, NodeId, PeerKey, Problem,
-    identity::Step,
+    identity::{NodeRole, Step},
     ledger::{Admit, Applied, NodeRecord, Schedule, What},
     limits,
 };
@@ -135,11 +135,11 @@ impl Ledger {
     /// Lets a node in. The same key and directory again answer the same id, with whatever else changed written down; the same
     /// key with another directory is a new node, and the old one is gone.
     pub(super) fn admit(&mut self, admit: &Admit) -> Result<Applied, Problem> {
-        self.admit_node(admit, false)
+        self.admit_node(admit, None)
     }
 
-    /// The same; a node that enrols is said to be registered.
-    pub(super) fn admit_node(&mut self, admit: &Admit, enrols: bool) -> Result<Applied, Problem> {
+    /// The same; a node that enrols, in the role that its invitation gives, is said to be registered.
+    pub(super) fn admit_node(&mut self, admit: &Admit, enrols: Option<NodeRole>) -> Result<Applied, Problem> {
         check_name(&admit.name)?;
         if self.is_closed(&admit.key) {
             let why = "its key was revoked, or has left for good".into();
@@ -153,9 +153,9 @@ impl Ledger {
             let why = format!("its state directory is that of {id}, which is another node or has left");
             return Err(not_admitted(Code::Conflict, why).hint("start it with an empty state directory"));
         }
-        let replaced = self.nodes.by_key(&admit.key).map(|record| record.id);
+        let replaced = self.nodes.by_key(&admit.key).map(|record| (record.id, record.role));
         // a certificate alone opens nothing: every voter holds the authority, and may be revoked one day
-        let is_invited = enrols || self.identity.awaited.contains(&admit.key) || self.identity.cluster.is_none();
+        let is_invited = enrols.is_some() || self.identity.awaited.contains(&admit.key) || self.identity.cluster.is_none();
         if replaced.is_none() && !is_invited {
             return Err(not_admitted(Code::Denied, "nobody has invited it".into())
                 .hint("swarmctl mesh join TOKEN; an admin gets the token from: swarmctl token create"));
@@ -165,18 +165,20 @@ impl Ledger {
                 .hint("let a node leave first"));
         }
         self.identity.awaited.remove(&admit.key);
-        if let Some(old) = replaced {
+        if let Some((old, _)) = replaced {
             self.nodes.set_gone(old, self.journal.index, self.bounds.members);
             self.journal.emit(What::NodeLeft { node: old });
         }
         let id = NodeId(self.nodes.last_id + 1);
+        let role = enrols.or(replaced.map(|(_, role)| role)).unwrap_or_default();
         let record = NodeRecord {
             id,
             key: admit.key,
             raft: admit.raft,
             name: self.nodes.free_name(&admit.name, id),
             addrs: admit.addrs,
-            may_vote: admit.may_vote,
+            role,
+            may_vote: admit.may_vote && role == NodeRole::Voter,
             schedule: Schedule::default(),
             is_gone: false,
             changed: self.journal.index,
@@ -185,7 +187,7 @@ impl Ledger {
         };
         self.hash_record(&record);
         let name = record.name.clone();
-        self.journal.emit(if enrols { What::NodeRegistered { node: id, name } } else { What::NodeAdmitted { node: id, name } });
+        self.journal.emit(if enrols.is_some() { What::NodeRegistered { node: id, name } } else { What::NodeAdmitted { node: id, name } });
         self.nodes.insert(record);
         Ok(Applied::Admitted(id))
     }
@@ -194,14 +196,15 @@ impl Ledger {
         let name = self.nodes.free_name(&admit.name, id);
         let index = self.journal.index;
         let Some(Entry { record, .. }) = self.nodes.by_id.get_mut(&id) else { return };
-        if (&record.name, record.addrs, record.may_vote) == (&name, admit.addrs, admit.may_vote) {
+        let may_vote = admit.may_vote && record.role == NodeRole::Voter;
+        if (&record.name, record.addrs, record.may_vote) == (&name, admit.addrs, may_vote) {
             return;
         }
         self.nodes.by_name.remove(&record.name);
         self.nodes.by_name.insert(name.clone(), id);
         record.name = name;
         record.addrs = admit.addrs;
-        record.may_vote = admit.may_vote;
+        record.may_vote = may_vote;
         record.changed = index;
         let record = record.clone();
         self.hash_record(&record);

@@ -6,7 +6,7 @@
 use swarm_proto::{
     Code, Problem, TokenId, UnixMillis,
     admission::Rule,
-    identity::{Applicant, Enroll, Invite, NewToken, TokenRecord, Warrant},
+    identity::{Applicant, Enroll, Invite, NewToken, NodeRole, TokenRecord, Warrant},
     ledger::{Applied, What},
     limits, settings,
 };
@@ -31,7 +31,7 @@ impl Ledger {
             return refused(Code::BadRequest, "its parts do not fit".into());
         }
         match &new.invite {
-            Invite::Node { name, labels } => {
+            Invite::Node { name, labels, .. } => {
                 let is_bad = |text: &str| text.is_empty() || text.len() > limits::NAME || text.chars().any(char::is_control);
                 if name.as_deref().is_some_and(is_bad)
                     || labels.len() > limits::LABELS
@@ -87,7 +87,7 @@ impl Ledger {
             return Err(not_enrolled(&format!("this swarm does not let in whoever is {rule}")));
         }
         match who {
-            Applicant::Node { admit, .. } => self.admit_node(admit, true),
+            Applicant::Node { admit, .. } => self.admit_node(admit, Some(NodeRole::Voter)),
             Applicant::User { .. } => Err(not_enrolled("a person needs a login line")),
         }
     }
@@ -100,14 +100,15 @@ impl Ledger {
             return Err(not_enrolled("the token is used up"));
         }
         let applied = match (&token.invite, who) {
-            (Invite::Node { name, labels }, Applicant::Node { admit, labels: has }) => {
+            (Invite::Node { role, name, labels }, Applicant::Node { admit, labels: has }) => {
                 if name.as_ref().is_some_and(|name| *name != admit.name) {
                     return Err(not_enrolled(&format!("the token is for a node named '{}'", name.as_deref().unwrap_or_default())));
                 }
                 if let Some((label, value)) = labels.iter().find(|(label, value)| has.get(*label) != Some(value)) {
                     return Err(not_enrolled(&format!("the token is for a node with the label {label}={value}")));
                 }
-                self.admit_node(admit, true)?
+                let role = *role;
+                self.admit_node(admit, Some(role))?
             }
             (Invite::User { name }, Applicant::User { key }) => {
                 let name = name.clone();

@@ -24,6 +24,7 @@ fn record(node: u64) -> NodeRecord {
         raft: RaftDir::default(),
         name: String::new(),
         addrs: Addrs { control: addr, bulk: addr },
+        role: Default::default(),
         may_vote: true,
         schedule: Schedule::Open,
         is_gone: false,

@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ClusterId, NodeId, RootId, TokenId, UnixMillis,
     access::Role,
-    identity::{Invite, Kind, TokenRecord, UserRecord},
+    identity::{Invite, Kind, NodeRole, TokenRecord, UserRecord},
 };
 
 /// Asks for a join token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenRequest {
+    /// What a node is let in as.
+    pub role: NodeRole,
     /// The one name that the node may have.
     pub name: Option<String>,
     /// Labels that the node must carry.

@@ -132,7 +132,7 @@ mod tests {
     use crate::{
         PeerKey, RaftDir, RootId,
         access::Role,
-        identity::Step,
+        identity::{NodeRole, Step},
         ledger::{Addrs, Schedule},
     };
 
@@ -144,6 +144,7 @@ mod tests {
             raft: RaftDir::default(),
             name: format!("host-{id}"),
             addrs: Addrs { control: at, bulk: at },
+            role: NodeRole::Voter,
             may_vote: true,
             schedule: Schedule::Open,
             is_gone: id.is_multiple_of(7),

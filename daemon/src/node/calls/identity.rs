@@ -93,8 +93,8 @@ fn spare_majority(node: &Node, leaving: NodeId, what: &str) -> Result<(), Proble
 }
 
 async fn create_token(node: &Arc<Node>, desk: &Desk, by: &str, request: TokenRequest) -> Result<Reply, Problem> {
-    let TokenRequest { name, labels, uses, ttl_ms, addresses } = request;
-    token(node, desk, by, Invite::Node { name, labels }, uses.unwrap_or(1), ttl_ms, addresses).await
+    let TokenRequest { role, name, labels, uses, ttl_ms, addresses } = request;
+    token(node, desk, by, Invite::Node { role, name, labels }, uses.unwrap_or(1), ttl_ms, addresses).await
 }
 
 async fn create_user(node: &Arc<Node>, desk: &Desk, by: &str, request: UserRequest) -> Result<Reply, Problem> {

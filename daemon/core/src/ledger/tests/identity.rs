@@ -3,7 +3,7 @@
 use swarm_proto::{
     Code, Cursor, Millis, RootId, TokenId,
     access::Role,
-    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Secret, Step, Warrant},
+    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, NodeRole, Secret, Step, Warrant},
     ledger::What,
     limits,
     token::root_id,
@@ -21,7 +21,7 @@ fn token(id: u8, invite: Invite, uses: u32) -> Command {
 }
 
 fn any_node() -> Invite {
-    Invite::Node { name: None, labels: Default::default() }
+    Invite::Node { role: NodeRole::Voter, name: None, labels: Default::default() }
 }
 
 fn enroll(id: u8, key: u8, raft: u8) -> Command {
@@ -78,9 +78,9 @@ fn a_token_ends_with_its_time_its_uses_and_by_revocation() {
 #[test]
 fn a_token_lets_in_only_whom_it_was_made_for() {
     let mut desk = founded();
-    desk.one(token(1, Invite::Node { name: Some("desk9".into()), labels: Default::default() }, 1));
+    desk.one(token(1, Invite::Node { role: NodeRole::Voter, name: Some("desk9".into()), labels: Default::default() }, 1));
     assert_eq!(code(&desk.one(enroll(1, 10, 10))), Some(Code::Denied));
-    desk.one(token(2, Invite::Node { name: None, labels: [("zone".into(), "attic".into())].into() }, 1));
+    desk.one(token(2, Invite::Node { role: NodeRole::Voter, name: None, labels: [("zone".into(), "attic".into())].into() }, 1));
     assert_eq!(code(&desk.one(enroll(2, 10, 10))), Some(Code::Denied));
     assert_eq!(code(&desk.one(login(2, 10))), Some(Code::Denied), "a person with a node's token");
     assert_eq!(code(&desk.one(token(3, Invite::User { name: "ann".into() }, 1))), Some(Code::NotFound));
@@ -90,6 +90,20 @@ fn a_token_lets_in_only_whom_it_was_made_for() {
     assert_eq!(desk.ledger.nodes().count(), 1);
     // none of this used anything up
     assert!(desk.ledger.tokens().all(|token| token.uses_left() == 1));
+}
+
+#[test]
+fn whoever_was_let_in_as_a_worker_never_votes() {
+    let mut desk = founded();
+    desk.one(token(1, Invite::Node { role: NodeRole::Worker, name: None, labels: Default::default() }, 1));
+    assert_eq!(desk.one(enroll(1, 10, 10)), Applied::Admitted(NodeId(2)));
+    let may_vote = |desk: &Desk, id| desk.ledger.node(NodeId(id)).is_some_and(|record| record.may_vote);
+    assert!(admit(10, 10, "pi").may_vote && !may_vote(&desk, 2));
+    // nor when it says again what it would like, nor with a new raft directory
+    assert_eq!(desk.one(Command::Admit(admit(10, 10, "pi2"))), Applied::Admitted(NodeId(2)));
+    assert!(!may_vote(&desk, 2));
+    assert_eq!(desk.one(Command::Admit(admit(10, 11, "pi"))), Applied::Admitted(NodeId(3)));
+    assert!(!may_vote(&desk, 3));
 }
 
 #[test]

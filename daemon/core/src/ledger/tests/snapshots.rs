@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use swarm_proto::{
     Millis, PROTOCOL, TokenId,
     access::Role,
-    identity::{Applicant, Change, Enroll, Invite, NewToken, Secret, Step, Warrant},
+    identity::{Applicant, Change, Enroll, Invite, NewToken, NodeRole, Secret, Step, Warrant},
     ledger::Output,
     spec::Cause,
 };
@@ -25,7 +25,9 @@ fn rich() -> Ledger {
     desk.one(change(Change::Found(founding())));
     desk.one(change(Change::SetUser { name: "ann".into(), role: Role::Admin }));
     for (id, invite) in
-        [Invite::Node { name: None, labels: Default::default() }, Invite::User { name: "ann".into() }].into_iter().enumerate()
+        [Invite::Node { role: NodeRole::Worker, name: None, labels: Default::default() }, Invite::User { name: "ann".into() }]
+            .into_iter()
+            .enumerate()
     {
         let (id, key) = (TokenId([id as u8; 8]), Secret(vec![7; 32].into()));
         let new = NewToken { id, key, invite, uses: 2, life: Millis(60_000), by: "ann".into() };

@@ -2,7 +2,7 @@
 
 use swarm_proto::{
     ClusterId, Code, LogIndex, NodeId, PeerKey, RootId, TokenId, UnixMillis,
-    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Roots, Step, TokenRecord, UserRecord, Warrant},
+    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, NodeRole, Roots, Step, TokenRecord, UserRecord, Warrant},
     ledger::{Applied, What},
     limits,
     token::root_id,
@@ -188,7 +188,7 @@ impl Model {
             (Warrant::Tailnet(rule), Applicant::Node { admit, .. })
                 if self.settings.iter().any(|(key, set)| key == "mesh.admit" && set.value == rule.to_string()) =>
             {
-                return self.admit_node(admit, true);
+                return self.admit_node(admit, Some(NodeRole::Voter));
             }
             (Warrant::Tailnet(_), _) => return refused(Code::Denied),
         };
@@ -199,11 +199,11 @@ impl Model {
             return refused(Code::Denied);
         }
         let answer = match (&token.invite, &enroll.who) {
-            (Invite::Node { name, labels }, Applicant::Node { admit, labels: has }) => {
+            (Invite::Node { role, name, labels }, Applicant::Node { admit, labels: has }) => {
                 if name.as_ref().is_some_and(|name| *name != admit.name) || labels.iter().any(|(k, v)| has.get(k) != Some(v)) {
                     return refused(Code::Denied);
                 }
-                self.admit_node(admit, true)
+                self.admit_node(admit, Some(*role))
             }
             (Invite::User { name }, Applicant::User { key }) => self.add_key(name, *key),
             _ => return refused(Code::Denied),

@@ -2,7 +2,7 @@
 
 use swarm_proto::{
     Code, LogIndex, NodeId,
-    identity::Step,
+    identity::{NodeRole, Step},
     ledger::{Admit, Applied, NodeRecord, Schedule, TaskState, What},
 };
 
@@ -22,10 +22,10 @@ impl Model {
     }
 
     pub(super) fn admit(&mut self, admit: &Admit) -> Answer {
-        self.admit_node(admit, false)
+        self.admit_node(admit, None)
     }
 
-    pub(super) fn admit_node(&mut self, admit: &Admit, enrols: bool) -> Answer {
+    pub(super) fn admit_node(&mut self, admit: &Admit, enrols: Option<NodeRole>) -> Answer {
         let index = LogIndex(self.index);
         if self.identity.closed.contains(&admit.key) {
             return Answer::Refused(Code::Denied);
@@ -36,13 +36,14 @@ impl Model {
             }
             let name = self.name(&admit.name, self.nodes[at].id.0);
             let node = &mut self.nodes[at];
-            if (&node.name, node.addrs, node.may_vote) != (&name, admit.addrs, admit.may_vote) {
-                (node.name, node.addrs, node.may_vote, node.changed) = (name, admit.addrs, admit.may_vote, index);
+            let may_vote = admit.may_vote && node.role == NodeRole::Voter;
+            if (&node.name, node.addrs, node.may_vote) != (&name, admit.addrs, may_vote) {
+                (node.name, node.addrs, node.may_vote, node.changed) = (name, admit.addrs, may_vote, index);
             }
             return Answer::Is(Applied::Admitted(node.id));
         }
         let old = self.nodes.iter().position(|node| node.key == admit.key && !node.is_gone);
-        let is_invited = enrols || self.identity.cluster.is_none() || self.identity.awaited.contains(&admit.key);
+        let is_invited = enrols.is_some() || self.identity.cluster.is_none() || self.identity.awaited.contains(&admit.key);
         if old.is_none() && !is_invited {
             return Answer::Refused(Code::Denied);
         }
@@ -50,6 +51,7 @@ impl Model {
             return Answer::Refused(Code::Busy);
         }
         self.identity.awaited.retain(|key| *key != admit.key);
+        let role = enrols.or(old.map(|old| self.nodes[old].role)).unwrap_or(NodeRole::Voter);
         if let Some(old) = old {
             self.go(old);
         }
@@ -57,14 +59,15 @@ impl Model {
         let id = self.last_node;
         let name = self.name(&admit.name, id);
         let (node, told) = (NodeId(id), name.clone());
-        self.emit(if enrols { What::NodeRegistered { node, name: told } } else { What::NodeAdmitted { node, name: told } });
+        self.emit(if enrols.is_some() { What::NodeRegistered { node, name: told } } else { What::NodeAdmitted { node, name: told } });
         self.nodes.push(NodeRecord {
             id: NodeId(id),
             key: admit.key,
             raft: admit.raft,
             name,
             addrs: admit.addrs,
-            may_vote: admit.may_vote,
+            role,
+            may_vote: admit.may_vote && role == NodeRole::Voter,
             schedule: Schedule::Open,
             is_gone: false,
             changed: index,

@@ -5,7 +5,7 @@ use swarm_proto::{
     Millis, NodeId, PeerKey, TokenId, UnixMillis,
     access::Role,
     admission::Rule,
-    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, Secret, Step, Warrant},
+    identity::{Applicant, Authority, Change, Enroll, Invite, Kind, NewToken, NodeRole, Secret, Step, Warrant},
     ledger::Command,
     token::root_id,
 };
@@ -75,6 +75,7 @@ pub(super) fn resolve(step: &IdentityStep, model: &Model) -> Option<Command> {
             invite: match user {
                 Some(user) => Invite::User { name: USERS[usize::from(user)].into() },
                 None => Invite::Node {
+                    role: if hours & 1 == 1 { NodeRole::Worker } else { NodeRole::Voter },
                     name: (limits & 1 == 1).then(|| "pi".into()),
                     labels: if limits & 2 == 2 { labels() } else { Default::default() },
                 },
