@@ -179,9 +179,8 @@ async fn nobody_is_ready_with_another_view() {
     to.send(&FromWorker::Report(report)).await.expect("sent");
     let mut view = View::default();
     while view.version == LogIndex(0) {
-        match from.recv::<ToWorker>().await.expect("the stream lives").expect("an answer") {
-            ToWorker::Welcome { view: told, .. } => view = told,
-            other => panic!("{other:?}"),
+        if let ToWorker::Welcome { view: told, .. } = from.recv().await.expect("the stream lives").expect("an answer") {
+            view = told;
         }
     }
     let told = async || a.events().await.into_iter().map(|event| event.what).collect::<Vec<_>>();

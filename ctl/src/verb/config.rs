@@ -9,7 +9,7 @@ use serde::Serialize;
 use swarm_proto::{api::SettingView, settings::Applies};
 
 use crate::{
-    failure::Outcome,
+    failure::{Failure, Outcome},
     output::{Card, Look, Out, Row, View, note, table::text},
     session::{Session, patiently},
     view::instant,
@@ -20,7 +20,7 @@ use crate::{
 pub enum Verb {
     /// Every fault of a configuration, environment included
     Check(Args),
-    /// Each value, and what set it
+    /// Each value, and what set it: the file, the environment, or the swarm where a daemon runs
     Explain(Args),
     /// What is set for the whole swarm, and who set it
     Show,
@@ -147,8 +147,22 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(out: &Out, verb: 
         Verb::Check(args) => check(out, &args, &Env::of_process()),
         Verb::Explain(args) => {
             let config = Config::load(&args.file, &Env::of_process()).map_err(|faults| mesh_config::problem(&faults))?;
-            let lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
+            let mut lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
+            match async { Ok::<_, Failure>(session().await?.client.settings().await?) }.await {
+                Ok(settings) => overlay(&mut lines, settings),
+                Err(_) => note("no daemon said what is set for the whole swarm, which would win over this"),
+            }
             Ok(out.list(&lines)?)
+        }
+    }
+}
+
+/// What is set for the whole swarm wins over a host's file.
+fn overlay(lines: &mut [Line], settings: Vec<SettingView>) {
+    for SettingView { key, value, by, .. } in settings {
+        if let (Some(line), Some(value)) = (lines.iter_mut().find(|line| line.key == key), value) {
+            line.value = format!("\"{value}\"");
+            line.source = by.map_or_else(|| "the swarm".into(), |by| format!("the swarm ({by})"));
         }
     }
 }
@@ -169,6 +183,25 @@ mod tests {
 
     use super::*;
     use crate::{output::Format, view::samples::shown_list};
+
+    #[test]
+    fn what_is_set_for_the_swarm_wins() {
+        let env = Env { host_name: Some("pi4".into()), ..Env::default() };
+        let config = Config::parse("swarmd.toml".as_ref(), "[log]\nlevel = 'warn'\n[mesh]\npreset = 'lan'", &env).unwrap();
+        let mut lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
+        let set = |key: &str, value: Option<&str>| SettingView {
+            key: key.into(),
+            value: value.map(str::to_owned),
+            by: value.map(|_| "ann".into()),
+            at: None,
+            applies: Applies::Now,
+        };
+        overlay(&mut lines, vec![set("log.level", None), set("mesh.preset", Some("wan")), set("mesh.admit", Some("tag:swarm"))]);
+        let said = |key| lines.iter().find(|line| line.key == key).map(|line| (line.value.as_str(), line.source.as_str()));
+        assert_eq!(said("log.level"), Some(("\"warn\"", "swarmd.toml:2")));
+        assert_eq!(said("mesh.preset"), Some(("\"wan\"", "the swarm (ann)")));
+        assert_eq!(said("mesh.admit"), None);
+    }
 
     #[test]
     fn values_with_their_sources_as_a_table() {
