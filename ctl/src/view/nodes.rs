@@ -155,6 +155,7 @@ node:       n1
 name:       server
 health:     alive
 role:       leader
+may vote:   yes
 work:       open
 running:    3
 assigned:   4
