@@ -64,24 +64,30 @@ fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| internal("the runtime does not start", &e))
 }
 
+/// A level, or a list of them, without what openraft calls an error when leadership is lost while the voters change: the next leader
+/// makes the change, and the old one says so at `debug`.
+fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    Ok(EnvFilter::try_new(level)?.add_directive("openraft::raft::api::management=off".parse()?))
+}
+
 /// Begins to log; what it gives changes the level later, to one that is given or back to the configured one.
 fn init_log(config: &Config) -> Result<SetLogLevel, Problem> {
-    let filter = EnvFilter::try_new(&config.log.level).map_err(|e| {
+    let first = filter(&config.log.level).map_err(|e| {
         Problem::new(Code::BadRequest, "log.level cannot be used", e.to_string())
             .hint("a level such as info, or a list such as info,quinn=warn")
     })?;
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);
     let own = config.log.level.clone();
-    let parse = move |level: Option<&str>| EnvFilter::try_new(level.unwrap_or(&own));
+    let parse = move |level: Option<&str>| filter(level.unwrap_or(&own));
     Ok(match config.log.format {
         LogFormat::Text => {
-            let builder = builder.with_target(false).with_ansi(false).with_env_filter(filter).with_filter_reloading();
+            let builder = builder.with_target(false).with_ansi(false).with_env_filter(first).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.init();
             Arc::new(move |level| drop(parse(level).map(|filter| handle.reload(filter))))
         }
         LogFormat::Json => {
-            let builder = builder.json().with_env_filter(filter).with_filter_reloading();
+            let builder = builder.json().with_env_filter(first).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.init();
             Arc::new(move |level| drop(parse(level).map(|filter| handle.reload(filter))))
