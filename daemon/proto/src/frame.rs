@@ -89,6 +89,11 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     }
 }
 
+/// A value's encoded bytes; what does not encode weighs a whole control frame, which is more than any room for a part of one.
+pub fn weight<T: Serialize>(value: &T) -> usize {
+    postcard::experimental::serialized_size(value).unwrap_or(limits::CONTROL_FRAME)
+}
+
 /// [`encode`] bounded by [`limits::CONTROL_FRAME`].
 ///
 /// # Errors

@@ -262,7 +262,7 @@ async fn serve_submit(node: Arc<Node>, mut tx: FrameTx, mut rx: FrameRx) {
         }
     });
     while let Some(list) = from.recv().await {
-        for part in super::split::by_size(list, super::split::weight) {
+        for part in super::split::by_size(list, swarm_proto::frame::weight) {
             if tx.send(&FromSubmitDesk::Answers(part)).await.is_err() {
                 receive.abort();
                 return;

@@ -360,7 +360,7 @@ async fn send_split(tx: &mut swarm_transport::FrameTx, request: ToSubmitDesk) ->
     match request {
         ToSubmitDesk::Follow(targets) => tx.send(&ToSubmitDesk::Follow(targets)).await.map_err(drop),
         ToSubmitDesk::Submit(list) => {
-            for part in super::split::by_size(list, super::split::weight) {
+            for part in super::split::by_size(list, swarm_proto::frame::weight) {
                 tx.send(&ToSubmitDesk::Submit(part)).await.map_err(drop)?;
             }
             Ok(())

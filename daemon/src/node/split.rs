@@ -1,6 +1,6 @@
 //! Messages that hold lists, cut so that every frame stays within its bound whatever the items weigh.
 
-use swarm_proto::{limits, peer::ToWorker};
+use swarm_proto::{frame::weight, limits, peer::ToWorker};
 
 /// Leaves room for what surrounds a list.
 pub(crate) const ROOM: usize = limits::CONTROL_FRAME - 4_096;
@@ -22,11 +22,6 @@ pub(crate) fn by_size<T>(list: Vec<T>, weigh: impl Fn(&T) -> usize) -> Vec<Vec<T
         parts.push(part);
     }
     parts
-}
-
-/// An upper bound of a value's encoded bytes; what does not encode weighs a whole frame.
-pub(crate) fn weight<T: serde::Serialize>(value: &T) -> usize {
-    postcard::experimental::serialized_size(value).unwrap_or(limits::CONTROL_FRAME)
 }
 
 /// Grants with large specs become several messages: the jobs first, each before its grants. A long view becomes a row of deltas.

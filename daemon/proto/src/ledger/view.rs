@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{NodeRecord, View};
-use crate::{LogIndex, NodeId, identity::UserRecord};
+use crate::{LogIndex, NodeId, frame::weight, identity::UserRecord};
 
 enum Record {
     Node(NodeRecord),
@@ -22,15 +22,10 @@ impl Record {
     fn weight(&self) -> usize {
         // a user's name is its key as well
         match self {
-            Self::Node(node) => weigh(node) + weigh(&node.id),
-            Self::User(user) => weigh(user) + weigh(&user.name),
+            Self::Node(node) => weight(node) + weight(&node.id),
+            Self::User(user) => weight(user) + weight(&user.name),
         }
     }
-}
-
-/// An upper bound of a value's encoded bytes: what does not encode weighs more than any room.
-fn weigh<T: serde::Serialize>(value: &T) -> usize {
-    postcard::experimental::serialized_size(value).unwrap_or(usize::MAX / 2)
 }
 
 impl View {
@@ -69,14 +64,14 @@ impl View {
     /// merged in this order. All but the last say a version up to which everything was said: whoever has only those asks for
     /// what came after it.
     pub fn parts(mut self, room: usize) -> Vec<Self> {
-        if weigh(&self) <= room {
+        if weight(&self) <= room {
             return vec![self];
         }
         let nodes = std::mem::take(&mut self.nodes).into_values().map(Record::Node);
         let users = std::mem::take(&mut self.users).into_values().map(Record::User);
         let mut records: Vec<Record> = nodes.chain(users).collect();
         records.sort_by_key(Record::changed);
-        let start = weigh(&self);
+        let start = weight(&self);
         let (mut parts, mut part, mut weight) = (Vec::new(), self.bare(), start);
         for record in records {
             let more = record.weight();
@@ -98,7 +93,7 @@ impl View {
     /// Itself where it fits; otherwise only what `guest` needs to reach those who decide, as of version 0: they tell it the rest.
     #[must_use]
     pub fn introduction(self, guest: NodeId, room: usize) -> Self {
-        if weigh(&self) <= room {
+        if weight(&self) <= room {
             return self;
         }
         let is_needed = |id: &NodeId| *id == guest || self.leader == Some(*id) || self.voters.contains(id);
@@ -178,7 +173,7 @@ mod tests {
             let users = users.into_iter().zip(1..).map(|(changed, id)| user(id, changed)).collect();
             let whole = view(50, nodes, users);
             let parts = whole.clone().parts(room);
-            prop_assert!(parts.iter().all(|part| weigh(part) <= room));
+            prop_assert!(parts.iter().all(|part| weight(part) <= room));
             let mut seen = View::default();
             for part in &parts {
                 let known = seen.clone();
