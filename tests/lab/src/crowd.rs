@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tokio::time::Instant;
 
 use crate::{host::CpuTime, judge, lab::Lab, load::Load, mesh::Traffic};
@@ -32,9 +32,9 @@ pub async fn crowd(lab: &mut Lab, time: Duration) -> anyhow::Result<String> {
     let (after, span) = (used(lab).await?, at.elapsed().as_secs_f64());
     let (downs_now, suspects_now) = alarms(lab).await?;
     (downs, suspects) = (downs_now - downs, suspects_now - suspects);
-    let figures = judge(lab, load).await?;
+    let judged = judge(lab, load).await;
 
-    let mut told = format!("{} hosts formed in {formed:.1?}; {span:.0} s under {RATE} jobs/s: {figures}\n", after.len());
+    let mut told = format!("{} hosts formed in {formed:.1?}; {span:.0} s under {RATE} jobs/s\n", after.len());
     let mut line = |name: &str, of: &dyn Fn(&Used) -> f64| {
         let mut values: Vec<f64> = before.iter().zip(&after).map(|(before, after)| (of(after) - of(before)) / span).collect();
         values.sort_by(f64::total_cmp);
@@ -45,8 +45,10 @@ pub async fn crowd(lab: &mut Lab, time: Duration) -> anyhow::Result<String> {
     line("bytes received/s", &|used| bytes(used.traffic.received));
     line("processor, %", &|used| 100.0 * used.cpu.as_secs_f64());
     let _ = write!(told, "false alarms: {downs} down, {suspects} suspect");
+    // what it cost is worth reading whatever the judge found
+    let figures = judged.with_context(|| told.clone())?;
     ensure!(downs == 0, "healthy nodes were called dead\n{told}");
-    Ok(told)
+    Ok(format!("{told}\n{figures}"))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
