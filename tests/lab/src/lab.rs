@@ -22,6 +22,10 @@ use crate::{finding::Finding, host::Host, mesh::Mesh, until};
 /// Where members let hosts in.
 const PORT: u16 = 4749;
 
+/// Hosts that join at the same time, as a tool that sets up many of them does it: every daemon of the lab shares this machine's
+/// cores, and a hundred of them that connect at once leave none for an election.
+const JOINING: usize = 10;
+
 /// How `swarmctl` ends where nobody leads.
 const NO_LEADER: i32 = 6;
 
@@ -142,7 +146,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Lets these hosts in with one token, all at once.
+    /// Lets these hosts in with one token, [`JOINING`] at a time.
     async fn join(&self, names: &[String]) -> anyhow::Result<()> {
         if names.is_empty() {
             return Ok(());
@@ -165,6 +169,9 @@ impl Lab {
         let mut joining = JoinSet::new();
         for host in self.hosts.iter().filter(|host| names.contains(&host.name)) {
             host.answers().await?;
+            if joining.len() >= JOINING {
+                joining.join_next().await.context("some are joining")???;
+            }
             let label = format!("host={}", host.name);
             joining.spawn(host.ctl(&self.mesh, &ctl, &["mesh", "join", &token, "--allow", "exec", "--label", &label]));
         }
