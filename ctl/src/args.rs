@@ -57,6 +57,9 @@ pub enum Command {
     /// Look at jobs as a whole
     #[command(subcommand)]
     Job(verb::job::Verb),
+    /// Bytes by name: put, get, list, and bring them to nodes
+    #[command(subcommand)]
+    Blob(verb::blob::Verb),
     /// Look at nodes, and decide which get work
     #[command(subcommand)]
     Node(verb::node::Verb),
@@ -146,6 +149,7 @@ Commands:
   status      The swarm and this node's peers at a glance
   task        Look at tasks, one by one
   job         Look at jobs as a whole
+  blob        Bytes by name: put, get, list, and bring them to nodes
   node        Look at nodes, and decide which get work
   mesh        This host's place in a swarm: found one, join one, leave it
   token       Lines with which hosts join
@@ -303,6 +307,13 @@ What each task needs:
             "swarmctl job wait j17 --timeout 5s --progress",
             "swarmctl job cancel j17",
             "swarmctl job retry j17",
+            "swarmctl blob put a b -",
+            "swarmctl blob list --after 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff --limit 5",
+            "swarmctl blob list --here -o json",
+            "swarmctl blob get 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff file",
+            "swarmctl blob verify 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+            "swarmctl blob gc --keep 1GiB",
+            "swarmctl blob push 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff --to pi4,n3",
             "swarmctl node list --watch",
             "swarmctl node show pi4",
             "swarmctl node cordon n3",
@@ -354,6 +365,10 @@ What each task needs:
             "swarmctl submit job.toml -- echo",
             "swarmctl submit --array 9-5 -- echo",
             "swarmctl task show 17",
+            "swarmctl blob put",
+            "swarmctl blob get 0011",
+            "swarmctl blob push 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+            "swarmctl blob gc --keep much",
             "swarmctl task logs j1 --stdout --stderr",
             "swarmctl task list --limit 0",
             "swarmctl task list --state odd",

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod bench;
+pub mod blob;
 pub mod completion;
 pub mod config;
 pub mod doctor;
@@ -56,6 +57,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Event(verb) => event::call(&session().await?, verb).await,
         Command::Doctor(args) => doctor::call(&out, &cli.global, &args).await,
         Command::Config(verb) => config::call(&out, verb, session).await,
+        Command::Blob(verb) => blob::call(&session().await?, verb).await,
         Command::Bench(verb) => bench::call(verb, cli.global.socket.clone(), out).await,
         Command::Completion(args) => completion::call(&args),
         Command::Version => version::call(&out, session().await.ok()).await,

@@ -1,5 +1,6 @@
 //! How things look: pure functions from the API's words to rows, cards and sentences.
 
+mod blobs;
 mod explain;
 mod jobs;
 mod nodes;
@@ -64,7 +65,7 @@ pub(crate) fn instant(at: UnixMillis) -> String {
 const MAX_SHOWN: u64 = 253_402_300_799_999;
 
 /// `1.5 GiB`.
-fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if n < 1024 {
         return format!("{n} B");

@@ -1,6 +1,7 @@
 //! The real machine under a node: its directory, sockets, clocks, threads and what it offers to tasks.
 
 mod access;
+mod blobs;
 mod charter;
 mod clocks;
 mod finder;

@@ -3,6 +3,7 @@
 //! Every part is one task that owns its state; the others reach it through a bounded channel or read a snapshot it publishes.
 //! All of them run on the control thread, but for the bulk endpoint and the API, which have their own ([`Domains`]).
 
+mod blobs;
 mod calls;
 mod clock;
 mod desk;
@@ -87,6 +88,7 @@ pub(crate) struct Node {
     pub(crate) bulk: Pool,
     pub(crate) gossip: gossip::Inbox,
     pub(crate) outputs: Arc<dyn Outputs>,
+    pub(crate) blobs: blobs::Blobs,
     pub(crate) journal: Journal,
     pub(crate) phase: watch::Sender<Phase>,
     /// Whether the farewell to the other members is said.

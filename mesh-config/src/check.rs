@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use swarm_proto::{NodeId, access::Role, limits};
 
-use crate::{Api, Config, Exec, Log, Node, Resources, read::Reader, setting::Bytes};
+use crate::{Api, Blobs, Config, Exec, Log, Node, Resources, read::Reader, setting::Bytes};
 
 /// Longest name of a group (useradd's bound).
 const GROUP_NAME: usize = 32;
@@ -27,12 +27,13 @@ pub(crate) fn config(reader: &mut Reader<'_>) -> Option<Config> {
     let mesh = mesh::read(reader);
     let exec = exec(reader);
     let resources = resources(reader);
+    let blobs = Blobs { quota: reader.take("blobs.quota").map(|Bytes(bytes)| bytes) };
     let api = api(reader);
     let log = log(reader);
     let default = Config::new(name?);
     let node =
         Node { state_dir: state_dir.unwrap_or(default.node.state_dir), labels, voter: voter.unwrap_or(default.node.voter), ..default.node };
-    Some(Config { node, mesh, exec, resources, api, log, ..Config::new(String::new()) })
+    Some(Config { node, mesh, exec, resources, blobs, api, log, ..Config::new(String::new()) })
 }
 
 fn node_name(reader: &mut Reader<'_>) -> Option<String> {

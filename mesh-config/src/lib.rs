@@ -65,6 +65,8 @@ pub struct Config {
     pub exec: Exec,
     /// `[resources]`
     pub resources: Resources,
+    /// `[blobs]`
+    pub blobs: Blobs,
     /// `[api]`
     pub api: Api,
     /// `[log]`
@@ -148,6 +150,13 @@ impl Mesh {
     pub const fn addrs_at(&self, address: IpAddr) -> Addrs {
         Addrs { control: SocketAddr::new(address, self.control_port), bulk: SocketAddr::new(address, self.bulk_port) }
     }
+}
+
+/// `[blobs]`: what is kept here of what tasks read and write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Blobs {
+    /// Bytes. Default: a quarter of the disk that holds `state_dir`.
+    pub quota: Option<u64>,
 }
 
 /// `[exec]`: whether this host runs processes for the swarm.
@@ -238,6 +247,7 @@ impl Config {
             },
             exec: Exec::default(),
             resources: Resources::default(),
+            blobs: Blobs::default(),
             api: Api { socket: SOCKET.into(), group: None, group_role: Role::Submitter, port: API_PORT },
             log: Log { level: LOG_LEVEL.into(), format: LogFormat::Text },
             sources: BTreeMap::new(),

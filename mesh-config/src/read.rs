@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 29] = [
+pub(crate) const KEYS: [&str; 30] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -34,6 +34,7 @@ pub(crate) const KEYS: [&str; 29] = [
     "resources.disk",
     "resources.gpus",
     "resources.named",
+    "blobs.quota",
     "api.socket",
     "api.port",
     "api.group",

@@ -91,7 +91,7 @@ fn mesh(key: &str) -> Option<(&'static str, &'static str)> {
             "The one address that is bound, never 0.0.0.0: this host's own on the mesh. Needed only where it cannot be found.",
         ),
         "mesh.control_port" => ("4747", "UDP: membership, calls and consensus."),
-        "mesh.bulk_port" => ("4748", "UDP: snapshots and live output."),
+        "mesh.bulk_port" => ("4748", "UDP: blobs, snapshots and live output."),
         "mesh.peers" => (
             "[\"pi4\", \"100.64.0.7:4747\"]",
             "Members to ask first, by name (the mesh's DNS) or by address. Those once met are remembered.",
@@ -122,6 +122,9 @@ fn work(key: &str) -> Option<(&'static str, &'static str)> {
         "resources.disk" => ("\"100GiB\"", "Disk for tasks; without it, the disk that holds state_dir."),
         "resources.gpus" => ("1", "Whole GPUs; without it, those that the NVIDIA driver shows."),
         "resources.named" => ("{ license = 4 }", "Anything else that is counted, by a name of your own."),
+        "blobs.quota" => {
+            ("\"50GiB\"", "Disk for blobs, under state_dir; without it, a quarter of that disk. Those that nobody needs go first.")
+        }
         _ => return None,
     })
 }

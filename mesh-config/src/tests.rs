@@ -63,6 +63,9 @@ disk = 1_000
 gpus = 2
 named = { license = 4 }
 
+[blobs]
+quota = "50GiB"
+
 [api]
 socket = "/run/user/1000/swarmd.sock"
 group = "swarm"
@@ -159,6 +162,7 @@ resources.memory = "512MiB"  # swarmd.toml:5
 resources.disk = (measured)  # default
 resources.gpus = (measured)  # default
 resources.named = (none)  # default
+blobs.quota = (a quarter of the disk)  # default
 api.socket = "/run/swarmd/swarmd.sock"  # default
 api.port = 4749  # default
 api.group = (none)  # default

@@ -78,6 +78,7 @@ impl Config {
             "resources.disk" => size(self.resources.disk),
             "resources.gpus" => self.resources.gpus.map(|gpus| i64::from(gpus).into()),
             "resources.named" => table(self.resources.named.iter().map(|(name, n)| (name, i64::try_from(*n).unwrap_or(i64::MAX).into()))),
+            "blobs.quota" => size(self.blobs.quota),
             "api.socket" => path(&self.api.socket),
             "api.group" => self.api.group.clone().map(Value::from),
             "api.group_role" => Some(self.api.group_role.word().into()),
@@ -116,6 +117,7 @@ fn absent(key: &str) -> &'static str {
         "mesh.interface" | "mesh.address" => "(found)",
         "mesh.preset" => "(wan on Tailscale, else lan)",
         "resources.named" => "(none)",
+        "blobs.quota" => "(a quarter of the disk)",
         _ if key.starts_with("resources.") => "(measured)",
         _ => "(none)",
     }

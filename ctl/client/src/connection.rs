@@ -213,6 +213,21 @@ impl Client {
         serde_json::from_slice(&body).map_err(|e| Problem::unreadable(format!("swarmd's answer to {} cannot be understood", ask.path), e))
     }
 
+    /// A POST whose body comes in pieces, on a connection of its own; its whole answer as JSON.
+    pub(crate) async fn upload<T: DeserializeOwned>(&self, path: &'static str, body: RequestBody) -> Result<T, Problem> {
+        let request =
+            head(&Method::POST, path, "application/json", self.shared.place.bearer()).body(body).expect("a constant path makes a request");
+        match transmit(self.open().await?, request).await {
+            Sent::Answered(response, sender) => {
+                let (response, _connection) = self.judged(response, sender).await?;
+                let body = whole(response).await?;
+                serde_json::from_slice(&body).map_err(|e| Problem::unreadable(format!("swarmd's answer to {path} cannot be understood"), e))
+            }
+            Sent::Broken { why, .. } => Err(self.went_away(&Method::POST, &why)),
+            Sent::Unknown(alert) => Err(self.unknown(alert)),
+        }
+    }
+
     /// A POST whose body is written while its answer is read, on a connection of its own.
     pub(crate) async fn duplex(&self, path: &'static str) -> Result<(Outbox, Response<Incoming>), Problem> {
         let (outbox, body) = Outbox::new();

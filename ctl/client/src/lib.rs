@@ -15,6 +15,7 @@
 //! Calls share a few kept connections; each stream has one of its own. A clone shares them too. Everything runs on the caller's
 //! tokio runtime, a current-thread one included.
 
+mod blobs;
 mod calls;
 mod connection;
 mod credentials;
@@ -27,6 +28,7 @@ mod socket;
 mod streams;
 mod submit;
 
+pub use blobs::{BlobLines, BlobReader};
 pub use calls::{JobsQuery, TasksQuery};
 pub use connection::Client;
 pub use credentials::{Credentials, credentials_dir, login};

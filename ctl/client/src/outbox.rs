@@ -4,8 +4,8 @@
 //! one frame without anybody waiting for company, and a single line is on its way as soon as the connection's task runs.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use swarm_proto::{Code, Problem};
+use tokio::sync::mpsc;
 
 /// Written and not yet taken by the connection; a writer waits above this.
 const HIGH_WATER: usize = 256 << 10;
@@ -43,6 +44,11 @@ pub(crate) struct Outbox {
 pub(crate) enum RequestBody {
     Whole(Option<Bytes>),
     Written(Written),
+    /// Pieces as they come; `size` of them in all, where that is known.
+    Streamed {
+        pieces: mpsc::Receiver<io::Result<Bytes>>,
+        size: Option<u64>,
+    },
 }
 
 /// The end that the connection reads.
@@ -132,12 +138,13 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Written(written) => written.poll(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Streamed { pieces, .. } => pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data))),
         }
     }
 
@@ -148,7 +155,8 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Written(_) => SizeHint::default(),
+            Self::Streamed { size: Some(size), .. } => SizeHint::with_exact(*size),
+            Self::Written(_) | Self::Streamed { size: None, .. } => SizeHint::default(),
         }
     }
 }

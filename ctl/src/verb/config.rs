@@ -233,6 +233,7 @@ resources.memory       (measured)                            default
 resources.disk         (measured)                            default
 resources.gpus         (measured)                            default
 resources.named        (none)                                default
+blobs.quota            (a quarter of the disk)               default
 api.socket             "/run/swarmd/swarmd.sock"             default
 api.port               4749                                  default
 api.group              (none)                                default

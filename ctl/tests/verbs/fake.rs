@@ -307,6 +307,8 @@ impl Fake {
             | Call::CreatePass(_) => Err(Problem::new(Code::Conflict, "the call was not answered", "nobody comes or goes here")),
             Call::Settings => Ok(Reply::Settings(Vec::new())),
             Call::Set { .. } => Ok(Reply::Done),
+            Call::Blobs { .. } => Ok(Reply::Blobs(Vec::new())),
+            Call::Blob { digest } => Err(Problem::new(Code::NotFound, format!("there is no blob {digest}"), "nobody holds it")),
             Call::Explain { task } => {
                 let explain = Explain { task, state: TaskState::Pending, verdict: Verdict::NoNodes, nodes: vec![], ahead: 0 };
                 Ok(Reply::Explain(Box::new(explain)))

@@ -3,20 +3,25 @@
 use std::{future::Future, net::IpAddr, pin::Pin};
 
 use swarm_proto::{
-    Code, Cursor, Problem, TaskId,
+    Code, Cursor, Digest, Problem, TaskId,
     access::Caller,
-    api::{Belonging, Call, HostCall, NodeEvent, Reply, Status},
+    api::{Belonging, BlobCall, BlobLine, BlobReply, Call, HostCall, NodeEvent, Reply, Status},
     identity::{EnrollAnswer, Petition},
     peer::{Answer, EventPage, Numbered, OutputChunk, Target, Which},
     token::Token,
 };
 use tokio::sync::mpsc;
 
+use crate::blobs::{BlobPiece, BlobTaker, refuse_put};
+
 /// A boxed future of a call.
 pub type CallFuture = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send>>;
 
 /// A boxed future of a host's change of place.
 pub type HostFuture = Pin<Box<dyn Future<Output = Result<Belonging, Problem>> + Send>>;
+
+/// A boxed future of what a node does with its blobs.
+pub type BlobFuture = Pin<Box<dyn Future<Output = Result<BlobReply, Problem>> + Send>>;
 
 /// A boxed future of an enrolment.
 pub type EnrollFuture = Pin<Box<dyn Future<Output = EnrollAnswer> + Send>>;
@@ -60,8 +65,37 @@ pub trait Backend: Send + Sync + 'static {
         Err(Problem::new(Code::Denied, "the request was refused", format!("the token {} is not known here", token.id())))
     }
 
+    /// Takes the bytes of a blob. `size`: how many will come, where that is known.
+    fn put_blob(&self, _size: Option<u64>) -> BlobTaker {
+        refuse_put(no_blobs())
+    }
+
+    /// Gives a blob out, from wherever it is. [`BlobPiece::End`] or a problem is the last message.
+    fn read_blob(&self, _digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+        let (tx, rx) = mpsc::channel(1);
+        let _ = tx.try_send(Err(no_blobs()));
+        rx
+    }
+
+    /// Brings a blob to this node (`None`) or to others, and says how far each is; ends when all have it or failed.
+    ///
+    /// # Errors
+    /// Nothing was begun.
+    fn bring_blob(&self, _digest: Digest, _to: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
+        Err(no_blobs())
+    }
+
+    /// What is asked of this node's own blobs.
+    fn blob(&self, _call: BlobCall) -> BlobFuture {
+        Box::pin(std::future::ready(Err(no_blobs())))
+    }
+
     /// Somebody who is nobody yet enrols, over a TLS session with this exporter, from this address.
     fn enroll(&self, _exporter: [u8; 32], _from: IpAddr, _petition: Petition) -> EnrollFuture {
         Box::pin(std::future::ready(Err(Problem::new(Code::NotFound, "nobody was enrolled", "nobody may enrol here"))))
     }
+}
+
+fn no_blobs() -> Problem {
+    Problem::new(Code::Conflict, "this node has no blobs", "it keeps none")
 }

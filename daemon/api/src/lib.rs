@@ -8,6 +8,7 @@
 //! other handlers are thin and cost what axum costs, 15 us or so a request.
 
 mod backend;
+mod blobs;
 mod enroll;
 mod events;
 mod follow;
@@ -31,7 +32,8 @@ mod submit;
 mod tasks;
 mod tls;
 
-pub use backend::{Backend, CallFuture, EnrollFuture, HostFuture};
+pub use backend::{Backend, BlobFuture, CallFuture, EnrollFuture, HostFuture};
+pub use blobs::{BlobPiece, BlobTaker, refuse_put};
 pub use pace::{Pace, Rate, too_often};
 #[cfg(windows)]
 pub use pipe::{ListenError, Socket};

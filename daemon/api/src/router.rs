@@ -21,7 +21,8 @@ use swarm_proto::{
 };
 
 use crate::{
-    Backend, Bounds, Pace, events, follow, identity, jobs, logs, metrics, nodes, refusal::Refusal, settings, submit, tasks, too_often,
+    Backend, Bounds, Pace, blobs, events, follow, identity, jobs, logs, metrics, nodes, refusal::Refusal, settings, submit, tasks,
+    too_often,
 };
 
 /// Methods that any path takes at all.
@@ -169,6 +170,17 @@ fn handler(operation: Operation) -> MethodRouter<Shared> {
         Operation::CreatePass => post(identity::create_pass),
         Operation::ListSet => get(settings::list),
         Operation::Set => post(settings::set),
+        Operation::PutBlob => post(blobs::put),
+        Operation::ListBlobs => get(blobs::list),
+        Operation::ShowBlob => get(blobs::show),
+        Operation::ReadBlob => get(blobs::read),
+        Operation::FetchBlob => post(blobs::fetch),
+        Operation::PushBlob => post(blobs::push),
+        Operation::PinBlob => post(blobs::pin),
+        Operation::UnpinBlob => post(blobs::unpin),
+        Operation::VerifyBlob => post(blobs::verify),
+        Operation::ShowStore => get(blobs::store),
+        Operation::Collect => post(blobs::collect),
     }
 }
 

@@ -54,7 +54,9 @@ impl Server {
             | Open::Output(_)
             | Open::Enroll { .. }
             | Open::Renew
-            | Open::Doubled { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream of consensus")),
+            | Open::Doubled { .. }
+            | Open::Blob(_)
+            | Open::Bring(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream of consensus")),
         };
         match served {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => tracing::warn!(%error, "a peer's message was refused"),

@@ -219,7 +219,7 @@ impl Dispatch {
         worker.heard = now;
         match message {
             // the desk itself compares views
-            FromWorker::Report(_) | FromWorker::Synced { .. } => {}
+            FromWorker::Report(_) | FromWorker::Synced { .. } | FromWorker::Blobs { .. } => {}
             FromWorker::Outcomes { seq, list } => self.take_outcomes(node, seq, list),
             FromWorker::Started(list) => list.into_iter().for_each(|key| worker.started(key)),
             FromWorker::Load(load) => {

@@ -7,6 +7,7 @@
 //! Each module is one state machine or one pure chooser. A driver owns it, feeds it what happened, and does what it says.
 
 pub mod attempts;
+pub mod blobs;
 pub mod dispatch;
 pub mod ledger;
 pub mod members;

@@ -242,6 +242,17 @@ operations! {
     CreatePass  Post "/v1/passes"               Admin                     "Make a token that is shown with each request";
     ListSet     Get  "/v1/settings"             Observer                  "List what is set for the whole swarm";
     Set         Post "/v1/settings/{id}"        Admin                     "Set something for the whole swarm";
+    PutBlob     Post "/v1/blobs"                Submitter                 "Put a blob: the bytes that the request carries";
+    ListBlobs   Get  "/v1/blobs"                Observer                  "List blobs and who holds them";
+    ShowBlob    Get  "/v1/blobs/{id}"           Observer                  "Show a blob and who holds it";
+    ReadBlob    Get  "/v1/blobs/{id}/bytes"     Submitter                 "Read a blob, wherever it is";
+    FetchBlob   Post "/v1/blobs/{id}/fetch"     Submitter                 "Bring a blob to this node";
+    PushBlob    Post "/v1/blobs/{id}/push"      Operator                  "Bring a blob to other nodes";
+    PinBlob     Post "/v1/blobs/{id}/pin"       Operator                  "Keep a blob on this node";
+    UnpinBlob   Post "/v1/blobs/{id}/unpin"     Operator                  "Keep a blob on this node no longer";
+    VerifyBlob  Post "/v1/blobs/{id}/verify"    Operator                  "Read a blob of this node again, and heal it";
+    ShowStore   Get  "/v1/store"                Observer                  "Show the blobs of this node";
+    Collect     Post "/v1/store/gc"             Operator                  "Remove blobs of this node that nobody needs";
 }
 
 impl Operation {
@@ -281,6 +292,8 @@ impl Operation {
             Call::CreatePass(_) => Self::CreatePass,
             Call::Settings => Self::ListSet,
             Call::Set { .. } => Self::Set,
+            Call::Blobs { .. } => Self::ListBlobs,
+            Call::Blob { .. } => Self::ShowBlob,
         }
     }
 
@@ -326,7 +339,9 @@ pub const fn job_changed(call: &Call) -> Option<JobId> {
         | Call::RotateCa(_)
         | Call::CreatePass(_)
         | Call::Settings
-        | Call::Set { .. } => None,
+        | Call::Set { .. }
+        | Call::Blobs { .. }
+        | Call::Blob { .. } => None,
     }
 }
 

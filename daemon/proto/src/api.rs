@@ -1,5 +1,6 @@
 //! The words of the local API, and of calls that one node forwards to the leader for a client.
 
+mod blob;
 mod explain;
 mod identity;
 mod submit;
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttemptNo, ClusterId, Code, Cursor, Fence, JobId, LogIndex, NodeId, Problem, TaskId, Term, TokenId, UnixMillis,
+    AttemptNo, ClusterId, Code, Cursor, Digest, Fence, JobId, LogIndex, NodeId, Problem, TaskId, Term, TokenId, UnixMillis,
     ledger::{Addrs, Counts, End, Event, Output, Schedule, TaskState},
     peer::Load,
     settings::Applies,
@@ -17,6 +18,10 @@ use crate::{
 };
 
 pub use self::{
+    blob::{
+        BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, CollectRequest, Collected, HolderView, PushRequest, StoreView,
+        StoredView, Verified,
+    },
     explain::{Explain, Health, NodeReason, Reason, Verdict},
     identity::{
         Belonging, Choices, HostCall, JoinRequest, PassRequest, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest,
@@ -111,6 +116,14 @@ pub enum Call {
         key: String,
         value: Option<String>,
     },
+    /// Blobs that somebody has whole, by name, those after `after`.
+    Blobs {
+        after: Option<Digest>,
+        limit: u32,
+    },
+    Blob {
+        digest: Digest,
+    },
 }
 
 /// What a [`Call`] answers.
@@ -133,6 +146,8 @@ pub enum Reply {
     Users(Vec<UserView>),
     Authorities(Vec<RootView>),
     Settings(Vec<SettingView>),
+    Blobs(Vec<BlobView>),
+    Blob(BlobView),
 }
 
 /// Something that can be set for the whole swarm.

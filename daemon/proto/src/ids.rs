@@ -298,6 +298,10 @@ bytes! {
     /// Names one certificate authority: the first bytes of its certificate's BLAKE3.
     RootId(8)
 }
+bytes! {
+    /// Names a blob: the BLAKE3 of its bytes, which is what `b3sum` prints.
+    Digest(32)
+}
 
 #[cfg(test)]
 mod tests {

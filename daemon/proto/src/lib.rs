@@ -10,6 +10,7 @@
 pub mod access;
 pub mod admission;
 pub mod api;
+pub mod blob;
 pub mod frame;
 pub mod gossip;
 pub mod http;
@@ -25,7 +26,8 @@ pub mod spec;
 pub mod token;
 
 pub use ids::{
-    AttemptNo, ClusterId, Cursor, Fence, JobId, LogIndex, Millis, NodeId, PeerKey, RaftDir, RootId, TaskId, Term, TokenId, UnixMillis,
+    AttemptNo, ClusterId, Cursor, Digest, Fence, JobId, LogIndex, Millis, NodeId, PeerKey, RaftDir, RootId, TaskId, Term, TokenId,
+    UnixMillis,
 };
 pub use problem::{Code, Problem};
 

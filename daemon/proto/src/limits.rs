@@ -108,3 +108,11 @@ pub const USERS: usize = 1_024;
 pub const USER_KEYS: usize = 32;
 /// TLS connections of the API whose handshake or first request is under way.
 pub const API_HANDSHAKES: usize = 64;
+/// Bytes of a blob.
+pub const BLOB: u64 = 64 << 30;
+/// Bytes of one segment of a blob, but for its last one, which may be shorter.
+pub const SEGMENT: u32 = 1 << 20;
+/// Blobs times holders that a leader remembers.
+pub const HOLDINGS: usize = 1_000_000;
+/// Ranges of segments in one request for parts of a blob.
+pub const BLOB_RANGES: usize = 64;

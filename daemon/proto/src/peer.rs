@@ -16,8 +16,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClusterId, Fence, JobId, LogIndex, Millis, NodeId, Problem, RootId, TaskId, Term, UnixMillis,
+    ClusterId, Digest, Fence, JobId, LogIndex, Millis, NodeId, Problem, RootId, TaskId, Term, UnixMillis,
     api::{Call, JobOutcome, TaskView},
+    blob::{BlobRequest, BringRequest},
     identity::Petition,
     ledger::{Addrs, Admit, Counts, Event, Finish, Grant, Submit, View},
     spec::{JobSpec, Resources},
@@ -75,6 +76,10 @@ pub enum Open {
     Renew,
     /// Tells a node that another daemon with its identity knocks from there. Answer: `()`, which shows that it lives.
     Doubled { at: std::net::SocketAddr },
+    /// Bulk: a blob, or a part of it. [`crate::blob::BlobAnswer`] back, and then what [`crate::blob`] says.
+    Blob(BlobRequest),
+    /// Bulk: asks a node to get a blob. [`crate::blob::BlobNews`] back until it has it.
+    Bring(BringRequest),
 }
 
 /// A node was let in.
@@ -125,6 +130,8 @@ pub enum FromWorker {
     /// The hash of the view as it stands here ([`View::canonical`]), and the authority of the certificate held here. First
     /// after each welcome, and again after each view until the leader's is the same.
     Synced { version: LogIndex, hash: [u8; 32], root: RootId },
+    /// Blobs that are whole here, each with its size: all of them (`is_all`; more may follow), or what has changed since.
+    Blobs { is_all: bool, has: Vec<(Digest, u64)>, lost: Vec<Digest> },
 }
 
 /// What a worker offers and holds.

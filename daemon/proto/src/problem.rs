@@ -36,6 +36,8 @@ pub enum Code {
     Version,
     /// A fault of ours.
     Internal,
+    /// A quota or a disk is full.
+    NoSpace,
 }
 
 impl Code {
@@ -52,6 +54,7 @@ impl Code {
             Self::Internal => 500,
             Self::NoLeader | Self::NoDaemon | Self::NotReady => 503,
             Self::UnknownOutcome | Self::Timeout => 504,
+            Self::NoSpace => 507,
         }
     }
 
@@ -65,7 +68,14 @@ impl Code {
             Self::NoLeader => 6,
             Self::Unrunnable => 7,
             Self::Timeout => 124,
-            Self::KeyConflict | Self::Conflict | Self::Busy | Self::UnknownOutcome | Self::NotReady | Self::Version | Self::Internal => 1,
+            Self::KeyConflict
+            | Self::Conflict
+            | Self::Busy
+            | Self::UnknownOutcome
+            | Self::NotReady
+            | Self::Version
+            | Self::Internal
+            | Self::NoSpace => 1,
         }
     }
 }

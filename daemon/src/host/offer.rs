@@ -64,13 +64,13 @@ fn gpus() -> u32 {
 
 /// Total and free bytes of the disk that holds `path`.
 #[cfg(windows)]
-fn disk_of(path: &Path) -> Option<(u64, u64)> {
+pub(crate) fn disk_of(path: &Path) -> Option<(u64, u64)> {
     swarm_win32::space_of(path).ok().map(|space| (space.total, space.free))
 }
 
 /// Total and free bytes of the disk that holds `path`.
 #[cfg(unix)]
-fn disk_of(path: &Path) -> Option<(u64, u64)> {
+pub(crate) fn disk_of(path: &Path) -> Option<(u64, u64)> {
     let path = path.canonicalize().ok()?;
     let disks = sysinfo::Disks::new_with_refreshed_list();
     let holding = disks.iter().filter(|disk| path.starts_with(disk.mount_point()));

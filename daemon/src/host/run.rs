@@ -12,7 +12,7 @@ use swarm_transport::{BindError, Identity, Realm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
-use super::{ClusterFile, StateDir, access, charter, clocks, finder, founding, notify, offer, orders, signals, tailnet, workshop};
+use super::{ClusterFile, StateDir, access, blobs, charter, clocks, finder, founding, notify, offer, orders, signals, tailnet, workshop};
 use crate::{
     args::Run,
     node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, Running, SetLogLevel, Settings, Whereabouts},
@@ -235,7 +235,8 @@ async fn prepare(
         lanes: Lanes::threads(),
         journal,
     };
-    let holdings = Holdings { open_socket: Arc::new(swarm_transport::udp_socket), workshop };
+    let blobs = blobs::open(config, &state.path)?;
+    let holdings = Holdings { open_socket: Arc::new(swarm_transport::udp_socket), workshop, blobs };
     Ok((env, holdings))
 }
 

@@ -5,12 +5,13 @@ pub(crate) mod identity;
 use std::sync::Arc;
 
 use swarm_core::{
+    blobs::Known,
     dispatch::Dispatch,
     ledger::{Job, Ledger},
 };
 use swarm_proto::{
-    Code, JobId, NodeId, Problem, TaskId,
-    api::{Call, LeaderView, NodeView, Reply, SettingView, Stats, TaskView},
+    Code, Digest, JobId, NodeId, Problem, TaskId,
+    api::{BlobView, Call, HolderView, LeaderView, NodeView, Reply, SettingView, Stats, TaskView},
     ledger::{Applied, Command, NodeRecord, Submit, TaskState},
     limits,
     settings::{Key, Set},
@@ -57,7 +58,9 @@ pub(crate) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
         | Call::Leader
         | Call::Stats
         | Call::Settings
-        | Call::Events { .. }) => look(node, desk, read_only).await,
+        | Call::Events { .. }
+        | Call::Blobs { .. }
+        | Call::Blob { .. }) => look(node, desk, read_only).await,
     }
 }
 
@@ -176,6 +179,17 @@ fn no_task(task: TaskId) -> Problem {
         .hint("`swarmctl task list` shows those that are known")
 }
 
+fn no_blob(digest: Digest) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no blob {digest}"), "no node that is connected to the leader holds it")
+        .hint("`swarmctl blob list` shows those that are known")
+}
+
+fn blob(ledger: &Ledger, digest: Digest, known: &Known) -> BlobView {
+    let name = |node: NodeId| ledger.node(node).map_or_else(|| node.to_string(), |record| record.name.clone());
+    let holders = known.holders.iter().map(|node| HolderView { node: *node, name: name(*node) }).collect();
+    BlobView { digest, size: known.size, holders }
+}
+
 fn named<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a NodeRecord, Problem> {
     ledger.node_named(name).ok_or_else(|| {
         Problem::new(Code::NotFound, format!("there is no node '{name}'"), "no member has this name or id")
@@ -211,7 +225,7 @@ impl Context {
     }
 
     fn reply(&self, call: Call, sight: &Sight<'_>) -> Result<Reply, Problem> {
-        let Sight { dispatch, ledger, .. } = *sight;
+        let Sight { dispatch, ledger, directory, .. } = *sight;
         Ok(match call {
             Call::Jobs { before, limit, open_only } => {
                 let mine = ledger.jobs().rev().filter(|job| before.is_none_or(|before| job.id() < before) && (!open_only || job.is_open()));
@@ -232,6 +246,10 @@ impl Context {
                 begins: ledger.events_begin(),
                 events: ledger.events_after(after.unwrap_or_default(), page(limit)).cloned().collect(),
             },
+            Call::Blobs { after, limit } => {
+                Reply::Blobs(directory.after(after).take(page(limit)).map(|(digest, known)| blob(ledger, *digest, known)).collect())
+            }
+            Call::Blob { digest } => Reply::Blob(blob(ledger, digest, directory.get(digest).ok_or_else(|| no_blob(digest))?)),
             Call::CancelJob { .. }
             | Call::CancelTask { .. }
             | Call::RetryJob { .. }
@@ -320,7 +338,7 @@ impl Context {
     }
 
     fn stats(&self, sight: &Sight<'_>) -> Stats {
-        let Sight { dispatch, ledger, throughput } = *sight;
+        let Sight { dispatch, ledger, throughput, .. } = *sight;
         let counts = ledger.counts();
         let nodes: Vec<NodeView> = ledger.nodes().filter(|record| !record.is_gone).map(|record| self.node(dispatch, record)).collect();
         let online = nodes.iter().filter(|node| node.health == swarm_proto::api::Health::Alive);

@@ -19,7 +19,8 @@ use swarm_transport::{CloseCode, Connection, Doorkeeper, FrameRx, FrameTx, Peer,
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Node, calls, desk::no_leader, enroll, events, gossip::Input, join, output, papers, relay, rivals::Rivals, roster::Roster, split, work,
+    Node, blobs, calls, desk::no_leader, enroll, events, gossip::Input, join, output, papers, relay, rivals::Rivals, roster::Roster, split,
+    work,
 };
 
 /// Submissions and answers under way on one forwarded stream.
@@ -112,7 +113,9 @@ impl Door {
             | Open::Output(_)
             | Open::Enroll { .. }
             | Open::Renew
-            | Open::Doubled { .. } => self.pace.take(&peer.key),
+            | Open::Doubled { .. }
+            | Open::Blob(_)
+            | Open::Bring(_) => self.pace.take(&peer.key),
         }
     }
 
@@ -182,7 +185,9 @@ async fn refuse(problem: Problem, open: Open, mut tx: FrameTx) {
         | Open::Raft(_)
         | Open::RaftAppend
         | Open::Snapshot(_)
-        | Open::Output(_) => return,
+        | Open::Output(_)
+        | Open::Blob(_)
+        | Open::Bring(_) => return,
     };
     if sent.is_ok() {
         let _ = tx.finish();
@@ -231,6 +236,8 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
         Open::Renew => tx.send(&papers::issue(&node, &peer.key)).await,
         Open::Events { after } => return events::serve(node, after, tx).await,
         Open::Output(request) => return output::serve(node, request, tx).await,
+        Open::Blob(request) => return blobs::serve(node, request, tx).await,
+        Open::Bring(request) => return blobs::serve_bring(node, request, tx).await,
         raft @ (Open::Raft(_) | Open::RaftAppend | Open::Snapshot(_)) => {
             if let Some(consensus) = &node.consensus {
                 consensus.handle_stream(raft, tx, rx).await;

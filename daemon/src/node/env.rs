@@ -11,6 +11,7 @@ use std::{
 use mesh_config::{Preset, Timing};
 use mesh_detect::tailscale::Whois;
 use quinn::AsyncUdpSocket;
+use swarm_blobstore::Store;
 use swarm_consensus::{Disk, Lanes};
 use swarm_executors::{ExecEvent, Executor, Recovered};
 use swarm_proto::{
@@ -53,6 +54,8 @@ pub struct Holdings {
     /// Opens the socket of an endpoint, in the domain that serves it; again when the host's address changes.
     pub open_socket: OpenSocket,
     pub workshop: Workshop,
+    /// The blobs of this host.
+    pub blobs: Store,
 }
 
 /// Binds a socket, within the runtime that shall drive it.

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use swarm_api::{Backend, CallFuture, EnrollFuture, HostFuture};
+use swarm_api::{Backend, BlobFuture, BlobPiece, BlobTaker, CallFuture, EnrollFuture, HostFuture};
 use swarm_proto::{
-    ClusterId, Code, Cursor, LogIndex, Problem, TaskId, Term,
+    ClusterId, Code, Cursor, Digest, LogIndex, Problem, TaskId, Term,
     access::Caller,
-    api::{Belonging, Call, HostCall, MeshStatus, NodeEvent, Phase, Reply, Status},
+    api::{Belonging, BlobCall, BlobLine, Call, HostCall, MeshStatus, NodeEvent, Phase, Reply, Status},
     identity::Petition,
     peer::{Answer, EventPage, Numbered, Open, OutputChunk, Target, Which},
     token::Token,
@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Node, Settings, Whereabouts, calls, desk::no_leader, doorway, enroll, events, output, relay, status};
+use super::{Node, Settings, Whereabouts, blobs, calls, desk::no_leader, doorway, enroll, events, output, relay, status};
 
 /// How long a call looks for a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -201,6 +201,33 @@ impl Backend for Gateway {
         })
     }
 
+    fn put_blob(&self, size: Option<u64>) -> BlobTaker {
+        match self.node() {
+            Ok(node) => blobs::put(&node, size),
+            Err(problem) => swarm_api::refuse_put(problem),
+        }
+    }
+
+    fn read_blob(&self, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+        match self.node() {
+            Ok(node) => blobs::read(&node, digest),
+            Err(problem) => refuse(Err(problem)),
+        }
+    }
+
+    fn bring_blob(&self, digest: Digest, to: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
+        let node = self.node()?;
+        Ok(match to {
+            None => blobs::fetch_here(&node, digest),
+            Some(to) => blobs::push(&node, digest, to),
+        })
+    }
+
+    fn blob(&self, call: BlobCall) -> BlobFuture {
+        let node = self.node();
+        Box::pin(async move { blobs::answer(&node?, call).await })
+    }
+
     fn bearer(&self, token: &Token) -> Result<Caller, Problem> {
         doorway::bearer(&*self.node()?, token)
     }
@@ -217,6 +244,13 @@ impl Backend for Gateway {
         });
         Box::pin(async move { answer.await.unwrap_or_else(|_| Err(stopping())) })
     }
+}
+
+/// A stream that is over with its first message.
+fn refuse<T>(last: T) -> mpsc::Receiver<T> {
+    let (tx, rx) = mpsc::channel(1);
+    let _ = tx.try_send(last);
+    rx
 }
 
 fn stopping() -> Problem {
@@ -287,6 +321,8 @@ fn is_harmless_twice(call: &Call) -> bool {
         | Call::Leave { .. }
         | Call::Authorities
         | Call::Settings
-        | Call::Set { .. } => true,
+        | Call::Set { .. }
+        | Call::Blobs { .. }
+        | Call::Blob { .. } => true,
     }
 }

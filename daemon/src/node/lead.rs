@@ -10,7 +10,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use swarm_consensus::ProposeError;
-use swarm_core::dispatch::{Dispatch, DispatchSettings, Output};
+use swarm_core::{
+    blobs::Directory,
+    dispatch::{Dispatch, DispatchSettings, Output},
+};
 use swarm_proto::{
     Code, Cursor, LogIndex, NodeId, Problem, RootId, Term,
     api::Health,
@@ -99,6 +102,7 @@ struct DeskTerm {
     waiters: BTreeMap<u64, Waiter>,
     next_ticket: u64,
     workers: BTreeMap<NodeId, Worker>,
+    directory: Directory,
     followers: Followers,
     seen: Cursor,
     health: BTreeMap<NodeId, Health>,
@@ -130,6 +134,7 @@ impl DeskTerm {
             waiters: BTreeMap::new(),
             next_ticket: 0,
             workers: BTreeMap::new(),
+            directory: Directory::default(),
             followers: Followers::default(),
             seen,
             health: BTreeMap::new(),
@@ -304,6 +309,7 @@ impl DeskTerm {
             ToDesk::WorkerGone { node, session } => {
                 if self.workers.get(&node).is_some_and(|worker| worker.session == session) {
                     self.workers.remove(&node);
+                    self.directory.handle_gone(node);
                     self.dispatch.handle_worker_gone(node, now());
                 }
             }
@@ -315,7 +321,8 @@ impl DeskTerm {
             ToDesk::Probed { node, reached } => self.dispatch.handle_probe(node, reached, now()),
             ToDesk::Look(look) => {
                 let throughput = self.throughput.rate(Instant::now());
-                self.consensus.with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, throughput }));
+                self.consensus
+                    .with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, directory: &self.directory, throughput }));
             }
         }
     }
@@ -373,19 +380,14 @@ impl DeskTerm {
     }
 
     fn handle_from_worker(&mut self, node: NodeId, message: FromWorker) {
-        if let FromWorker::Synced { version, hash, root } = message {
-            return self.handle_synced(node, version, hash, root);
-        }
-        self.consensus.with_ledger(|ledger| match message {
-            FromWorker::Report(report) => self.dispatch.handle_worker(report, ledger, now()),
-            other @ (FromWorker::Outcomes { .. }
-            | FromWorker::Started(_)
-            | FromWorker::LeaseAsk { .. }
-            | FromWorker::Load(_)
-            | FromWorker::Synced { .. }) => {
-                self.dispatch.handle_from_worker(node, other, ledger, now());
+        match message {
+            FromWorker::Synced { version, hash, root } => self.handle_synced(node, version, hash, root),
+            FromWorker::Blobs { is_all, has, lost } => self.directory.handle_holds(node, is_all, has, &lost),
+            FromWorker::Report(report) => self.consensus.with_ledger(|ledger| self.dispatch.handle_worker(report, ledger, now())),
+            work @ (FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_)) => {
+                self.consensus.with_ledger(|ledger| self.dispatch.handle_from_worker(node, work, ledger, now()));
             }
-        });
+        }
     }
 
     fn command(&mut self, command: Command, waiter: Waiter) {

@@ -25,12 +25,14 @@ use swarm_proto::{
 };
 use swarm_transport::{BindSpec, CloseCode, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, Realm, WallClock};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
 use super::{
     Domains, Env, Gateway, Holdings, Node,
+    blobs::Blobs,
     clock::SwarmClock,
     desk::{self, DeskWatch},
     door::Door,
@@ -84,7 +86,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     // said from the first Hello on: a connection to a member that did not say who it is would stay a stranger's
     let known = known_member(&env)?;
     let me = watch::Sender::new(known.map(|member| member.node));
-    let Holdings { open_socket: open, workshop } = holdings;
+    let Holdings { open_socket: open, workshop, blobs } = holdings;
     let meta = Arc::new(watch::Sender::new(env.settings.meta.clone()));
     let (stop, stopping) = watch::channel(false);
     let (fatal_tx, fatal) = watch::channel(None);
@@ -97,7 +99,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         door: door.clone(),
         open,
     };
-    let (control, bulk) = bind_both(&env, wiring, &meta, &mut rng, &stopping, &fatal_tx).await?;
+    let (control, (bulk, bulk_runtime)) = bind_both(&env, wiring, &meta, &mut rng, &stopping, &fatal_tx).await?;
 
     let key = env.identity.peer_key();
     let member = match known {
@@ -129,6 +131,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         bulk,
         gossip: inbox,
         outputs: workshop.outputs.clone(),
+        blobs: Blobs::new(blobs, env.domains, bulk_runtime),
         journal: env.journal,
         phase: watch::Sender::new(Phase::Joining),
         has_left: watch::Sender::new(false),
@@ -202,7 +205,7 @@ async fn bind_both(
     rng: &mut ChaCha12Rng,
     stopping: &watch::Receiver<bool>,
     fatal: &watch::Sender<Option<String>>,
-) -> anyhow::Result<(Endpoint, Pool)> {
+) -> anyhow::Result<(Endpoint, (Pool, Handle))> {
     let (addrs, open) = (env.settings.meta.addrs, wiring.open.clone());
     let control = wiring.bind(addrs.control, vec![Plane::Control, Plane::Raft, Plane::Renew], seed_of(rng))?;
     let (rebind, rebinds) = mpsc::channel(1);
@@ -229,8 +232,9 @@ struct Rebinding {
     fatal: watch::Sender<Option<String>>,
 }
 
-/// The bulk endpoint lives in a domain of its own, so that nothing large delays a probe or a heartbeat.
-async fn bind_bulk(domains: Domains, wiring: Wiring, rebinding: Rebinding, seed: [u8; 32]) -> anyhow::Result<Pool> {
+/// The bulk endpoint lives in a domain of its own, so that nothing large delays a probe or a heartbeat. What drives large things
+/// runs there too.
+async fn bind_bulk(domains: Domains, wiring: Wiring, rebinding: Rebinding, seed: [u8; 32]) -> anyhow::Result<(Pool, Handle)> {
     let (tx, rx) = oneshot::channel();
     let Rebinding { addr, mut rebinds, mut stopping, fatal } = rebinding;
     domains.spawn("bulk", move || async move {
@@ -238,7 +242,7 @@ async fn bind_bulk(domains: Domains, wiring: Wiring, rebinding: Rebinding, seed:
             Ok(endpoint) => endpoint,
             Err(error) => return drop(tx.send(Err(error))),
         };
-        let _ = tx.send(Ok(endpoint.pool()));
+        let _ = tx.send(Ok((endpoint.pool(), Handle::current())));
         loop {
             tokio::select! {
                 biased;

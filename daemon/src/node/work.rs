@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use swarm_blobstore::Change;
 use swarm_core::attempts::{Attempts, Output, Settings as AttemptSettings};
 use swarm_executors::{ExecEvent, Executor, Start};
 use swarm_proto::{
@@ -29,6 +30,8 @@ const DEPTH: usize = 256;
 const AGAIN: Duration = Duration::from_millis(50);
 /// How often free space and load are told.
 const LOAD_EVERY: Duration = Duration::from_secs(5);
+/// Blobs in one message.
+const BLOBS: usize = 8_192;
 /// Events of executors taken in one turn.
 const TURN: usize = 1_024;
 
@@ -47,6 +50,8 @@ struct Worker {
     link: Option<Link>,
     retry_at: Instant,
     load_at: Instant,
+    /// What comes and goes in the store, while there is somebody to tell it.
+    blobs: Option<mpsc::UnboundedReceiver<Change>>,
     /// What was signed and begun here; or why that is not known.
     signatures: Result<Signatures, String>,
 }
@@ -61,7 +66,9 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
     let now = Instant::now();
     let signatures =
         if node.settings.require_signed { Signatures::load(node.roster.disk()) } else { Err("nothing has to be signed here".into()) };
-    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now, signatures }.run(stop).await;
+    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now, blobs: None, signatures }
+        .run(stop)
+        .await;
 }
 
 impl Worker {
@@ -85,6 +92,7 @@ impl Worker {
                 }
                 Ok(()) = leader.changed() => self.handle_leader(leader.borrow_and_update().1),
                 message = async { self.link.as_mut().expect("guarded").from.recv().await }, if self.link.is_some() => self.handle_message(message),
+                Some(change) = async { self.blobs.as_mut().expect("guarded").recv().await }, if self.blobs.is_some() => self.tell_blobs(change).await,
                 () = tokio::time::sleep_until(wake) => self.handle_wake().await,
             }
         }
@@ -145,6 +153,7 @@ impl Worker {
     fn drop_link(&mut self) {
         if let Some(link) = self.link.take() {
             tracing::debug!(leader = %link.leader, "the stream to the leader ended");
+            self.blobs = None;
             self.retry_at = Instant::now() + AGAIN;
             self.attempts.handle_leader_gone((self.node.clocks.boot)());
         }
@@ -163,7 +172,43 @@ impl Worker {
             self.link = connect(&self.node).await;
             if self.link.is_some() {
                 self.attempts.handle_leader(self.node.roster.version(), boot);
+                // the report goes first
+                self.carry_out().await;
+                self.tell_all_blobs().await;
             }
+        }
+    }
+
+    /// Says which blobs are here; from then on only what changes.
+    async fn tell_all_blobs(&mut self) {
+        let (all, changes) = self.node.blobs.store.subscribe();
+        self.blobs = Some(changes);
+        let mut is_all = true;
+        // an empty first message clears what the leader may remember
+        let mut pieces = all.chunks(BLOBS);
+        while let Some(piece) = pieces.next().or(is_all.then_some(&[])) {
+            self.say_blobs(FromWorker::Blobs { is_all, has: piece.to_vec(), lost: Vec::new() }).await;
+            is_all = false;
+        }
+    }
+
+    async fn tell_blobs(&mut self, first: Change) {
+        let mut latest = BTreeMap::from([(first.digest, first.size)]);
+        while latest.len() < BLOBS
+            && let Some(Ok(change)) = self.blobs.as_mut().map(mpsc::UnboundedReceiver::try_recv)
+        {
+            latest.insert(change.digest, change.size);
+        }
+        let lost = latest.iter().filter(|(_, size)| size.is_none()).map(|(digest, _)| *digest).collect();
+        let has = latest.into_iter().filter_map(|(digest, size)| size.map(|size| (digest, size))).collect();
+        self.say_blobs(FromWorker::Blobs { is_all: false, has, lost }).await;
+    }
+
+    async fn say_blobs(&mut self, message: FromWorker) {
+        if let Some(link) = &self.link
+            && link.to.send(message).await.is_err()
+        {
+            self.drop_link();
         }
     }
 
@@ -269,7 +314,8 @@ async fn serve_desk(
             | FromWorker::Started(_)
             | FromWorker::LeaseAsk { .. }
             | FromWorker::Load(_)
-            | FromWorker::Synced { .. } => true,
+            | FromWorker::Synced { .. }
+            | FromWorker::Blobs { .. } => true,
         };
         if !own || desk.send(ToDesk::FromWorker { node: worker, session, message }).await.is_err() {
             break;

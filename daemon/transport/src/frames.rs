@@ -185,6 +185,17 @@ impl FrameTx {
         }
     }
 
+    /// Sends bytes as they are, after whatever was fed: no header, and no copy. The peer takes them with
+    /// [`FrameRx::read_exact`], and knows from what was said before how many there are. Waits while the peer's window is full.
+    ///
+    /// # Errors
+    /// The stream is dead.
+    pub async fn send_bytes(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        self.flush().await?;
+        self.pending = bytes;
+        self.flush().await
+    }
+
     /// Ends the stream cleanly: the peer's `recv` answers `None` after the last frame. Call it after the last `flush`.
     /// What was sent is delivered even when this half is dropped right away.
     ///
@@ -280,6 +291,36 @@ impl FrameRx {
         }
     }
 
+    /// Fills `buf` with bytes that are no frame. `took` is told of each piece that came, in bytes. Not safe to cancel.
+    ///
+    /// # Errors
+    /// [`StreamError::Truncated`] when the stream was finished before, and any other of [`StreamError`].
+    pub async fn read_exact(&mut self, buf: &mut [u8], mut took: impl FnMut(usize)) -> Result<(), StreamError> {
+        let mut filled = self.frames.drain(buf);
+        while filled < buf.len() {
+            match self.stream.read(&mut buf[filled..]).await? {
+                Some(count) => {
+                    filled += count;
+                    took(count);
+                }
+                None => return Err(StreamError::Truncated { have: filled }),
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::read_exact`]; answers `false` when the stream was finished before the first byte.
+    ///
+    /// # Errors
+    /// As [`Self::read_exact`].
+    pub async fn read_exact_or_end(&mut self, buf: &mut [u8]) -> Result<bool, StreamError> {
+        match self.read_exact(buf, |_| {}).await {
+            Ok(()) => Ok(true),
+            Err(StreamError::Truncated { have: 0 }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Tells the peer that this side reads no further.
     pub fn stop(&mut self, code: StreamCode) {
         // an error means that it already ended, which is what was wanted
@@ -328,6 +369,14 @@ impl Deframer {
 
     fn is_ready(&self) -> Result<bool, FrameError> {
         Ok(self.end()?.is_some_and(|end| end <= self.buffer.len()))
+    }
+
+    /// Moves what is here to `buf`, as much as fits.
+    fn drain(&mut self, buf: &mut [u8]) -> usize {
+        let count = self.len().min(buf.len());
+        buf[..count].copy_from_slice(&self.buffer[self.start..self.start + count]);
+        self.start += count;
+        count
     }
 
     fn take(&mut self) -> Result<Option<&[u8]>, FrameError> {

@@ -191,6 +191,7 @@ impl Record {
                     | Code::Conflict
                     | Code::Unrunnable
                     | Code::Version
+                    | Code::NoSpace
                     | Code::Internal => {
                         self.faults.push(format!("{n} was refused: {problem}"));
                         Next::Again

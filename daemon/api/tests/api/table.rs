@@ -265,6 +265,8 @@ impl State {
             Call::RetryTask { task, key } => self.retry(submitter, task.job, key),
             Call::Settings => Ok(Reply::Settings(Vec::new())),
             Call::Set { .. } => Ok(Reply::Done),
+            Call::Blobs { .. } => Ok(Reply::Blobs(Vec::new())),
+            Call::Blob { digest } => Err(Problem::new(Code::NotFound, format!("there is no blob {digest}"), "nobody holds it")),
             Call::Nodes => Ok(Reply::Nodes(vec![self.node.clone()])),
             Call::Node { node } => self.named(&node).map(|()| Reply::Node(Box::new(self.node.clone()))),
             Call::Schedule { node, to } => {

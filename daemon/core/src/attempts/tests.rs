@@ -410,7 +410,7 @@ impl Model {
                                 assert!(report.held.contains(key), "{key:?} is not held");
                             }
                         }
-                        FromWorker::Started(_) | FromWorker::Load(_) | FromWorker::Synced { .. } => {}
+                        FromWorker::Started(_) | FromWorker::Load(_) | FromWorker::Synced { .. } | FromWorker::Blobs { .. } => {}
                     }
                 }
                 Output::Forget { task, fence } => assert!(!self.running.contains_key(&(task, fence))),

@@ -64,6 +64,8 @@ pub(super) async fn answer(node: &Arc<Node>, desk: &Desk, submitter: &str, call:
         | Call::Stats
         | Call::Settings
         | Call::Set { .. }
+        | Call::Blobs { .. }
+        | Call::Blob { .. }
         | Call::Events { .. }) => {
             Err(Problem::new(Code::Internal, "the call was not answered", format!("{other:?} is not about identity")))
         }

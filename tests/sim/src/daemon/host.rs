@@ -109,7 +109,7 @@ pub(super) async fn run(world: World, host: u64) -> turmoil::Result {
     let clocks = clocks(&world, host);
     let settings = settings(host, life, world.nodes());
     let gateway = Gateway::new(&settings, CLUSTER);
-    let holdings = Holdings { open_socket: sockets(&world), workshop: workshop(&world, host, &clocks) };
+    let holdings = Holdings { open_socket: sockets(&world), workshop: workshop(&world, host, &clocks), blobs: world.blobs(host)? };
     let env = Env {
         settings,
         identity: net::identity(world.seed(), CLUSTER, host),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use swarm_api::Backend as _;
+use swarm_blobstore::{Store, StoreError};
 use swarm_consensus::Role;
 use swarm_core::{attempts::must_stop, ledger::Ledger};
 use swarm_executors::{Events, Recovered};
@@ -33,6 +34,8 @@ pub(super) struct World(Arc<Mutex<Inner>>);
 
 struct Inner {
     seed: u64,
+    /// Where the hosts' blobs are; gone with the world.
+    blobs: tempfile::TempDir,
     hosts: Vec<Host>,
     model: Model,
     leaders: BTreeMap<Term, u64>,
@@ -94,6 +97,7 @@ impl World {
         };
         let world = Self(Arc::new(Mutex::new(Inner {
             seed,
+            blobs: tempfile::tempdir().expect("there is room for a directory"),
             hosts: (1..=nodes).map(host).collect(),
             model: Model::default(),
             leaders: BTreeMap::new(),
@@ -115,6 +119,13 @@ impl World {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blobs of a host, as its last life left them.
+    pub(super) fn blobs(&self, host: u64) -> Result<Store, StoreError> {
+        const QUOTA: u64 = 64 << 20;
+        let dir = self.lock().blobs.path().join(format!("h{host}"));
+        Store::open(dir, QUOTA)
     }
 
     pub(super) fn seed(&self) -> u64 {

@@ -1,0 +1,174 @@
+//! Blobs: their bytes in and out as they are, everything else as JSON.
+
+use axum::{
+    Json,
+    body::{Body, BodyDataStream},
+    extract::Path,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, StatusCode, Uri, header};
+use serde::Deserialize;
+use swarm_proto::{
+    Code, Digest, Problem,
+    api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobView, Call, CollectRequest, Collected, PushRequest, Reply, StoreView, Verified},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    follow::{JSON_LINES, write_line},
+    query::{self, query},
+    refusal::Refusal,
+    router::{Api, reply},
+};
+
+const RAW: &str = "application/octet-stream";
+
+/// Takes the pieces of a blob, `None` after the last one, and says what became of it. Dropped before that, nothing is put.
+pub type BlobTaker = (mpsc::Sender<Option<Bytes>>, oneshot::Receiver<Result<BlobPut, Problem>>);
+
+/// What a blob is given out as: its size, its bytes in order, and its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobPiece {
+    Size(u64),
+    Bytes(Bytes),
+    End,
+}
+
+/// The taker of a daemon that takes none.
+pub fn refuse_put(problem: Problem) -> BlobTaker {
+    let (reply, put) = oneshot::channel();
+    let _ = reply.send(Err(problem));
+    (mpsc::channel(1).0, put)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    after: Option<Digest>,
+    limit: Option<u32>,
+}
+
+pub(crate) async fn list(api: Api, uri: Uri) -> Result<Json<Vec<BlobView>>, Refusal> {
+    let asked: ListQuery = query(&uri)?;
+    reply!(api, Call::Blobs { after: asked.after, limit: query::page(asked.limit)? }, Reply::Blobs).map(Json)
+}
+
+pub(crate) async fn show(api: Api, Path(digest): Path<String>) -> Result<Json<BlobView>, Refusal> {
+    reply!(api, Call::Blob { digest: query::id(&digest)? }, Reply::Blob).map(Json)
+}
+
+pub(crate) async fn put(api: Api, headers: HeaderMap, body: Body) -> Result<Json<BlobPut>, Refusal> {
+    let size = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    let (pieces, mut put) = api.backend.put_blob(size);
+    let feeding = feed(body.into_data_stream(), pieces);
+    tokio::pin!(feeding);
+    let broken = |why: &str| Refusal::from(Problem::new(Code::BadRequest, "the blob was not put", why));
+    // a blob that is refused half way is answered then, not after its last byte
+    let fed = tokio::select! {
+        biased;
+        done = &mut put => return done.map_err(|_| broken("this daemon is stopping"))?.map(Json).map_err(Refusal::from),
+        fed = &mut feeding => fed,
+    };
+    fed.map_err(|why| broken(&why))?;
+    put.await.map_err(|_| broken("this daemon is stopping"))?.map(Json).map_err(Refusal::from)
+}
+
+async fn feed(mut body: BodyDataStream, pieces: mpsc::Sender<Option<Bytes>>) -> Result<(), String> {
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|e| format!("its bytes broke off: {e}"))?;
+        if pieces.send(Some(piece)).await.is_err() {
+            // it was refused, and why is told elsewhere
+            return Ok(());
+        }
+    }
+    let _ = pieces.send(None).await;
+    Ok(())
+}
+
+/// A problem that comes first is an answer of its own; one that comes later breaks the transfer off.
+pub(crate) async fn read(api: Api, Path(digest): Path<String>) -> Result<Response, Refusal> {
+    let mut pieces = api.backend.read_blob(query::id(&digest)?);
+    let broken = || Problem::new(Code::Internal, "the blob broke off", "whoever gave it went away");
+    let size = match pieces.recv().await {
+        Some(Ok(BlobPiece::Size(size))) => size,
+        Some(Ok(BlobPiece::Bytes(_) | BlobPiece::End)) | None => return Err(broken().into()),
+        Some(Err(problem)) => return Err(problem.into()),
+    };
+    let stream = stream::unfold(Some(pieces), move |pieces| async move {
+        let mut pieces = pieces?;
+        match pieces.recv().await {
+            Some(Ok(BlobPiece::Bytes(data))) => Some((Ok(data), Some(pieces))),
+            Some(Ok(BlobPiece::End)) => None,
+            Some(Ok(BlobPiece::Size(_))) | None => Some((Err(broken()), None)),
+            Some(Err(problem)) => Some((Err(problem), None)),
+        }
+    });
+    let head = [(header::CONTENT_TYPE, RAW.to_owned()), (header::CONTENT_LENGTH, size.to_string())];
+    Ok((head, Body::from_stream(stream)).into_response())
+}
+
+pub(crate) async fn fetch(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {
+    query::nothing(body).await?;
+    Ok(lines(api.backend.bring_blob(query::id(&digest)?, None)?))
+}
+
+pub(crate) async fn push(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {
+    let bytes = query::body(body).await?;
+    let request: PushRequest = query::object(&bytes).map_err(|why| Refusal::bad("the request's body cannot be understood", why))?;
+    if request.to.is_empty() {
+        return Err(Refusal::bad("the blob is not pushed", "no node is named in \"to\""));
+    }
+    Ok(lines(api.backend.bring_blob(query::id(&digest)?, Some(request.to))?))
+}
+
+fn lines(lines: mpsc::Receiver<BlobLine>) -> Response {
+    let stream = stream::unfold(lines, |mut lines| async {
+        let line = lines.recv().await?;
+        let mut text = Vec::new();
+        write_line(&mut text, &line);
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), lines))
+    });
+    ([JSON_LINES], Body::from_stream(stream)).into_response()
+}
+
+/// Asks this node, and takes the one variant of [`BlobReply`] that fits.
+macro_rules! own {
+    ($api:expr, $call:expr, $variant:path) => {{
+        let reply = $api.backend.blob($call).await?;
+        if let $variant(value) = reply { Ok(value) } else { Err(misfit(&reply)) }
+    }};
+}
+
+fn misfit(reply: &BlobReply) -> Refusal {
+    Problem::new(Code::Internal, "the call was answered with something else", format!("{reply:?}")).into()
+}
+
+async fn order(api: &Api, call: BlobCall, body: Body) -> Result<StatusCode, Refusal> {
+    query::nothing(body).await?;
+    let reply = api.backend.blob(call).await?;
+    if reply == BlobReply::Done { Ok(StatusCode::NO_CONTENT) } else { Err(misfit(&reply)) }
+}
+
+pub(crate) async fn pin(api: Api, Path(digest): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+    order(&api, BlobCall::Pin(query::id(&digest)?), body).await
+}
+
+pub(crate) async fn unpin(api: Api, Path(digest): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+    order(&api, BlobCall::Unpin(query::id(&digest)?), body).await
+}
+
+pub(crate) async fn verify(api: Api, Path(digest): Path<String>, body: Body) -> Result<Json<Verified>, Refusal> {
+    query::nothing(body).await?;
+    own!(api, BlobCall::Verify(query::id(&digest)?), BlobReply::Verified).map(Json)
+}
+
+pub(crate) async fn store(api: Api) -> Result<Json<StoreView>, Refusal> {
+    own!(api, BlobCall::Store, BlobReply::Store).map(Json)
+}
+
+pub(crate) async fn collect(api: Api, body: Body) -> Result<Json<Collected>, Refusal> {
+    let CollectRequest { keep } = query::json_or_default(body).await?;
+    own!(api, BlobCall::Collect { keep }, BlobReply::Collected).map(Json)
+}

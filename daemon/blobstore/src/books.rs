@@ -1,0 +1,178 @@
+//! What is here, who needs it, and how much room is left.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+    sync::Arc,
+};
+
+use swarm_proto::{Digest, JobId};
+
+use tokio::sync::mpsc;
+
+use crate::{error::StoreError, files, partial::Partial};
+
+/// Why a blob must stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pin {
+    /// An operator said so; remembered over restarts.
+    Hand,
+    /// A job needs it. The ledger knows, and says so again after a restart.
+    Job(JobId),
+}
+
+/// One blob that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its name.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Who needs it.
+    pub pins: Vec<Pin>,
+}
+
+/// A blob came, or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub digest: Digest,
+    /// Its bytes; `None`: it is no longer here.
+    pub size: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) quota: u64,
+    pub(crate) whole: BTreeMap<Digest, Whole>,
+    pub(crate) partial: BTreeMap<Digest, Arc<Partial>>,
+    /// Partial blobs of earlier runs that nobody asked for again yet, and the room they take.
+    pub(crate) left: BTreeMap<Digest, u64>,
+    pub(crate) pins: BTreeMap<Digest, BTreeSet<Pin>>,
+    /// Bytes of whole blobs and of what earlier runs left.
+    pub(crate) used: u64,
+    pub(crate) reserved: u64,
+    /// Who wants to hear what comes and goes.
+    pub(crate) hearers: Vec<mpsc::UnboundedSender<Change>>,
+    /// Grows with every use.
+    pub(crate) clock: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) size: u64,
+    used_at: u64,
+}
+
+impl Books {
+    pub(crate) fn add(&mut self, digest: Digest, size: u64) {
+        self.clock += 1;
+        self.used += size;
+        if let Some(old) = self.whole.insert(digest, Whole { size, used_at: self.clock }) {
+            self.used -= old.size;
+        }
+        self.tell(Change { digest, size: Some(size) });
+    }
+
+    fn tell(&mut self, change: Change) {
+        self.hearers.retain(|hearer| hearer.send(change).is_ok());
+    }
+
+    /// Whether it was there.
+    pub(crate) fn forget(&mut self, digest: Digest) -> bool {
+        let gone = self.whole.remove(&digest);
+        self.used -= gone.as_ref().map_or(0, |whole| whole.size);
+        if gone.is_some() {
+            self.tell(Change { digest, size: None });
+        }
+        gone.is_some()
+    }
+
+    /// Whether it is there; if so, it was used now.
+    pub(crate) fn touch(&mut self, digest: Digest) -> bool {
+        self.clock += 1;
+        let clock = self.clock;
+        self.whole.get_mut(&digest).map(|whole| whole.used_at = clock).is_some()
+    }
+
+    pub(crate) fn pins_of(&self, digest: Digest) -> Vec<Pin> {
+        self.pins.get(&digest).into_iter().flatten().copied().collect()
+    }
+
+    /// Whether that changed anything.
+    pub(crate) fn set_pin(&mut self, digest: Digest, pin: Pin, is_pinned: bool) -> bool {
+        if is_pinned {
+            return self.pins.entry(digest).or_default().insert(pin);
+        }
+        let Some(pins) = self.pins.get_mut(&digest) else { return false };
+        let was_pinned = pins.remove(&pin);
+        if pins.is_empty() {
+            self.pins.remove(&digest);
+        }
+        was_pinned
+    }
+
+    pub(crate) fn pinned_by_hand(&self) -> impl Iterator<Item = Digest> {
+        self.pins.iter().filter(|(_, pins)| pins.contains(&Pin::Hand)).map(|(digest, _)| *digest)
+    }
+
+    /// Sets room aside; answers which blobs go for it.
+    pub(crate) fn take(&mut self, bytes: u64) -> Result<Vec<Digest>, StoreError> {
+        let full = |books: &Self| {
+            let pinned: u64 = books.whole.iter().filter(|(digest, _)| books.pins.contains_key(digest)).map(|(_, whole)| whole.size).sum();
+            let left: u64 = books.left.values().sum();
+            let free = books.quota.saturating_sub(books.reserved + pinned + left);
+            (free < bytes).then_some(StoreError::Full { needs: bytes, free, quota: books.quota })
+        };
+        let fits = |books: &Self| books.used + books.reserved + bytes <= books.quota;
+        let mut gone = Vec::new();
+        if !fits(self) {
+            if let Some(error) = full(self) {
+                return Err(error);
+            }
+            gone = self.evict(self.quota.saturating_sub(self.reserved + bytes)).0;
+        }
+        self.reserved += bytes;
+        Ok(gone)
+    }
+
+    /// Forgets blobs that nobody pinned, the longest unused first, until at most `keep` bytes are used.
+    pub(crate) fn evict(&mut self, keep: u64) -> (Vec<Digest>, u64) {
+        let mut order: Vec<(u64, Digest)> = self
+            .whole
+            .iter()
+            .filter(|(digest, _)| !self.pins.contains_key(digest))
+            .map(|(digest, whole)| (whole.used_at, *digest))
+            .collect();
+        order.sort_unstable();
+        let before = self.used;
+        let mut gone = Vec::new();
+        for (_, digest) in order {
+            if self.used <= keep {
+                break;
+            }
+            self.forget(digest);
+            gone.push(digest);
+        }
+        (gone, before - self.used)
+    }
+}
+
+pub(crate) fn read_pins(path: &Path) -> io::Result<Vec<Digest>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+pub(crate) fn write_pins(dir: &Path, pins: impl Iterator<Item = Digest>) -> io::Result<()> {
+    let draft = dir.join("pins.new");
+    let text: String = pins.map(|digest| format!("{digest}\n")).collect();
+    fs::write(&draft, text)?;
+    files::open_or_make(&draft)?.sync_all()?;
+    fs::rename(&draft, dir.join("pins"))?;
+    files::sync_dir(dir)
+}

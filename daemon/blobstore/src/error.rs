@@ -1,0 +1,59 @@
+//! What can go wrong with a blob.
+
+use std::io;
+
+use swarm_proto::{Digest, limits};
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The quota leaves no room, whatever else is given up.
+    #[error("{needs} bytes more are needed and {free} of the quota of {quota} are free")]
+    Full {
+        /// Bytes that were asked for.
+        needs: u64,
+        /// Bytes that could be had.
+        free: u64,
+        /// The quota.
+        quota: u64,
+    },
+    /// The disk is full.
+    #[error("the disk is full: {0}")]
+    DiskFull(io::Error),
+    /// More than a blob may have.
+    #[error("{0} bytes, and a blob has at most {max}", max = limits::BLOB)]
+    TooLarge(u64),
+    /// What is on the disk is not the blob; nothing of it was given out.
+    #[error("{} of blob {digest} changed on the disk", parts(segments))]
+    Damaged {
+        /// Which blob.
+        digest: Digest,
+        /// Which segments; none: it cannot be told which.
+        segments: Vec<u32>,
+    },
+    /// A blob that is not here.
+    #[error("blob {0} is not here")]
+    Missing(Digest),
+    /// Whoever put it went away before its end.
+    #[error("its bytes broke off before their end")]
+    Abandoned,
+    /// The disk failed.
+    #[error("{what} cannot be read or written: {source}")]
+    Io {
+        /// What was at hand.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn parts(segments: &[u32]) -> String {
+    if segments.is_empty() { "something".to_owned() } else { format!("{} segments", segments.len()) }
+}
+
+impl StoreError {
+    pub(crate) fn io(what: &'static str, source: io::Error) -> Self {
+        let is_full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if is_full { Self::DiskFull(source) } else { Self::Io { what, source } }
+    }
+}

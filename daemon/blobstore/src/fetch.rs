@@ -1,0 +1,426 @@
+//! Gets a blob from peers: the driver of [`swarm_core::blobs::Fetch`], which decides.
+//!
+//! ```text
+//!   outline and last segment from the first source that gives them --> room is taken, or it ends here
+//!   Order::Ask --> a task with a stream: read a segment, check and write it off this thread, say so
+//!   a source that has not all of it --> a task that hears what comes there
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use swarm_core::blobs::{AskId, Fetch, Order, SourceView};
+use swarm_proto::{
+    Digest, NodeId,
+    blob::{BlobAnswer, BlobPart, BlobRequest, SegmentHeader, SegmentRange},
+    limits,
+    peer::Open,
+};
+use swarm_transport::{Connection, FrameRx, StreamError};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
+
+use crate::{
+    error::StoreError,
+    lanes::Lanes,
+    outline::{BadOutline, Outline},
+    partial::{Partial, Written},
+    store::{Begun, Store},
+};
+
+/// How long a source may take to give an outline before the next one is asked.
+const OUTLINE: Duration = Duration::from_secs(5);
+/// How often progress of a segment that comes slowly is said.
+const SAID: Duration = Duration::from_millis(100);
+
+/// A future of a connection to a node.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Connection, String>> + Send>>;
+
+/// Reaches a node's bulk endpoint.
+pub type Reach = Arc<dyn Fn(NodeId) -> Connecting + Send + Sync>;
+
+/// Where a blob may be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceAt {
+    /// Which node.
+    pub node: NodeId,
+    /// To be asked only where the others have nothing to give.
+    pub is_spare: bool,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Bytes that are here.
+    pub have: u64,
+    /// Bytes of the blob; 0 before that is known.
+    pub size: u64,
+    /// Who gives it.
+    pub sources: Vec<SourceView>,
+}
+
+/// Why it did not come.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Nobody who was named could give it. Each with the reason.
+    #[error("nobody gave it: {}", list(_0))]
+    NoSource(Vec<(NodeId, String)>),
+    /// It cannot be kept here.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is not of the size that was promised.
+    #[error("it has {got} bytes, and {promised} were promised")]
+    Size {
+        /// What it has.
+        got: u64,
+        /// What whoever named it said.
+        promised: u64,
+    },
+}
+
+fn list(failures: &[(NodeId, String)]) -> String {
+    if failures.is_empty() {
+        return "nobody was named who has it".to_owned();
+    }
+    failures.iter().map(|(node, why)| format!("{node}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+/// What gets a blob.
+#[derive(Clone)]
+pub struct Fetcher {
+    /// Where it goes.
+    pub store: Store,
+    /// How the store's work is done.
+    pub lanes: Lanes,
+    /// How peers are reached.
+    pub reach: Reach,
+}
+
+/// What happened to a stream or a source.
+enum News {
+    Bytes(AskId, u64),
+    Kept(AskId, u32),
+    Bad(AskId, u32),
+    Ended(AskId, Option<String>),
+    Has(NodeId, Vec<SegmentRange>),
+    Failed(StoreError),
+}
+
+impl Fetcher {
+    /// Gets a blob. Returns when all of it is here for good. Dropped half way, what came stays and is not fetched again.
+    ///
+    /// `size`: what whoever named the blob says of it, checked before room is taken. One call at a time for one blob.
+    ///
+    /// # Errors
+    /// [`FetchError`]. What came stays.
+    pub async fn fetch(
+        &self,
+        digest: Digest,
+        size: Option<u64>,
+        sources: &[SourceAt],
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), FetchError> {
+        let store = self.store.clone();
+        if self.lanes.run(move || store.size_of(digest)).await.is_some() {
+            return Ok(());
+        }
+        let (outline, last) = self.outline(digest, size, sources).await?;
+        let (store, begun) = (self.store.clone(), outline.clone());
+        let partial = match self.lanes.run(move || store.begin(begun)).await? {
+            Begun::Whole => return Ok(()),
+            Begun::Partial(partial) => partial,
+        };
+        let (to, index) = (partial.clone(), outline.segments() - 1);
+        self.lanes.run(move || to.write(index, &last)).await?;
+        if !partial.is_full() {
+            Run::new(self, partial.clone(), progress).segments(sources).await?;
+        }
+        let store = self.store.clone();
+        Ok(self.lanes.run(move || store.complete(&partial)).await?)
+    }
+
+    /// From the first source whose last segment is what its outline says.
+    async fn outline(&self, digest: Digest, size: Option<u64>, sources: &[SourceAt]) -> Result<(Outline, Vec<u8>), FetchError> {
+        let mut failures = Vec::new();
+        // spares last, in the order in which they were named
+        let (spares, others): (Vec<&SourceAt>, Vec<&SourceAt>) = sources.iter().partition(|source| source.is_spare);
+        for source in others.into_iter().chain(spares) {
+            let got = timeout(OUTLINE, self.outline_of(digest, size, source.node)).await;
+            match got.unwrap_or_else(|_| Err(Refused::Why(format!("no answer within {} s", OUTLINE.as_secs())))) {
+                Ok(outline) => return Ok(outline),
+                Err(Refused::Size { got, promised }) => return Err(FetchError::Size { got, promised }),
+                Err(Refused::Why(why)) => failures.push((source.node, why)),
+            }
+        }
+        Err(FetchError::NoSource(failures))
+    }
+
+    async fn outline_of(&self, digest: Digest, promised: Option<u64>, node: NodeId) -> Result<(Outline, Vec<u8>), Refused> {
+        let (mut rx, size) = self.ask(digest, BlobPart::Outline, node).await?;
+        let count = swarm_proto::blob::segments(size).ok_or(BadOutline::TooLarge(size))?;
+        let mut values = vec![[0; 32]; if count == 1 { 0 } else { count as usize }];
+        rx.read_exact(values.as_flattened_mut(), |_| {}).await?;
+        if count == 1 {
+            values.push(digest.0);
+        }
+        let outline = Outline::new(digest, size, values)?;
+        if header(&mut rx, &outline).await? != Some(count - 1) {
+            return Err(Refused::Why("it does not give the last segment with the outline".into()));
+        }
+        let mut data = vec![0; outline.len_of(count - 1).unwrap_or_default() as usize];
+        rx.read_exact(&mut data, |_| {}).await?;
+        let judge = outline.clone();
+        let (fits, data) = self.lanes.run(move || (judge.fits(count - 1, &data), data)).await;
+        if !fits {
+            return Err(Refused::Why("what it gives is not the blob".into()));
+        }
+        // only now is the size more than a claim
+        match promised {
+            Some(promised) if promised != size => Err(Refused::Size { got: size, promised }),
+            Some(_) | None => Ok((outline, data)),
+        }
+    }
+
+    /// Asks a node; answers with the stream and the size that the node says.
+    async fn ask(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<(FrameRx, u64), Refused> {
+        let connection = (self.reach)(node).await.map_err(Refused::Why)?;
+        let (mut tx, mut rx) = connection.open(&Open::Blob(BlobRequest { digest, part })).await?;
+        // a finished half says nothing more; one that cannot be finished is a stream that has ended, which reading will tell
+        let _ = tx.finish();
+        match rx.recv::<BlobAnswer>().await? {
+            Some(BlobAnswer::Here { size, .. }) => Ok((rx, size)),
+            Some(BlobAnswer::Refused(problem)) => Err(Refused::Why(problem.why)),
+            None => Err(StreamError::NoAnswer.into()),
+        }
+    }
+}
+
+/// The number of the segment that follows, where its header fits the blob; `None` at the end of the stream.
+async fn header(rx: &mut FrameRx, outline: &Outline) -> Result<Option<u32>, Refused> {
+    let mut bytes = [0; SegmentHeader::LEN];
+    if !rx.read_exact_or_end(&mut bytes).await? {
+        return Ok(None);
+    }
+    let SegmentHeader { index, len } = SegmentHeader::decode(bytes);
+    if outline.len_of(index) == Some(len) {
+        return Ok(Some(index));
+    }
+    Err(Refused::Why(format!("it sends {len} bytes as segment {index}, which the blob does not have")))
+}
+
+/// Why one source gave nothing.
+enum Refused {
+    Why(String),
+    Size { got: u64, promised: u64 },
+}
+
+impl From<StreamError> for Refused {
+    fn from(error: StreamError) -> Self {
+        Self::Why(error.to_string())
+    }
+}
+
+impl From<BadOutline> for Refused {
+    fn from(error: BadOutline) -> Self {
+        Self::Why(error.to_string())
+    }
+}
+
+/// The segments of one blob on their way.
+struct Run<'a> {
+    fetcher: &'a Fetcher,
+    partial: Arc<Partial>,
+    decides: Fetch,
+    /// Everything that was started; it ends when this is dropped.
+    tasks: JoinSet<()>,
+    streams: BTreeMap<AskId, (NodeId, AbortHandle)>,
+    news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
+    progress: &'a watch::Sender<Progress>,
+    failures: BTreeMap<NodeId, String>,
+}
+
+/// tokio's clock, so that simulated time counts.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl<'a> Run<'a> {
+    fn new(fetcher: &'a Fetcher, partial: Arc<Partial>, progress: &'a watch::Sender<Progress>) -> Self {
+        let decides = Fetch::new(&partial.have(), now());
+        let (streams, failures) = (BTreeMap::new(), BTreeMap::new());
+        Self { fetcher, partial, decides, tasks: JoinSet::new(), streams, news: mpsc::unbounded_channel(), progress, failures }
+    }
+
+    async fn segments(mut self, sources: &[SourceAt]) -> Result<(), FetchError> {
+        let mut following = 0;
+        for source in sources {
+            self.decides.handle_source(source.node, source.is_spare, now());
+            self.follow(source.node);
+            following += 1;
+        }
+        self.say();
+        while !self.decides.is_done() {
+            while let Some(order) = self.decides.poll(now()) {
+                self.carry_out(order);
+            }
+            if following == 0 && self.streams.is_empty() && self.decides.wants_sources() {
+                return Err(FetchError::NoSource(self.failures.into_iter().collect()));
+            }
+            let wake = self.decides.poll_timeout().map(|(at, _)| at);
+            let sleep = tokio::time::sleep_until(wake.map_or_else(|| tokio::time::Instant::now() + OUTLINE, Into::into));
+            tokio::select! {
+                biased;
+                news = self.news.1.recv() => {
+                    let Some(news) = news else { break };
+                    if self.hear(news)? {
+                        following -= 1;
+                    }
+                }
+                () = sleep => self.decides.handle_timeout(now()),
+            }
+            while self.tasks.try_join_next().is_some() {}
+            self.say();
+        }
+        Ok(())
+    }
+
+    /// Answers whether a source has no more to say of what it has.
+    fn hear(&mut self, news: News) -> Result<bool, FetchError> {
+        match news {
+            News::Bytes(id, bytes) => self.decides.handle_bytes(id, bytes, now()),
+            News::Kept(id, index) => self.decides.handle_segment(id, index, now()),
+            News::Bad(id, index) => {
+                if let Some((node, _)) = self.streams.get(&id) {
+                    let digest = self.partial.outline().digest();
+                    tracing::warn!(%node, %digest, index, "a source gave what is not the blob; it is not asked again");
+                    self.failures.insert(*node, "what it gives is not the blob".into());
+                }
+                self.decides.handle_bad(id, now());
+            }
+            News::Ended(id, why) => {
+                if let (Some((node, _)), Some(why)) = (self.streams.remove(&id), why) {
+                    self.failures.insert(node, why);
+                }
+                self.decides.handle_end(id, now());
+            }
+            News::Has(node, ranges) if ranges.is_empty() => {
+                tracing::trace!(%node, "a source has told all that it has");
+                return Ok(true);
+            }
+            News::Has(node, ranges) => self.decides.handle_has(node, ranges, now()),
+            News::Failed(error) => return Err(error.into()),
+        }
+        Ok(false)
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Ask { id, source, ranges } => {
+                let (fetcher, partial, to) = (self.fetcher.clone(), self.partial.clone(), self.news.0.clone());
+                let task = self.tasks.spawn(async move {
+                    let why = take(&fetcher, &partial, id, source, ranges, &to).await.err();
+                    let why = why.map(|refused| match refused {
+                        Refused::Why(why) => why,
+                        Refused::Size { .. } => "another size".to_owned(),
+                    });
+                    let _ = to.send(News::Ended(id, why));
+                });
+                self.streams.insert(id, (source, task));
+            }
+            Order::Cancel(id) => {
+                if let Some((_, task)) = self.streams.remove(&id) {
+                    task.abort();
+                }
+            }
+        }
+    }
+
+    /// Hears what a source has, until it has all or is gone.
+    fn follow(&mut self, node: NodeId) {
+        let (fetcher, outline, to) = (self.fetcher.clone(), self.partial.outline().clone(), self.news.0.clone());
+        self.tasks.spawn(async move {
+            if let Err(Refused::Why(why)) = hear_of(&fetcher, &outline, node, &to).await {
+                tracing::debug!(%node, why, "a source says no more of what it has");
+            }
+            let _ = to.send(News::Has(node, Vec::new()));
+        });
+    }
+
+    fn say(&self) {
+        let outline = self.partial.outline();
+        let have = u64::from(self.partial.have().count()) * u64::from(limits::SEGMENT);
+        let progress = Progress { have: have.min(outline.size()), size: outline.size(), sources: self.decides.sources() };
+        self.progress.send_if_modified(|old| {
+            let is_new = *old != progress;
+            *old = progress;
+            is_new
+        });
+    }
+}
+
+async fn hear_of(fetcher: &Fetcher, outline: &Outline, node: NodeId, to: &mpsc::UnboundedSender<News>) -> Result<(), Refused> {
+    let connection = (fetcher.reach)(node).await.map_err(Refused::Why)?;
+    let request = BlobRequest { digest: outline.digest(), part: BlobPart::Follow };
+    let (mut tx, mut rx) = connection.open(&Open::Blob(request)).await?;
+    let _ = tx.finish();
+    let is_whole = match rx.recv::<BlobAnswer>().await? {
+        Some(BlobAnswer::Here { whole, .. }) => whole,
+        Some(BlobAnswer::Refused(problem)) => return Err(Refused::Why(problem.why)),
+        None => return Err(StreamError::NoAnswer.into()),
+    };
+    if is_whole {
+        let all = SegmentRange { first: 0, count: outline.segments() };
+        let _ = to.send(News::Has(node, vec![all]));
+        return Ok(());
+    }
+    while let Some(ranges) = rx.recv::<Vec<SegmentRange>>().await? {
+        if !ranges.is_empty() && to.send(News::Has(node, ranges)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Takes what one stream brings.
+async fn take(
+    fetcher: &Fetcher,
+    partial: &Arc<Partial>,
+    id: AskId,
+    node: NodeId,
+    ranges: Vec<SegmentRange>,
+    to: &mpsc::UnboundedSender<News>,
+) -> Result<(), Refused> {
+    let outline = partial.outline();
+    let (mut rx, size) = fetcher.ask(outline.digest(), BlobPart::Segments(ranges), node).await?;
+    if size != outline.size() {
+        return Err(Refused::Why(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
+    }
+    while let Some(index) = header(&mut rx, outline).await? {
+        let mut data = vec![0; outline.len_of(index).unwrap_or_default() as usize];
+        let (mut unsaid, mut said) = (0, now());
+        rx.read_exact(&mut data, |count| {
+            unsaid += count as u64;
+            if now().saturating_duration_since(said) >= SAID {
+                let _ = to.send(News::Bytes(id, unsaid));
+                (unsaid, said) = (0, now());
+            }
+        })
+        .await?;
+        let _ = to.send(News::Bytes(id, unsaid));
+        let partial = partial.clone();
+        let news = match fetcher.lanes.run(move || partial.write(index, &data)).await {
+            Ok(Written::New | Written::Known) => News::Kept(id, index),
+            Ok(Written::Bad) => News::Bad(id, index),
+            Err(error) => News::Failed(error),
+        };
+        let _ = to.send(news);
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Files as the store needs them: read and written at a place, without a cursor; room taken before it is used.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::Path,
+};
+
+/// Opens for reading.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// Opens for reading and writing; makes it when it is not there.
+pub(crate) fn open_or_make(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// Makes a file that must not be there yet.
+pub(crate) fn make(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// Fills `buf` from `at`.
+#[cfg(unix)]
+pub(crate) fn read_at(file: &File, buf: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buf, at)
+}
+
+/// Fills `buf` from `at`.
+#[cfg(windows)]
+pub(crate) fn read_at(file: &File, mut buf: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, buf, at)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            got => {
+                buf = &mut buf[got..];
+                at += got as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `data` at `at`.
+#[cfg(unix)]
+pub(crate) fn write_at(file: &File, data: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, data, at)
+}
+
+/// Writes all of `data` at `at`.
+#[cfg(windows)]
+pub(crate) fn write_at(file: &File, mut data: &[u8], mut at: u64) -> io::Result<()> {
+    while !data.is_empty() {
+        let put = std::os::windows::fs::FileExt::seek_write(file, data, at)?;
+        data = &data[put..];
+        at += put as u64;
+    }
+    Ok(())
+}
+
+/// Has the file system set `size` bytes aside, so that a transfer that was begun does not end for want of room. Where the file
+/// system cannot, the file only grows to that size.
+pub(crate) fn set_aside(file: &File, size: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if size > 0 {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    file.set_len(size)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    return File::open(dir)?.sync_all();
+    // NTFS journals names by itself, and a directory cannot be opened as a file
+    #[cfg(windows)]
+    {
+        let _ = dir;
+        Ok(())
+    }
+}
+
+/// Removes a file; one that is not there is no error.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A whole file; `None` when it is not there or is longer than `limit`.
+pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() <= limit => fs::read(path).map(Some),
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Names this run of the host's kernel: what a file that was never synced says is only true while it lasts. Empty where the host
+/// does not tell, and then nothing of the kind is true of the past.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,44 @@
+//! Blobs on disk and on the wire: bytes named by their BLAKE3, kept once, checked whenever they come or go.
+//!
+//! ```text
+//!   a client's bytes --> Draft ----name known----.
+//!                                                 v
+//!   peers' segments --> Partial --all there--> whole blob --> Reader --> peers, clients, tasks
+//!                          '--> Reader (what is there already)
+//! ```
+//! What is on the disk under a blob's name is that blob, or it is found out: a segment is checked against the [`Outline`] before it is
+//! written, and whoever reads for somebody who does not check reads through [`Reader::checked`]. A blob counts as here only once its
+//! bytes and its name are durable. Everything here blocks; callers bring a thread.
+//!
+//! Files, in the directory of the store:
+//! ```text
+//!   whole/ab/abcd...      a blob                        part/abcd...          what there is of one, at its place
+//!   outline/ab/abcd...    32 bytes a segment            part/abcd....outline  what it shall be
+//!   draft/7               bytes whose name is not known part/abcd....map      which segments are there
+//!   pins                  names that an operator pinned
+//! ```
+
+mod books;
+mod draft;
+mod error;
+mod fetch;
+mod files;
+mod lanes;
+mod outline;
+mod partial;
+mod reader;
+mod serve;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use books::{Change, Held, Pin};
+pub use draft::Draft;
+pub use error::StoreError;
+pub use fetch::{Connecting, FetchError, Fetcher, Progress, Reach, SourceAt};
+pub use lanes::Lanes;
+pub use outline::{BadOutline, Outline, Outliner};
+pub use partial::{Partial, Written};
+pub use reader::Reader;
+pub use serve::serve;
+pub use store::{Begun, Checked, Store};

@@ -1,0 +1,251 @@
+//! A blob that is not all here yet.
+//!
+//! The map says which segments are there. It is written every few segments and never synced: while the kernel runs, what was written
+//! is there, also after the daemon was killed. After another boot the map proves nothing, so what it claims is hashed again.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use swarm_core::blobs::SegmentSet;
+use swarm_proto::{Digest, blob::segment_start, limits};
+use tokio::sync::watch;
+
+use crate::{error::StoreError, files, outline::Outline, store::Room};
+
+/// Segments that may have to be fetched again after the daemon was killed.
+const UNSAVED: u32 = 8;
+const CRC: usize = 4;
+
+/// Where the files of a partial blob are.
+#[derive(Clone, Debug)]
+pub(crate) struct PartPaths {
+    pub(crate) bytes: PathBuf,
+    pub(crate) outline: PathBuf,
+    pub(crate) map: PathBuf,
+}
+
+impl PartPaths {
+    pub(crate) fn new(dir: &Path, digest: Digest) -> Self {
+        let named = |suffix: &str| dir.join(format!("{digest}{suffix}"));
+        Self { bytes: named(""), outline: named(".outline"), map: named(".map") }
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        [&self.map, &self.outline, &self.bytes].into_iter().try_for_each(|path| files::remove(path))
+    }
+}
+
+/// What became of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It was new.
+    New,
+    /// It was here already.
+    Known,
+    /// It is not what it should be; nothing was written.
+    Bad,
+}
+
+/// A blob that comes in segments, from anywhere and in any order.
+#[derive(Debug)]
+pub struct Partial {
+    outline: Outline,
+    file: File,
+    map: File,
+    boot: String,
+    state: Mutex<State>,
+    /// How many segments are here.
+    news: watch::Sender<u32>,
+    pub(crate) paths: PartPaths,
+    /// Given back when nobody has this any more.
+    _room: Room,
+}
+
+#[derive(Debug)]
+struct State {
+    have: SegmentSet,
+    unsaved: u32,
+}
+
+impl Partial {
+    /// Begins, or goes on with what an earlier run left.
+    pub(crate) fn open(outline: Outline, paths: PartPaths, boot: String, room: Room) -> Result<Self, StoreError> {
+        let io = |what: &'static str| move |e| StoreError::io(what, e);
+        let file = files::open_or_make(&paths.bytes).map_err(io("a blob's file"))?;
+        let is_new = file.metadata().map_err(io("a blob's file"))?.len() != outline.size();
+        let known = files::read_small(&paths.outline, outline.values().len() as u64 * 32).map_err(io("a blob's outline"))?;
+        if is_new || known.is_none_or(|bytes| bytes != outline.values().concat()) {
+            files::remove(&paths.map).map_err(io("a blob's map"))?;
+            files::set_aside(&file, outline.size()).map_err(io("room for a blob"))?;
+            std::fs::write(&paths.outline, outline.values().concat()).map_err(io("a blob's outline"))?;
+        }
+        let map = files::open_or_make(&paths.map).map_err(io("a blob's map"))?;
+        let state = State { have: SegmentSet::empty(outline.segments()), unsaved: 0 };
+        let partial = Self { outline, file, map, boot, state: Mutex::new(state), news: watch::Sender::new(0), paths, _room: room };
+        partial.resume()?;
+        Ok(partial)
+    }
+
+    /// Leaves the map and the outline of a blob for [`Self::open`] to find; its bytes are brought after them.
+    pub(crate) fn leave(outline: &Outline, paths: &PartPaths, boot: &str, have: &SegmentSet) -> io::Result<()> {
+        std::fs::write(&paths.outline, outline.values().concat())?;
+        std::fs::write(&paths.map, encode(boot, have))
+    }
+
+    /// Believes the map of this boot; hashes what one of another boot claims.
+    fn resume(&self) -> Result<(), StoreError> {
+        let longest = (CRC + 64 + limits::BLOB.div_ceil(u64::from(limits::SEGMENT)) as usize) as u64;
+        let saved = files::read_small(&self.paths.map, longest).map_err(|e| StoreError::io("a blob's map", e))?.unwrap_or_default();
+        let (is_proof, mut have) = match decode(&saved, self.outline.segments()) {
+            Some((boot, have)) => (!self.boot.is_empty() && boot == self.boot, have),
+            // nothing, or torn: anything may be there
+            None if saved.is_empty() => return Ok(()),
+            None => (false, SegmentSet::full(self.outline.segments())),
+        };
+        if !is_proof {
+            for index in have.clone().iter() {
+                let data = self.read_at(index).map_err(|e| StoreError::io("a part of a blob", e))?;
+                if !self.outline.fits(index, &data) {
+                    have.remove(index);
+                }
+            }
+        }
+        self.news.send_replace(have.count());
+        let mut state = self.state();
+        state.have = have;
+        self.save(&mut state).map_err(|e| StoreError::io("a blob's map", e))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save(&self, state: &mut State) -> io::Result<()> {
+        let bytes = encode(&self.boot, &state.have);
+        files::write_at(&self.map, &bytes, 0)?;
+        state.unsaved = 0;
+        Ok(())
+    }
+
+    /// What it shall be.
+    pub const fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// What is here now.
+    pub fn have(&self) -> SegmentSet {
+        self.state().have.clone()
+    }
+
+    /// Changes with every segment that comes.
+    pub fn news(&self) -> watch::Receiver<u32> {
+        self.news.subscribe()
+    }
+
+    /// Whether all of it is here.
+    pub fn is_full(&self) -> bool {
+        self.state().have.is_full()
+    }
+
+    /// Checks a segment and keeps it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write(&self, index: u32, data: &[u8]) -> Result<Written, StoreError> {
+        if self.state().have.contains(index) {
+            return Ok(Written::Known);
+        }
+        if !self.outline.fits(index, data) {
+            return Ok(Written::Bad);
+        }
+        files::write_at(&self.file, data, segment_start(index)).map_err(|e| StoreError::io("a part of a blob", e))?;
+        let mut state = self.state();
+        if !state.have.insert(index) {
+            return Ok(Written::Known);
+        }
+        state.unsaved += 1;
+        if state.unsaved >= UNSAVED || state.have.is_full() {
+            self.save(&mut state).map_err(|e| StoreError::io("a blob's map", e))?;
+        }
+        let count = state.have.count();
+        drop(state);
+        self.news.send_replace(count);
+        Ok(Written::New)
+    }
+
+    fn read_at(&self, index: u32) -> io::Result<Vec<u8>> {
+        let mut data = vec![0; self.outline.len_of(index).unwrap_or_default() as usize];
+        files::read_at(&self.file, &mut data, segment_start(index))?;
+        Ok(data)
+    }
+
+    /// A segment, where it is here.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn read(&self, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        if !self.state().have.contains(index) {
+            return Ok(None);
+        }
+        self.read_at(index).map(Some).map_err(|e| StoreError::io("a part of a blob", e))
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// Checksum, boot and bits.
+fn encode(boot: &str, have: &SegmentSet) -> Vec<u8> {
+    let mut bytes = vec![0; CRC];
+    bytes.push(u8::try_from(boot.len()).unwrap_or(0));
+    bytes.extend_from_slice(boot.as_bytes());
+    bytes.extend(have.to_bytes());
+    let crc = crc32fast::hash(&bytes[CRC..]);
+    bytes[..CRC].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8], segments: u32) -> Option<(String, SegmentSet)> {
+    let (crc, rest) = bytes.split_first_chunk::<CRC>()?;
+    if crc32fast::hash(rest) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let (len, rest) = rest.split_first()?;
+    let (boot, bits) = rest.split_at_checked(usize::from(*len))?;
+    Some((String::from_utf8(boot.to_vec()).ok()?, SegmentSet::from_bytes(segments, bits)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_map_reads_back_and_a_changed_one_does_not(
+            boot in "[a-f0-9-]{0,36}", bits in prop::collection::vec(any::<bool>(), 1..200), at in any::<prop::sample::Index>(), bit in 0u8..8
+        ) {
+            let len = u32::try_from(bits.len()).unwrap();
+            let mut have = SegmentSet::empty(len);
+            for (_, index) in bits.iter().zip(0..).filter(|(is_in, _)| **is_in) {
+                have.insert(index);
+            }
+            let mut bytes = encode(&boot, &have);
+            prop_assert_eq!(decode(&bytes, len), Some((boot, have)));
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(decode(&bytes, len), None);
+        }
+
+        #[test]
+        fn nonsense_is_no_map(bytes in prop::collection::vec(any::<u8>(), 0..100), len in 0u32..300) {
+            let _ = decode(&bytes, len);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Reads a blob, or as much of it as is here.
+
+use std::{fs::File, sync::Arc};
+
+use swarm_proto::blob::segment_start;
+
+use crate::{error::StoreError, files, outline::Outline, partial::Partial};
+
+/// An open blob. It stays readable when the blob is removed meanwhile.
+#[derive(Debug)]
+pub struct Reader {
+    outline: Outline,
+    from: From,
+}
+
+#[derive(Debug)]
+enum From {
+    Whole(File),
+    Partial(Arc<Partial>),
+}
+
+impl Reader {
+    pub(crate) const fn whole(outline: Outline, file: File) -> Self {
+        Self { outline, from: From::Whole(file) }
+    }
+
+    pub(crate) fn partial(partial: Arc<Partial>) -> Self {
+        Self { outline: partial.outline().clone(), from: From::Partial(partial) }
+    }
+
+    /// What it shall be.
+    pub const fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// What is not all here yet, where it is not.
+    pub const fn as_partial(&self) -> Option<&Arc<Partial>> {
+        match &self.from {
+            From::Whole(_) => None,
+            From::Partial(partial) => Some(partial),
+        }
+    }
+
+    /// A segment as it is on the disk, for somebody who checks it; `None`: it is not here.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn unchecked(&self, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let file = match &self.from {
+            From::Whole(file) => file,
+            From::Partial(partial) => return partial.read(index),
+        };
+        let Some(len) = self.outline.len_of(index) else { return Ok(None) };
+        let mut data = vec![0; len as usize];
+        files::read_at(file, &mut data, segment_start(index)).map_err(|e| StoreError::io("a blob", e))?;
+        Ok(Some(data))
+    }
+
+    /// A segment that is what it should be; `None`: it is not here.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], and the disk's.
+    pub fn checked(&self, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(data) = self.unchecked(index)? else { return Ok(None) };
+        if self.outline.fits(index, &data) {
+            return Ok(Some(data));
+        }
+        Err(StoreError::Damaged { digest: self.outline.digest(), segments: vec![index] })
+    }
+}

@@ -1,0 +1,348 @@
+//! The store on a real directory.
+
+use std::{fs, path::Path, sync::Arc};
+
+use proptest::prelude::*;
+use swarm_proto::{Digest, JobId, limits};
+
+use crate::{Begun, Checked, Held, Outline, Outliner, Partial, Pin, Store, StoreError, Written};
+
+const SEGMENT: usize = limits::SEGMENT as usize;
+const MIB: u64 = limits::SEGMENT as u64;
+const PLENTY: u64 = 1 << 30;
+
+fn bytes(seed: u32, len: usize) -> Vec<u8> {
+    (0u32..).flat_map(|n| (n ^ seed).wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
+}
+
+fn outline(data: &[u8]) -> Outline {
+    let mut outliner = Outliner::default();
+    outliner.update(data);
+    outliner.finish()
+}
+
+fn put(store: &Store, data: &[u8]) -> Result<Digest, StoreError> {
+    let mut draft = store.draft()?;
+    for piece in data.chunks(100_000) {
+        draft.write(piece)?;
+    }
+    draft.finish().map(|outline| outline.digest())
+}
+
+fn begin(store: &Store, outline: &Outline) -> Arc<Partial> {
+    match store.begin(outline.clone()).expect("it begins") {
+        Begun::Partial(partial) => partial,
+        Begun::Whole => panic!("it is not here yet"),
+    }
+}
+
+fn read(store: &Store, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(reader) = store.reader(digest)? else { return Ok(None) };
+    let mut all = Vec::new();
+    for index in 0..reader.outline().segments() {
+        let Some(data) = reader.checked(index)? else { return Ok(None) };
+        all.extend(data);
+    }
+    Ok(Some(all))
+}
+
+fn open(dir: &Path, quota: u64) -> Store {
+    Store::open_in("this boot".into(), dir.to_owned(), quota).expect("it opens")
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).expect("the file is there");
+    bytes[at] ^= 0x40;
+    fs::write(path, bytes).expect("it can be written");
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { names.extend(files(&path)) } else { names.push(path.display().to_string()) }
+    }
+    names.sort();
+    names
+}
+
+fn shelf(dir: &Path, kind: &str, digest: Digest) -> std::path::PathBuf {
+    let name = digest.to_string();
+    dir.join(kind).join(&name[..2]).join(name)
+}
+
+#[test]
+fn what_is_put_is_read_again_after_a_restart_too() {
+    let dir = tempfile::tempdir().unwrap();
+    for len in [0, 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT + 77] {
+        let data = bytes(1, len);
+        let store = open(dir.path(), PLENTY);
+        let digest = put(&store, &data).unwrap();
+        assert_eq!(digest.0, *blake3::hash(&data).as_bytes());
+        assert_eq!(put(&store, &data).unwrap(), digest, "twice is once");
+        for store in [store, open(dir.path(), PLENTY)] {
+            assert_eq!(store.held(digest), Some(Held { digest, size: len as u64, pins: vec![] }));
+            assert!(read(&store, digest).unwrap().as_ref() == Some(&data), "{len}");
+            assert_eq!(store.check(digest).unwrap(), Checked::Sound);
+        }
+    }
+    let store = open(dir.path(), PLENTY);
+    assert_eq!(store.list().len(), 5);
+    assert_eq!(store.room().0, (1 + 5 * SEGMENT + 78) as u64);
+    assert_eq!(read(&store, Digest([9; 32])).unwrap(), None);
+}
+
+#[test]
+fn a_draft_that_is_dropped_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), PLENTY);
+    let mut draft = store.draft().unwrap();
+    draft.write(&bytes(1, 500_000)).unwrap();
+    assert_eq!(store.room().0, 500_000);
+    drop(draft);
+    assert_eq!((store.room().0, files(dir.path()).len()), (0, 0));
+    // nor one of a daemon that was killed
+    std::mem::forget(store.draft().unwrap());
+    open(dir.path(), PLENTY);
+    assert_eq!(files(dir.path()), [""; 0]);
+}
+
+#[test]
+fn segments_come_in_any_order_and_each_is_judged_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, data) = (open(dir.path(), PLENTY), bytes(2, 4 * SEGMENT + 9));
+    let whole = outline(&data);
+    let partial = begin(&store, &whole);
+    assert_eq!(store.room().0, data.len() as u64, "room is taken at once");
+    let segment = |index: usize| data.chunks(SEGMENT).nth(index).unwrap();
+    assert_eq!(partial.write(3, segment(2)).unwrap(), Written::Bad);
+    assert!(partial.have().is_empty());
+    for index in [4, 0, 2] {
+        assert_eq!(partial.write(index, segment(index as usize)).unwrap(), Written::New);
+        assert_eq!(partial.write(index, segment(index as usize)).unwrap(), Written::Known);
+    }
+    let reader = store.reader(whole.digest()).unwrap().expect("some of it is here");
+    assert!(reader.checked(2).unwrap().as_deref() == Some(segment(2)));
+    assert_eq!(reader.checked(1).unwrap(), None);
+    assert!(matches!(store.complete(&partial), Err(StoreError::Missing(_))));
+    for index in [1, 3] {
+        partial.write(index, segment(index as usize)).unwrap();
+    }
+    store.complete(&partial).unwrap();
+    drop((partial, reader));
+    assert!(read(&store, whole.digest()).unwrap().as_ref() == Some(&data));
+    assert!(matches!(store.begin(whole), Ok(Begun::Whole)));
+    assert_eq!(store.room().0, data.len() as u64);
+    assert_eq!(files(&dir.path().join("part")), [""; 0]);
+}
+
+#[test]
+fn a_killed_daemon_goes_on_where_it_was_and_hashes_nothing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = bytes(3, 20 * SEGMENT);
+    let whole = outline(&data);
+    let partial = begin(&open(dir.path(), PLENTY), &whole);
+    for (segment, index) in data.chunks(SEGMENT).zip(0..11) {
+        partial.write(index, segment).unwrap();
+    }
+    std::mem::forget(partial);
+    // 8 of 11 are written down: the others are fetched again
+    let store = open(dir.path(), PLENTY);
+    assert_eq!(store.room().0, 20 * MIB, "what was left takes its room");
+    let again = begin(&store, &whole);
+    assert_eq!(again.have().iter().collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
+    assert_eq!(store.room().0, 20 * MIB);
+    drop((again, store));
+    // what a map of this boot says is believed: a changed byte is not found here, but where it is read
+    flip(&dir.path().join("part").join(whole.digest().to_string()), SEGMENT + 5);
+    let store = open(dir.path(), PLENTY);
+    assert_eq!(begin(&store, &whole).have().count(), 8);
+    drop(store);
+    // after another boot it proves nothing
+    let store = Store::open_in("another boot".into(), dir.path().to_owned(), PLENTY).unwrap();
+    assert_eq!(begin(&store, &whole).have().iter().collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7]);
+    drop(store);
+    // nor does a torn one: everything is looked at, also what it did not know of
+    fs::write(dir.path().join("part").join(format!("{}.map", whole.digest())), b"torn").unwrap();
+    assert_eq!(begin(&open(dir.path(), PLENTY), &whole).have().iter().collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
+fn a_full_quota_takes_what_nobody_needs_and_then_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 4 * MIB);
+    let made: Vec<Digest> = (0..4).map(|seed| put(&store, &bytes(seed, SEGMENT)).unwrap()).collect();
+    store.pin(made[0], Pin::Hand).unwrap();
+    store.pin(made[2], Pin::Job(JobId(7))).unwrap();
+    // used now, so it goes last
+    read(&store, made[1]).unwrap();
+    let fifth = put(&store, &bytes(10, SEGMENT)).unwrap();
+    let held = |store: &Store| store.list().into_iter().map(|held| held.digest).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(held(&store), [made[0], made[1], made[2], fifth].into());
+    let sixth = outline(&bytes(11, 3 * SEGMENT));
+    match store.begin(sixth.clone()) {
+        Err(StoreError::Full { needs, free, quota }) => assert_eq!((needs, free, quota), (3 * MIB, 2 * MIB, 4 * MIB)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(held(&store).len(), 4, "what is refused takes nothing away");
+    assert!(matches!(put(&store, &bytes(12, 2 * SEGMENT + 1)), Err(StoreError::Full { .. })));
+    store.unpin(made[2], Pin::Job(JobId(7))).unwrap();
+    let partial = begin(&store, &sixth);
+    assert_eq!(held(&store), [made[0]].into());
+    assert!(matches!(put(&store, &[1]), Err(StoreError::Full { .. })), "a blob that is coming has its room");
+    drop(partial);
+    store.abandon(sixth.digest()).unwrap();
+    assert_eq!(store.room().0, MIB);
+    put(&store, &bytes(13, 3 * SEGMENT)).unwrap();
+    assert!(matches!(store.draft().unwrap().expect(limits::BLOB + 1), Err(StoreError::TooLarge(_))));
+    assert_eq!(store.collect(0), 3 * MIB);
+    assert_eq!(held(&store), [made[0]].into());
+    drop(store);
+    assert_eq!(open(dir.path(), 4 * MIB).held(made[0]).unwrap().pins, [Pin::Hand], "the ledger says again what jobs need");
+}
+
+#[test]
+fn what_changed_on_the_disk_is_found_and_only_that_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = bytes(4, 3 * SEGMENT + 5);
+    let store = open(dir.path(), PLENTY);
+    let digest = put(&store, &data).unwrap();
+    // the outline is made again from the bytes
+    for at in [0, 40, 127] {
+        flip(&shelf(dir.path(), "outline", digest), at);
+        assert!(read(&store, digest).unwrap().as_ref() == Some(&data));
+    }
+    fs::remove_file(shelf(dir.path(), "outline", digest)).unwrap();
+    assert_eq!(store.check(digest).unwrap(), Checked::Sound);
+    for at in [0, SEGMENT, 3 * SEGMENT + 4] {
+        let index = u32::try_from(at / SEGMENT).unwrap();
+        flip(&shelf(dir.path(), "whole", digest), at);
+        match read(&store, digest) {
+            Err(StoreError::Damaged { segments, .. }) => assert_eq!(segments, [index]),
+            Ok(_) => panic!("it was given out"),
+            Err(other) => panic!("{other}"),
+        }
+        assert_eq!(store.check(digest).unwrap(), Checked::Partial(vec![index]));
+        assert_eq!(store.held(digest), None);
+        let partial = begin(&store, &outline(&data));
+        assert_eq!(partial.have().count(), 3);
+        partial.write(index, data.chunks(SEGMENT).nth(index as usize).unwrap()).unwrap();
+        store.complete(&partial).unwrap();
+        assert!(read(&store, digest).unwrap().as_ref() == Some(&data));
+    }
+    // without the outline nobody can say which part is sound
+    flip(&shelf(dir.path(), "whole", digest), 77);
+    fs::remove_file(shelf(dir.path(), "outline", digest)).unwrap();
+    assert!(matches!(store.reader(digest), Err(StoreError::Damaged { .. })));
+    assert_eq!(store.check(digest).unwrap(), Checked::Removed);
+    assert!(matches!(store.check(digest), Err(StoreError::Missing(_))));
+    assert_eq!((store.room().0, files(dir.path()).len()), (0, 0));
+    // a file that was cut
+    let digest = put(&store, &data).unwrap();
+    fs::OpenOptions::new().write(true).open(shelf(dir.path(), "whole", digest)).unwrap().set_len(MIB).unwrap();
+    assert!(read(&store, digest).is_err());
+    assert_eq!(store.check(digest).unwrap(), Checked::Removed);
+}
+
+#[test]
+fn a_blob_that_is_removed_can_be_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, data) = (open(dir.path(), PLENTY), bytes(5, 2 * SEGMENT));
+    let digest = put(&store, &data).unwrap();
+    let reader = store.reader(digest).unwrap().unwrap();
+    store.remove(digest).unwrap();
+    assert!(reader.checked(1).unwrap().as_deref() == Some(&data[SEGMENT..]));
+    assert!(store.reader(digest).unwrap().is_none());
+    assert!(matches!(store.remove(digest), Err(StoreError::Missing(_))));
+    // a file that somebody else took away is not here either
+    let digest = put(&store, &data).unwrap();
+    fs::remove_file(shelf(dir.path(), "whole", digest)).unwrap();
+    assert!(store.reader(digest).unwrap().is_none());
+    assert_eq!((store.size_of(digest), store.room().0), (None, 0));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u32),
+    Begin(u32),
+    Write(u32, u32),
+    Remove(u32),
+    Pin(u32, bool),
+    Collect,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let blob = 0u32..4;
+    prop_oneof![
+        3 => blob.clone().prop_map(Step::Put),
+        2 => blob.clone().prop_map(Step::Begin),
+        6 => (blob.clone(), 0u32..3).prop_map(|(blob, index)| Step::Write(blob, index)),
+        1 => blob.clone().prop_map(Step::Remove),
+        2 => (blob, any::<bool>()).prop_map(|(blob, is_pinned)| Step::Pin(blob, is_pinned)),
+        1 => Just(Step::Collect),
+        2 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Whatever is done in whatever order: what reads as a blob is that blob, what is pinned stays, and the books say what is on
+    /// the disk.
+    #[test]
+    fn the_books_agree_with_the_disk(steps in prop::collection::vec(step(), 1..40)) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path(), 7 * MIB);
+        let data: Vec<Vec<u8>> = (0..4).map(|seed| bytes(seed, 2 * SEGMENT + 1 + seed as usize)).collect();
+        let names: Vec<Outline> = data.iter().map(|data| outline(data)).collect();
+        let mut open_parts: std::collections::BTreeMap<u32, Arc<Partial>> = std::collections::BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Put(blob) => drop(put(&store, &data[blob as usize])),
+                Step::Begin(blob) => {
+                    if let Ok(Begun::Partial(partial)) = store.begin(names[blob as usize].clone()) {
+                        open_parts.insert(blob, partial);
+                    }
+                }
+                Step::Write(blob, index) => {
+                    let Some(partial) = open_parts.get(&blob) else { continue };
+                    partial.write(index, data[blob as usize].chunks(SEGMENT).nth(index as usize).unwrap()).unwrap();
+                    if partial.is_full() {
+                        store.complete(partial).unwrap();
+                        open_parts.remove(&blob);
+                    }
+                }
+                Step::Remove(blob) => {
+                    open_parts.remove(&blob);
+                    let _ = store.remove(names[blob as usize].digest());
+                }
+                Step::Pin(blob, true) => store.pin(names[blob as usize].digest(), Pin::Hand).unwrap(),
+                Step::Pin(blob, false) => store.unpin(names[blob as usize].digest(), Pin::Hand).unwrap(),
+                Step::Collect => {
+                    let pinned: Vec<Held> = store.list().into_iter().filter(|held| !held.pins.is_empty()).collect();
+                    store.collect(0);
+                    prop_assert_eq!(store.list(), pinned);
+                }
+                Step::Restart => {
+                    open_parts.clear();
+                    drop(store);
+                    store = open(dir.path(), 7 * MIB);
+                }
+            }
+            for (outline, data) in names.iter().zip(&data) {
+                if store.size_of(outline.digest()).is_some() {
+                    let read = read(&store, outline.digest()).unwrap();
+                    prop_assert!(read.as_ref() == Some(data));
+                }
+            }
+            prop_assert!(store.room().0 <= 7 * MIB);
+        }
+        open_parts.clear();
+        drop(store);
+        let store = open(dir.path(), 7 * MIB);
+        let on_disk: u64 = ["whole", "part"].iter().flat_map(|kind| files(&dir.path().join(kind)))
+            .filter(|path| !path.ends_with(".map") && !path.ends_with(".outline"))
+            .map(|path| fs::metadata(path).unwrap().len()).sum();
+        prop_assert_eq!(store.room().0, on_disk);
+    }
+}

@@ -1,0 +1,167 @@
+//! Blobs between hosts, over real QUIC on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop")]
+
+mod support;
+
+use std::{io::Write as _, time::Duration};
+
+use support::{Gives, Host, SEGMENT, bytes};
+use swarm_blobstore::{Begun, Checked, FetchError, Outliner, Progress, SourceAt};
+use swarm_proto::{Digest, NodeId};
+use tokio::sync::watch;
+
+#[tokio::test]
+async fn blobs_of_any_size_come_whole() {
+    let (a, b) = (Host::start(1), Host::start(2));
+    b.knows(&[&a]);
+    for len in [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 40 * SEGMENT + 3] {
+        let data = bytes(1, len);
+        let digest = a.put(&data);
+        b.fetch(digest, &[&a]).await.unwrap();
+        assert!(b.has(digest, &data), "{len}");
+        b.fetch(digest, &[]).await.expect("what is here needs nobody");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_said_with_the_reason() {
+    let (a, b, c) = (Host::start(1), Host::start(2), Host::start(3));
+    b.knows(&[&a, &c]);
+    let error = b.fetch(Digest([5; 32]), &[&a, &c]).await.unwrap_err();
+    assert!(matches!(&error, FetchError::NoSource(failures) if failures.len() == 2), "{error}");
+    assert!(error.to_string().contains("nothing of 0505"), "{error}");
+    let digest = a.put(&bytes(1, 10));
+    let sources = [SourceAt { node: a.node, is_spare: false }];
+    let progress = watch::Sender::new(Progress::default());
+    let error = b.fetcher().fetch(digest, Some(11), &sources, &progress).await.unwrap_err();
+    assert!(matches!(error, FetchError::Size { got: 10, promised: 11 }), "{error}");
+    b.store.set_quota(5);
+    let error = b.fetch(digest, &[&a]).await.unwrap_err();
+    assert!(error.to_string().contains("10 bytes more are needed and 5 of the quota of 5 are free"), "{error}");
+}
+
+#[tokio::test]
+async fn a_liar_is_named_and_costs_one_segment() {
+    let (honest, liar, to) = (Host::start(1), Host::start(2), Host::start(3));
+    to.knows(&[&honest, &liar]);
+    let data = bytes(2, 60 * SEGMENT);
+    let digest = honest.put(&data);
+    liar.put(&data);
+    liar.gives(Gives::Changed);
+    let told = to.fetch(digest, &[&liar, &honest]).await.unwrap();
+    assert!(to.has(digest, &data));
+    let view = told.sources.iter().find(|view| view.node == liar.node).unwrap();
+    assert!(view.is_liar && view.bytes <= 8 * SEGMENT as u64, "{told:?}");
+    // alone it gives nothing
+    to.store.remove(digest).unwrap();
+    let error = to.fetch(digest, &[&liar]).await.unwrap_err();
+    assert!(error.to_string().contains("n2: what it gives is not the blob"), "{error}");
+    assert!(to.store.size_of(digest).is_none());
+    // a disk that rotted is no better, and is found by its owner too
+    let path = honest.whole_path(digest);
+    let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(b"rot").unwrap();
+    let error = to.fetch(digest, &[&honest]).await.unwrap_err();
+    assert!(error.to_string().contains("n1: what it gives is not the blob"), "{error}");
+    assert_eq!(honest.store.check(digest).unwrap(), Checked::Partial(vec![0]));
+    // and healed by somebody else, who gives that segment alone
+    let healer = Host::start(4);
+    healer.put(&data);
+    honest.knows(&[&healer]);
+    honest.fetch(digest, &[&healer]).await.unwrap();
+    assert!(honest.has(digest, &data));
+    assert!(healer.sent() < 4 * SEGMENT as u64, "{}", healer.sent());
+}
+
+#[tokio::test]
+async fn what_falls_silent_or_breaks_off_is_made_up_for_by_others() {
+    let (silent, broken, sound, to) = (Host::start(1), Host::start(2), Host::start(3), Host::start(4));
+    to.knows(&[&silent, &broken, &sound]);
+    let data = bytes(3, 64 * SEGMENT);
+    let digest = [&silent, &broken, &sound].map(|host| host.put(&data))[0];
+    silent.gives(Gives::Silent(3));
+    broken.gives(Gives::Broken);
+    let told = to.fetch(digest, &[&silent, &broken, &sound]).await.unwrap();
+    assert!(to.has(digest, &data), "{told:?}");
+    // somebody who is not there at all
+    to.store.remove(digest).unwrap();
+    let gone = Host::start(9);
+    to.fetch(digest, &[&gone, &sound]).await.unwrap();
+    assert!(to.has(digest, &data));
+}
+
+/// The second receiver's source is the first one, which has nothing yet.
+#[tokio::test]
+async fn a_chain_passes_on_what_it_does_not_have_whole() {
+    let (origin, first, second) = (Host::start(1), Host::start(2), Host::start(3));
+    first.knows(&[&origin]);
+    second.knows(&[&first, &origin]);
+    let data = bytes(4, 80 * SEGMENT + 1);
+    let digest = origin.put(&data);
+    let down = async {
+        // as soon as the first one has begun
+        while first.store.reader(digest).unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let sources = [SourceAt { node: first.node, is_spare: false }, SourceAt { node: origin.node, is_spare: true }];
+        let progress = watch::Sender::new(Progress::default());
+        second.fetcher().fetch(digest, Some(data.len() as u64), &sources, &progress).await
+    };
+    let from = [&origin];
+    let (one, two) = tokio::join!(first.fetch(digest, &from), down);
+    one.unwrap();
+    two.unwrap();
+    assert!(first.has(digest, &data) && second.has(digest, &data));
+    let sent = origin.sent() as f64 / data.len() as f64;
+    assert!(sent < 1.15, "the origin sent {sent:.2} times the blob");
+}
+
+#[tokio::test]
+async fn a_fetch_that_was_dropped_goes_on_where_it_was() {
+    let (a, b) = (Host::start(1), Host::start(2));
+    b.knows(&[&a]);
+    let data = bytes(5, 60 * SEGMENT);
+    let digest = a.put(&data);
+    let progress = watch::Sender::new(Progress::default());
+    let (fetcher, sources) = (b.fetcher(), [SourceAt { node: a.node, is_spare: false }]);
+    {
+        let fetching = fetcher.fetch(digest, None, &sources, &progress);
+        let mut seen = progress.subscribe();
+        let half = seen.wait_for(|progress| progress.have >= 20 * SEGMENT as u64);
+        tokio::select! { _ = fetching => panic!("it had no time to end"), half = half => drop(half.unwrap()) }
+    }
+    let before = a.sent();
+    b.fetch(digest, &[&a]).await.unwrap();
+    assert!(b.has(digest, &data));
+    let again = (a.sent() - before) as f64 / SEGMENT as f64;
+    // what was under way when it was dropped may still come, and is not counted twice by much
+    assert!(again < 60.0, "{again:.1} segments of 60 came again");
+    assert!(again < 45.0, "20 were there before: {again:.1}");
+}
+
+#[tokio::test]
+async fn what_is_asked_beyond_bounds_is_refused() {
+    use swarm_proto::{
+        blob::{BlobAnswer, BlobPart, BlobRequest, SegmentRange},
+        limits,
+        peer::Open,
+    };
+    let (a, b) = (Host::start(1), Host::start(2));
+    b.knows(&[&a]);
+    let digest = a.put(&bytes(6, 2 * SEGMENT));
+    let connection = (b.fetcher().reach)(a.node).await.unwrap();
+    for (count, is_fine) in [(limits::BLOB_RANGES, true), (limits::BLOB_RANGES + 1, false)] {
+        let ranges = vec![SegmentRange { first: 1, count: u32::MAX }; count];
+        let (_tx, mut rx) = connection.open(&Open::Blob(BlobRequest { digest, part: BlobPart::Segments(ranges) })).await.unwrap();
+        let answer = rx.recv::<BlobAnswer>().await.unwrap().unwrap();
+        assert_eq!(matches!(answer, BlobAnswer::Here { .. }), is_fine, "{answer:?}");
+    }
+    // one who begins a blob and has nothing of it has no outline to give
+    let mut outliner = Outliner::default();
+    outliner.update(&bytes(7, 3 * SEGMENT));
+    let outline = outliner.finish();
+    let Begun::Partial(_partial) = a.store.begin(outline.clone()).unwrap() else { panic!("it is new") };
+    let error = b.fetch(outline.digest(), &[&a]).await.unwrap_err();
+    assert!(matches!(&error, FetchError::NoSource(list) if list[0].0 == NodeId(1)), "{error}");
+}

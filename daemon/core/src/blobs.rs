@@ -1,0 +1,417 @@
+//! Which segments of a blob are wanted, from whom, in which order.
+//!
+//! ```text
+//!   sources (who has what) --.                              .--> Ask{source, segments}: a stream each
+//!   segments that came -------+--> Fetch: one blob --poll---+--> Cancel: that stream is of no use any more
+//!   streams that ended ------'                              '--> wake me then
+//! ```
+//! **Shares follow speed.** A source is asked for as much as it delivers in [`AHEAD`], so a fast one gets more and a slow one holds
+//! little; what a slow one still holds at the end is asked of a faster one too. **Rarest first** (Cohen, BitTorrent, 2003): what the
+//! fewest sources have is asked first, so that receivers have something for each other; among equally common segments the lowest.
+//! **A stall costs under a second**: a source that delivers nothing for [`STALL`] while others could is left alone for a while, and
+//! what it held is asked of them. **A lie costs one segment**: a source whose segment is not what it should be is not asked again.
+//! **Spares** are asked only where the others have nothing to give: in a fan-out that is the origin, which so sends each segment
+//! about once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use swarm_proto::{NodeId, blob::SegmentRange, limits};
+
+mod directory;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+pub use directory::{Directory, Known};
+pub use segments::SegmentSet;
+
+/// How much is asked ahead of a source: what it delivers in this time.
+pub const AHEAD: Duration = Duration::from_millis(500);
+/// A source that delivers nothing for so long, while others could, is given a rest.
+pub const STALL: Duration = Duration::from_millis(800);
+/// Its first rest; each one after it is twice as long, up to [`LONGEST_REST`].
+const REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(32);
+/// Streams to one source at a time.
+const STREAMS: usize = 4;
+/// Segments in one ask, and under way from one source.
+const ASK: u32 = 8;
+const UNDER_WAY: u32 = 32;
+/// What is under way from a source whose speed is not known yet.
+const UNKNOWN: u32 = 4;
+/// How long a rate is measured before it counts.
+const SAMPLE: Duration = Duration::from_millis(200);
+/// How much faster a source must be before it is asked for what another one already sends.
+const FASTER: f64 = 2.0;
+
+/// One stream to one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Ask a source for these segments.
+    Ask {
+        /// To be named when something of it comes.
+        id: AskId,
+        /// Whom.
+        source: NodeId,
+        /// For what, ascending.
+        ranges: Vec<SegmentRange>,
+    },
+    /// Nothing of it is wanted any more.
+    Cancel(AskId),
+}
+
+/// How a source is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceView {
+    /// Which.
+    pub node: NodeId,
+    /// Bytes that it gave.
+    pub bytes: u64,
+    /// Bytes a second, lately.
+    pub rate: f64,
+    /// It gave what was not the blob.
+    pub is_liar: bool,
+}
+
+#[derive(Debug)]
+struct Source {
+    has: SegmentSet,
+    is_spare: bool,
+    is_liar: bool,
+    under_way: u32,
+    bytes: u64,
+    rate: f64,
+    /// Bytes since, while something was under way.
+    sample: Option<(Instant, u64)>,
+    heard: Instant,
+    rests: u32,
+    rests_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    source: NodeId,
+    open: BTreeSet<u32>,
+}
+
+/// The fetching of one blob.
+#[derive(Debug)]
+pub struct Fetch {
+    missing: SegmentSet,
+    sources: BTreeMap<NodeId, Source>,
+    asks: BTreeMap<AskId, Asked>,
+    /// How often each segment is under way.
+    copies: Vec<u8>,
+    /// How many sources have each segment.
+    holders: Vec<u16>,
+    next: u64,
+    cancels: Vec<AskId>,
+    /// Since when nothing has come.
+    quiet_since: Instant,
+    /// Nothing came for a while; until something comes that is not a spare's.
+    needs_spares: bool,
+    now: Instant,
+}
+
+impl Fetch {
+    /// Wants everything that is not in `have`.
+    pub fn new(have: &SegmentSet, now: Instant) -> Self {
+        let len = have.len();
+        let mut missing = SegmentSet::full(len);
+        for index in have.iter() {
+            missing.remove(index);
+        }
+        Self {
+            missing,
+            sources: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            copies: vec![0; len as usize],
+            holders: vec![0; len as usize],
+            next: 0,
+            cancels: Vec::new(),
+            quiet_since: now,
+            needs_spares: false,
+            now,
+        }
+    }
+
+    /// Whether everything came.
+    pub const fn is_done(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Whether some segment is missing that no source has.
+    pub fn wants_sources(&self) -> bool {
+        self.missing.iter().any(|index| self.holders[index as usize] == 0)
+    }
+
+    /// How each source is doing.
+    pub fn sources(&self) -> Vec<SourceView> {
+        let view = |(node, source): (&NodeId, &Source)| SourceView {
+            node: *node,
+            bytes: source.bytes,
+            rate: source.rate,
+            is_liar: source.is_liar,
+        };
+        self.sources.iter().map(view).collect()
+    }
+
+    /// A source, of which nothing is known yet but that it may have some. A spare is asked only where the others have nothing to give.
+    pub fn handle_source(&mut self, node: NodeId, is_spare: bool, now: Instant) {
+        self.now = now;
+        self.sources.entry(node).or_insert_with(|| Source {
+            has: SegmentSet::empty(self.missing.len()),
+            is_spare,
+            is_liar: false,
+            under_way: 0,
+            bytes: 0,
+            rate: 0.0,
+            sample: None,
+            heard: now,
+            rests: 0,
+            rests_until: None,
+        });
+    }
+
+    /// A source has these, besides what it had.
+    pub fn handle_has(&mut self, node: NodeId, has: impl IntoIterator<Item = SegmentRange>, now: Instant) {
+        self.now = now;
+        let Some(source) = self.sources.get_mut(&node).filter(|source| !source.is_liar) else { return };
+        for range in has {
+            for index in range.first..range.end().unwrap_or(u32::MAX).min(self.missing.len()) {
+                if source.has.insert(index) {
+                    self.holders[index as usize] = self.holders[index as usize].saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// A source that cannot be reached any more.
+    pub fn handle_gone(&mut self, node: NodeId, now: Instant) {
+        self.now = now;
+        self.release(node);
+        if let Some(source) = self.sources.remove(&node) {
+            source.has.iter().for_each(|index| self.holders[index as usize] = self.holders[index as usize].saturating_sub(1));
+        }
+    }
+
+    /// Some bytes of an ask came.
+    pub fn handle_bytes(&mut self, id: AskId, bytes: u64, now: Instant) {
+        self.now = now;
+        self.quiet_since = now;
+        let Some(source) = self.asks.get(&id).and_then(|ask| self.sources.get_mut(&ask.source)) else { return };
+        self.needs_spares &= source.is_spare;
+        source.bytes += bytes;
+        source.heard = now;
+        source.rests = 0;
+        let (since, sum) = source.sample.get_or_insert((now, 0));
+        *sum += bytes;
+        let span = now.saturating_duration_since(*since);
+        if span >= SAMPLE {
+            #[expect(clippy::cast_precision_loss, reason = "a rate is an estimate")]
+            let rate = *sum as f64 / span.as_secs_f64();
+            source.rate = if source.rate > 0.0 { f64::midpoint(source.rate, rate) } else { rate };
+            source.sample = Some((now, 0));
+        }
+    }
+
+    /// A segment came whole and is what it should be. It may come twice.
+    pub fn handle_segment(&mut self, id: AskId, index: u32, now: Instant) {
+        self.now = now;
+        self.close(id, index);
+        if !self.missing.remove(index) {
+            return;
+        }
+        // others that send the same need not go on with it; an ask that has nothing else to give ends
+        let others: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.open.contains(&index)).map(|(id, _)| *id).collect();
+        for other in others {
+            self.close(other, index);
+            if self.asks.get(&other).is_some_and(|ask| ask.open.is_empty()) {
+                self.asks.remove(&other);
+                self.cancels.push(other);
+            }
+        }
+    }
+
+    /// A segment is not what it should be: its source is not asked again.
+    pub fn handle_bad(&mut self, id: AskId, now: Instant) {
+        self.now = now;
+        let Some(node) = self.asks.get(&id).map(|ask| ask.source) else { return };
+        self.release(node);
+        let Some(source) = self.sources.get_mut(&node) else { return };
+        source.is_liar = true;
+        let had = std::mem::replace(&mut source.has, SegmentSet::empty(self.missing.len()));
+        had.iter().for_each(|index| self.holders[index as usize] = self.holders[index as usize].saturating_sub(1));
+    }
+
+    /// A stream ended. What it did not bring is asked again; its source does not have it, or could not give it now.
+    pub fn handle_end(&mut self, id: AskId, now: Instant) {
+        self.now = now;
+        let Some(ask) = self.asks.remove(&id) else { return };
+        for index in &ask.open {
+            self.copies[*index as usize] -= 1;
+        }
+        let Some(source) = self.sources.get_mut(&ask.source) else { return };
+        source.under_way -= u32::try_from(ask.open.len()).unwrap_or(u32::MAX);
+        source.sample = source.sample.filter(|_| source.under_way > 0);
+        if !ask.open.is_empty() {
+            rest(source, now);
+        }
+    }
+
+    /// What to do next; ask until there is nothing.
+    pub fn poll(&mut self, now: Instant) -> Option<Order> {
+        self.now = now;
+        if let Some(id) = self.cancels.pop() {
+            return Some(Order::Cancel(id));
+        }
+        let mut nodes: Vec<NodeId> = self.sources.keys().copied().collect();
+        // whoever is faster chooses first
+        nodes.sort_by(|a, b| self.sources[b].rate.total_cmp(&self.sources[a].rate));
+        nodes.into_iter().find_map(|node| self.ask(node))
+    }
+
+    /// When to look again though nothing came, and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let stalls = self.sources.values().filter(|source| source.under_way > 0).map(|source| (source.heard + STALL, "a source stalls"));
+        let rests = self.sources.values().filter_map(|source| source.rests_until.map(|until| (until, "a source had its rest")));
+        let spares = self.sources.values().any(|source| source.is_spare).then_some((self.quiet_since + STALL, "spares may be asked"));
+        let later = |(at, _): &(Instant, &str)| *at > self.now;
+        stalls.chain(rests).chain(spares).filter(later).min_by_key(|(at, _)| *at).filter(|_| !self.is_done())
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.needs_spares |= now.saturating_duration_since(self.quiet_since) >= STALL;
+        for source in self.sources.values_mut() {
+            source.rests_until = source.rests_until.filter(|until| *until > now);
+        }
+        let is_late = |source: &Source| source.under_way > 0 && now.saturating_duration_since(source.heard) >= STALL;
+        let late: Vec<NodeId> = self.sources.iter().filter(|(_, source)| is_late(source)).map(|(node, _)| *node).collect();
+        for node in late {
+            if self.others_could(node) {
+                self.release(node);
+                if let Some(source) = self.sources.get_mut(&node) {
+                    rest(source, now);
+                }
+            }
+        }
+    }
+
+    /// Whether somebody else, who is doing well, has something of what this one holds.
+    fn others_could(&self, node: NodeId) -> bool {
+        let held = || self.asks.values().filter(|ask| ask.source == node).flat_map(|ask| &ask.open);
+        let is_well = |source: &Source| source.rests_until.is_none() && self.now.saturating_duration_since(source.heard) < STALL;
+        self.sources.iter().any(|(other, source)| {
+            let is_idle = source.under_way == 0 && source.rests_until.is_none();
+            *other != node && (is_well(source) || is_idle) && held().any(|index| source.has.contains(*index))
+        })
+    }
+
+    /// Takes back what a source holds.
+    fn release(&mut self, node: NodeId) {
+        let ids: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.source == node).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(ask) = self.asks.remove(&id) else { continue };
+            ask.open.iter().for_each(|index| self.copies[*index as usize] -= 1);
+            self.cancels.push(id);
+        }
+        if let Some(source) = self.sources.get_mut(&node) {
+            source.under_way = 0;
+            source.sample = None;
+        }
+    }
+
+    /// An ask no longer holds a segment.
+    fn close(&mut self, id: AskId, index: u32) {
+        let Some(ask) = self.asks.get_mut(&id) else { return };
+        if ask.open.remove(&index) {
+            self.copies[index as usize] -= 1;
+            if let Some(source) = self.sources.get_mut(&ask.source) {
+                source.under_way -= 1;
+                source.sample = source.sample.filter(|_| source.under_way > 0);
+            }
+        }
+    }
+
+    /// Whether a spare may be asked: nobody else is there who is doing well.
+    fn spares_may(&self) -> bool {
+        let is_use = |source: &Source| !source.is_spare && !source.is_liar && source.rests_until.is_none();
+        self.needs_spares || !self.sources.values().any(is_use)
+    }
+
+    /// The next ask of a source, if it has room for one and something to give.
+    fn ask(&mut self, node: NodeId) -> Option<Order> {
+        let source = &self.sources[&node];
+        if source.rests_until.is_some_and(|until| until > self.now) || (source.is_spare && !self.spares_may()) {
+            return None;
+        }
+        let streams = self.asks.values().filter(|ask| ask.source == node).count();
+        let room = window(source.rate).saturating_sub(source.under_way);
+        if streams >= STREAMS || room == 0 {
+            return None;
+        }
+        // an ask is a part of what may be under way, so that the next one is there before this one ends
+        let size = room.min(window(source.rate).div_ceil(u32::try_from(STREAMS).unwrap_or(1))).min(ASK);
+        let chosen = self.rarest(source, size).or_else(|| self.slowest(node, source))?;
+        let id = AskId(self.next);
+        self.next += 1;
+        let source = self.sources.get_mut(&node)?;
+        if source.under_way == 0 {
+            source.heard = self.now;
+            source.sample = Some((self.now, 0));
+        }
+        source.under_way += u32::try_from(chosen.len()).unwrap_or(u32::MAX);
+        chosen.iter().for_each(|index| self.copies[*index as usize] += 1);
+        let ranges = SegmentRange::gather(chosen.iter().copied());
+        self.asks.insert(id, Asked { source: node, open: chosen });
+        Some(Order::Ask { id, source: node, ranges })
+    }
+
+    /// Segments that nobody sends yet: those that the fewest have, the lowest of them first, and what follows it.
+    fn rarest(&self, source: &Source, size: u32) -> Option<BTreeSet<u32>> {
+        let is_open = |index: &u32| self.copies[*index as usize] == 0 && source.has.contains(*index);
+        let first = self.missing.iter().filter(is_open).min_by_key(|index| self.holders[*index as usize])?;
+        let end = first.saturating_add(size).min(self.missing.len());
+        let is_alike = |index: &u32| self.holders[*index as usize] == self.holders[first as usize];
+        Some((first..end).take_while(|index| self.missing.contains(*index) && is_open(index) && is_alike(index)).collect())
+    }
+
+    /// When everything is under way: one segment of the slowest source that this one would outrun.
+    fn slowest(&self, node: NodeId, source: &Source) -> Option<BTreeSet<u32>> {
+        let may_help = |ask: &&Asked| {
+            let other = self.sources.get(&ask.source);
+            ask.source != node && other.is_some_and(|other| source.rate > other.rate * FASTER)
+        };
+        let is_use = |index: &&u32| self.copies[**index as usize] == 1 && source.has.contains(**index);
+        let rate = |ask: &&Asked| self.sources.get(&ask.source).map_or(0.0, |source| source.rate);
+        let mut slow: Vec<&Asked> = self.asks.values().filter(may_help).collect();
+        slow.sort_by(|a, b| rate(a).total_cmp(&rate(b)));
+        // the last of an ask is the one that it would come to last
+        slow.into_iter().find_map(|ask| ask.open.iter().rev().find(is_use)).map(|index| BTreeSet::from([*index]))
+    }
+}
+
+/// Segments that may be under way from a source of this rate.
+fn window(rate: f64) -> u32 {
+    if rate <= 0.0 {
+        return UNKNOWN;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small range")]
+    let segments = (rate * AHEAD.as_secs_f64() / f64::from(limits::SEGMENT)).ceil().clamp(2.0, f64::from(UNDER_WAY)) as u32;
+    segments
+}
+
+fn rest(source: &mut Source, now: Instant) {
+    let span = REST.saturating_mul(1 << source.rests.min(5)).min(LONGEST_REST);
+    source.rests = source.rests.saturating_add(1);
+    source.rests_until = Some(now + span);
+}

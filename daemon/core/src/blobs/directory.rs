@@ -1,0 +1,129 @@
+//! Who holds what: the leader's memory of what workers say, made again by each new leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_proto::{Digest, NodeId, limits};
+
+/// Blobs and their holders. It holds [`limits::HOLDINGS`] of them; what is beyond is still where it is, only not told here.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    blobs: BTreeMap<Digest, Known>,
+    nodes: BTreeMap<NodeId, BTreeSet<Digest>>,
+    holdings: usize,
+}
+
+/// One blob that somebody holds whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its bytes.
+    pub size: u64,
+    /// Who has all of it.
+    pub holders: BTreeSet<NodeId>,
+}
+
+impl Directory {
+    /// A node says what it holds: all of it (`is_all`), or what has changed since.
+    pub fn handle_holds(&mut self, node: NodeId, is_all: bool, has: impl IntoIterator<Item = (Digest, u64)>, lost: &[Digest]) {
+        if is_all {
+            self.handle_gone(node);
+        }
+        for digest in lost {
+            if self.nodes.get_mut(&node).is_some_and(|held| held.remove(digest)) {
+                self.forget(node, *digest);
+            }
+        }
+        for (digest, size) in has {
+            if self.holdings >= limits::HOLDINGS {
+                return;
+            }
+            if self.nodes.entry(node).or_default().insert(digest) {
+                self.holdings += 1;
+                self.blobs.entry(digest).or_insert_with(|| Known { size, holders: BTreeSet::new() }).holders.insert(node);
+            }
+        }
+    }
+
+    /// A node that says nothing any more.
+    pub fn handle_gone(&mut self, node: NodeId) {
+        for digest in self.nodes.remove(&node).unwrap_or_default() {
+            self.forget(node, digest);
+        }
+    }
+
+    fn forget(&mut self, node: NodeId, digest: Digest) {
+        self.holdings -= 1;
+        if let Some(known) = self.blobs.get_mut(&digest) {
+            known.holders.remove(&node);
+            if known.holders.is_empty() {
+                self.blobs.remove(&digest);
+            }
+        }
+    }
+
+    /// One blob.
+    pub fn get(&self, digest: Digest) -> Option<&Known> {
+        self.blobs.get(&digest)
+    }
+
+    /// Blobs by name, those after `after`.
+    pub fn after(&self, after: Option<Digest>) -> impl Iterator<Item = (&Digest, &Known)> {
+        use std::ops::Bound;
+        self.blobs.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digest(n: u8) -> Digest {
+        Digest([n; 32])
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Says(u64, bool, Vec<u8>, Vec<u8>),
+        Gone(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let names = || prop::collection::vec(0u8..6, 0..4);
+        prop_oneof![
+            5 => (1u64..4, any::<bool>(), names(), names()).prop_map(|(node, is_all, has, lost)| Step::Says(node, is_all, has, lost)),
+            1 => (1u64..4).prop_map(Step::Gone),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_knows_what_nodes_said_last(steps in prop::collection::vec(step(), 0..30)) {
+            let (mut directory, mut model) = (Directory::default(), BTreeSet::new());
+            for step in steps {
+                match step {
+                    Step::Says(node, is_all, has, lost) => {
+                        let lost: Vec<Digest> = lost.into_iter().map(digest).collect();
+                        directory.handle_holds(NodeId(node), is_all, has.iter().map(|n| (digest(*n), u64::from(*n))), &lost);
+                        model.retain(|(digest, of)| *of != node || (!is_all && !lost.contains(digest)));
+                        model.extend(has.into_iter().map(|n| (digest(n), node)));
+                    }
+                    Step::Gone(node) => {
+                        directory.handle_gone(NodeId(node));
+                        model.retain(|(_, of)| *of != node);
+                    }
+                }
+            }
+            let told: BTreeSet<(Digest, u64)> = directory
+                .after(None)
+                .flat_map(|(digest, known)| known.holders.iter().map(|node| (*digest, node.0)))
+                .collect();
+            prop_assert_eq!(directory.holdings, model.len());
+            prop_assert_eq!(&told, &model);
+            prop_assert!(directory.after(Some(digest(2))).all(|(name, _)| *name > digest(2)));
+            for (digest, node) in model {
+                prop_assert!(directory.get(digest).unwrap().holders.contains(&NodeId(node)));
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Blobs on the wire: bytes named by their digest, cut into segments that are each checked alone.
+//!
+//! ```text
+//! whoever wants it                             a holder, whole or not
+//!   Open::Blob(Outline)           ------->
+//!   <-------  BlobAnswer::Here{size, whole}      raw: 32 bytes for each segment, then the last segment
+//!   Open::Blob(Segments{ranges})  ------->       a few such streams at a time
+//!   <-------  BlobAnswer::Here{..}               raw: SegmentHeader and bytes, for each one that is here
+//!   Open::Blob(Follow)            ------->
+//!   <-------  BlobAnswer::Here{..}, then Vec<SegmentRange> whenever more has come
+//! ```
+//! **Why each segment can be checked alone.** BLAKE3 is a tree over chunks of 1 KiB (BLAKE3 paper, section 2.1). A segment of 1 MiB
+//! is a subtree of it, so one value of 32 bytes stands for a segment, and these values merge to the digest: they prove themselves.
+//! What they do not prove is the size, since a value does not tell how many bytes are below it. The last segment does: its value
+//! counts its place and its length. So the outline always comes with the last segment, and whoever lies about the size is found out
+//! before anything is asked of anybody else. A blob of one segment has come whole with it, in one round trip.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, NodeId, Problem, limits};
+
+/// Segments with neighbouring numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SegmentRange {
+    /// The first one.
+    pub first: u32,
+    /// How many; at least 1.
+    pub count: u32,
+}
+
+impl SegmentRange {
+    /// One after the last; `None` beyond what can be numbered.
+    pub const fn end(&self) -> Option<u32> {
+        self.first.checked_add(self.count)
+    }
+
+    /// Ascending numbers as ranges.
+    pub fn gather(numbers: impl IntoIterator<Item = u32>) -> Vec<Self> {
+        let mut ranges: Vec<Self> = Vec::new();
+        for number in numbers {
+            match ranges.last_mut() {
+                Some(last) if last.end() == Some(number) => last.count += 1,
+                Some(_) | None => ranges.push(Self { first: number, count: 1 }),
+            }
+        }
+        ranges
+    }
+}
+
+/// What is asked of a holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRequest {
+    /// Of which blob.
+    pub digest: Digest,
+    /// What of it.
+    pub part: BlobPart,
+}
+
+/// What of a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlobPart {
+    /// Its size, the value of each segment, and the last segment.
+    Outline,
+    /// These segments, ascending; at most [`limits::BLOB_RANGES`].
+    Segments(Vec<SegmentRange>),
+    /// Which segments are here, now and as they come.
+    Follow,
+}
+
+/// The holder's first message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlobAnswer {
+    /// It has some of it at least.
+    Here {
+        /// Bytes of the whole blob.
+        size: u64,
+        /// All of it is here.
+        whole: bool,
+    },
+    /// Nothing of it can be had here.
+    Refused(Problem),
+}
+
+/// Asks a node to get a blob from others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BringRequest {
+    /// Which.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Whom to ask.
+    pub from: Vec<NodeId>,
+    /// Whom to ask only where those have nothing to give.
+    pub spares: Vec<NodeId>,
+}
+
+/// How far a node is with a blob.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum BlobNews {
+    /// So much of it is here.
+    Progress {
+        /// Bytes that are here.
+        have: u64,
+        /// Bytes of the blob.
+        size: u64,
+        /// Who gives it: bytes so far, and bytes a second.
+        sources: Vec<(NodeId, u64, u64)>,
+    },
+    /// It is here for good.
+    Held,
+    /// It did not come. Last message.
+    Failed(Problem),
+}
+
+/// Precedes the bytes of a segment: its number and its length, both little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Its number.
+    pub index: u32,
+    /// Bytes that follow; at most [`limits::SEGMENT`].
+    pub len: u32,
+}
+
+impl SegmentHeader {
+    /// Encoded.
+    pub const LEN: usize = 8;
+
+    /// As it is sent.
+    pub fn encode(self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[..4].copy_from_slice(&self.index.to_le_bytes());
+        out[4..].copy_from_slice(&self.len.to_le_bytes());
+        out
+    }
+
+    /// As it came; whether it fits the blob is for [`segment_len`] to say.
+    pub fn decode(bytes: [u8; Self::LEN]) -> Self {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Self { index: u32::from_le_bytes([a, b, c, d]), len: u32::from_le_bytes([e, f, g, h]) }
+    }
+}
+
+/// How many segments a blob of `size` bytes has; an empty one has one, of no bytes. `None`: it is over [`limits::BLOB`].
+pub fn segments(size: u64) -> Option<u32> {
+    if size > limits::BLOB {
+        return None;
+    }
+    u32::try_from(size.div_ceil(u64::from(limits::SEGMENT)).max(1)).ok()
+}
+
+/// Bytes of one segment of a blob; `None`: it has no such segment.
+pub fn segment_len(size: u64, index: u32) -> Option<u32> {
+    let (count, segment) = (segments(size)?, limits::SEGMENT);
+    match index.cmp(&(count - 1)) {
+        std::cmp::Ordering::Less => Some(segment),
+        std::cmp::Ordering::Equal => u32::try_from(size - u64::from(count - 1) * u64::from(segment)).ok(),
+        std::cmp::Ordering::Greater => None,
+    }
+}
+
+/// Where a segment begins in its blob.
+pub const fn segment_start(index: u32) -> u64 {
+    index as u64 * limits::SEGMENT as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_cut_into_segments() {
+        let mib = u64::from(limits::SEGMENT);
+        for (size, count, last) in [
+            (0, 1, 0),
+            (1, 1, 1),
+            (mib - 1, 1, limits::SEGMENT - 1),
+            (mib, 1, limits::SEGMENT),
+            (mib + 1, 2, 1),
+            (5 * mib, 5, limits::SEGMENT),
+            (limits::BLOB, 65_536, limits::SEGMENT),
+        ] {
+            assert_eq!(segments(size), Some(count), "{size}");
+            assert_eq!(segment_len(size, count - 1), Some(last), "{size}");
+            assert_eq!(segment_len(size, count), None, "{size}");
+        }
+        assert_eq!(segment_len(3 * mib, 1), Some(limits::SEGMENT));
+        assert_eq!(segments(limits::BLOB + 1), None);
+        assert_eq!(segment_len(u64::MAX, 0), None);
+    }
+
+    #[test]
+    fn numbers_are_gathered_into_ranges() {
+        let range = |first, count| SegmentRange { first, count };
+        assert_eq!(SegmentRange::gather([]), []);
+        assert_eq!(SegmentRange::gather([3, 4, 5, 7, 9, 10]), [range(3, 3), range(7, 1), range(9, 2)]);
+        assert_eq!(range(u32::MAX, 1).end(), None);
+    }
+
+    #[test]
+    fn a_header_reads_back_what_it_writes() {
+        let header = SegmentHeader { index: 0x0102_0304, len: 0x0a0b_0c0d };
+        assert_eq!(SegmentHeader::decode(header.encode()), header);
+        assert_eq!(header.encode(), [4, 3, 2, 1, 13, 12, 11, 10]);
+    }
+}

@@ -1,0 +1,361 @@
+//! The blobs of this node: what it holds, how it gets what it does not, and how it gives.
+//!
+//! ```text
+//!   a client's bytes -> put -> store --what is here--> the leader's directory
+//!   somebody needs one -> bring: who holds it? -> Fetcher on the bulk thread -> store
+//!   push: brings it to nodes in a chain, each from the one before it, so that this one sends it about once
+//! ```
+//! A blob is fetched once at a time, whoever waits for it. Disk work is done off the threads that speak.
+
+mod push;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use swarm_api::{BlobPiece, BlobTaker};
+use swarm_blobstore::{Checked, FetchError, Fetcher, Lanes, Pin, Progress, Reach, SourceAt, Store, StoreError};
+use swarm_proto::{
+    Code, Digest, NodeId, Problem,
+    api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, Call, Collected, Reply, StoreView, StoredView, Verified},
+    blob::{BlobNews, BringRequest},
+};
+use swarm_transport::{FrameTx, Plane};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+};
+
+use super::{Node, env::Domains, gateway::forward};
+pub(crate) use push::push;
+
+/// Pieces of a blob under way to or from a client.
+const DEPTH: usize = 16;
+/// Whom a blob is asked of at once.
+const SOURCES: usize = 8;
+
+/// What this node has of blobs, and how it gets more.
+pub(crate) struct Blobs {
+    pub(crate) store: Store,
+    pub(crate) lanes: Lanes,
+    /// Where what is large is driven.
+    runtime: Handle,
+    coming: Mutex<BTreeMap<Digest, watch::Receiver<Coming>>>,
+}
+
+/// How far a fetch is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coming {
+    pub(crate) progress: Progress,
+    pub(crate) end: Option<Result<(), Problem>>,
+}
+
+impl Blobs {
+    /// `runtime`: that of the bulk endpoint.
+    pub(crate) fn new(store: Store, domains: Domains, runtime: Handle) -> Self {
+        let lanes = match domains {
+            Domains::Threads => Lanes::Threads,
+            Domains::Inline => Lanes::Inline,
+        };
+        Self { store, lanes, runtime, coming: Mutex::default() }
+    }
+}
+
+/// Gives a peer what it asks for.
+pub(crate) async fn serve(node: Arc<Node>, request: swarm_proto::blob::BlobRequest, tx: FrameTx) {
+    let Blobs { store, lanes, .. } = &node.blobs;
+    if let Err(error) = swarm_blobstore::serve(store.clone(), *lanes, request, tx).await {
+        tracing::debug!(%error, "a peer took no more of a blob");
+    }
+}
+
+/// Gets a blob that another node wants to be here, and tells it how far that is.
+pub(crate) async fn serve_bring(node: Arc<Node>, request: BringRequest, mut tx: FrameTx) {
+    let at = |is_spare| move |node| SourceAt { node, is_spare };
+    let sources = request.from.into_iter().map(at(false)).chain(request.spares.into_iter().map(at(true))).collect();
+    let mut coming = bring(&node, request.digest, Some((request.size, sources)));
+    let gone = tx.stopped();
+    tokio::pin!(gone);
+    loop {
+        let seen = coming.borrow_and_update().clone();
+        let news = match &seen.end {
+            None => BlobNews::Progress {
+                have: seen.progress.have,
+                size: seen.progress.size,
+                sources: seen.progress.sources.iter().map(|source| (source.node, source.bytes, whole(source.rate))).collect(),
+            },
+            Some(Ok(())) => BlobNews::Held,
+            Some(Err(problem)) => BlobNews::Failed(problem.clone()),
+        };
+        if tx.send(&news).await.is_err() || seen.end.is_some() {
+            let _ = tx.finish();
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = &mut gone => return,
+            changed = coming.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is small and not negative")]
+fn whole(rate: f64) -> u64 {
+    rate as u64
+}
+
+/// Gets a blob here, from the sources that are named or from those that the leader knows. Joins a fetch that is under way.
+pub(crate) fn bring(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<SourceAt>)>) -> watch::Receiver<Coming> {
+    let mut coming = node.blobs.coming.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(running) = coming.get(&digest) {
+        return running.clone();
+    }
+    let (tx, rx) = watch::channel(Coming::default());
+    coming.insert(digest, rx.clone());
+    drop(coming);
+    let node = node.clone();
+    node.blobs.runtime.clone().spawn(async move {
+        let end = fetch(&node, digest, from, &tx).await;
+        // first it is no longer under way, so that nobody joins what has ended
+        node.blobs.coming.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+        if let Err(problem) = &end {
+            tracing::info!(%digest, why = %problem.why, "a blob did not come");
+        }
+        tx.send_modify(|coming| coming.end = Some(end));
+    });
+    rx
+}
+
+async fn fetch(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<SourceAt>)>, tx: &watch::Sender<Coming>) -> Result<(), Problem> {
+    let Blobs { store, lanes, .. } = &node.blobs;
+    let known = store.clone();
+    if lanes.run(move || known.size_of(digest)).await.is_some() {
+        return Ok(());
+    }
+    let (size, sources) = match from {
+        Some(named) => named,
+        None => holders(node, digest).await?,
+    };
+    let fetcher = Fetcher { store: store.clone(), lanes: *lanes, reach: reach(node) };
+    let progress = watch::Sender::new(Progress::default());
+    let mut seen = progress.subscribe();
+    let fetching = fetcher.fetch(digest, Some(size), &sources, &progress);
+    tokio::pin!(fetching);
+    loop {
+        tokio::select! {
+            biased;
+            end = &mut fetching => return end.map_err(|error| not_fetched(digest, &error)),
+            Ok(()) = seen.changed() => {
+                let progress = seen.borrow_and_update().clone();
+                tx.send_modify(|coming| coming.progress = progress);
+            }
+        }
+    }
+}
+
+fn not_fetched(digest: Digest, error: &FetchError) -> Problem {
+    let what = format!("blob {digest} did not come");
+    match error {
+        FetchError::Store(error) => error.problem(&what),
+        FetchError::NoSource(_) => Problem::new(Code::NotFound, what, error.to_string()),
+        FetchError::Size { .. } => Problem::new(Code::Conflict, what, error.to_string()),
+    }
+}
+
+/// Who has it, by the leader's directory.
+async fn holders(node: &Arc<Node>, digest: Digest) -> Result<(u64, Vec<SourceAt>), Problem> {
+    let view = show(node, digest).await?;
+    let others = view.holders.iter().map(|holder| holder.node).filter(|holder| *holder != node.me);
+    let sources: Vec<SourceAt> = others.take(SOURCES).map(|node| SourceAt { node, is_spare: false }).collect();
+    Ok((view.size, sources))
+}
+
+async fn show(node: &Arc<Node>, digest: Digest) -> Result<BlobView, Problem> {
+    let reply = forward(node, "local".to_owned(), Call::Blob { digest }).await?;
+    if let Reply::Blob(view) = reply {
+        return Ok(view);
+    }
+    Err(Problem::new(Code::Internal, "the blob was not shown", format!("unexpected answer {reply:?}")))
+}
+
+fn reach(node: &Arc<Node>) -> Reach {
+    let node = node.clone();
+    Arc::new(move |to| {
+        let node = node.clone();
+        Box::pin(async move {
+            let dial = node.roster.dial_bulk(to).ok_or_else(|| format!("{to} is no member any more"))?;
+            node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string())
+        })
+    })
+}
+
+/// Takes a blob from a client of this node. `size`: what it says of it, if anything.
+pub(crate) fn put(node: &Arc<Node>, size: Option<u64>) -> BlobTaker {
+    let (tx, pieces) = mpsc::channel(DEPTH);
+    let (reply, put) = oneshot::channel();
+    let (store, lanes) = (node.blobs.store.clone(), node.blobs.lanes);
+    tokio::spawn(async move {
+        let _ = reply.send(take(store, lanes, size, pieces).await.map_err(|error| error.problem("the blob was not put")));
+    });
+    (tx, put)
+}
+
+async fn take(store: Store, lanes: Lanes, size: Option<u64>, mut pieces: mpsc::Receiver<Option<Bytes>>) -> Result<BlobPut, StoreError> {
+    let mut draft = lanes
+        .run(move || {
+            let mut draft = store.draft()?;
+            draft.expect(size.unwrap_or(0)).map(|()| draft)
+        })
+        .await?;
+    let mut gathered = Vec::new();
+    while pieces.recv_many(&mut gathered, DEPTH).await > 0 {
+        let is_end = gathered.iter().any(Option::is_none);
+        let list = std::mem::take(&mut gathered);
+        draft = lanes
+            .run(move || {
+                list.into_iter().flatten().try_for_each(|piece| draft.write(&piece))?;
+                Ok::<_, StoreError>(draft)
+            })
+            .await?;
+        if is_end {
+            let outline = lanes.run(move || draft.finish()).await?;
+            return Ok(BlobPut { digest: outline.digest(), size: outline.size() });
+        }
+    }
+    Err(StoreError::Abandoned)
+}
+
+/// Gives a client a blob, which is brought here first where it is not. The first message is its size.
+pub(crate) fn read(node: &Arc<Node>, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+    let (tx, rx) = mpsc::channel(DEPTH);
+    let node = node.clone();
+    tokio::spawn(async move {
+        if let Err(problem) = give(&node, digest, &tx).await {
+            let _ = tx.send(Err(problem)).await;
+        }
+    });
+    rx
+}
+
+async fn give(node: &Arc<Node>, digest: Digest, tx: &mpsc::Sender<Result<BlobPiece, Problem>>) -> Result<(), Problem> {
+    arrived(bring(node, digest, None)).await?;
+    let Blobs { store, lanes, .. } = &node.blobs;
+    let what = "the blob cannot be read";
+    let opened = store.clone();
+    let reader = lanes.run(move || opened.reader(digest)).await.map_err(|error| error.problem(what))?;
+    let reader = Arc::new(reader.ok_or_else(|| StoreError::Missing(digest).problem(what))?);
+    let _ = tx.send(Ok(BlobPiece::Size(reader.outline().size()))).await;
+    for index in 0..reader.outline().segments() {
+        let from = reader.clone();
+        let data = lanes.run(move || from.checked(index)).await.map_err(|error| error.problem(what))?;
+        let data = data.ok_or_else(|| StoreError::Missing(digest).problem(what))?;
+        if tx.send(Ok(BlobPiece::Bytes(data.into()))).await.is_err() {
+            return Ok(());
+        }
+    }
+    let _ = tx.send(Ok(BlobPiece::End)).await;
+    Ok(())
+}
+
+/// Waits for the end of a fetch.
+async fn arrived(mut coming: watch::Receiver<Coming>) -> Result<(), Problem> {
+    let ended = coming.wait_for(|coming| coming.end.is_some()).await.map(|coming| coming.end.clone());
+    ended.ok().flatten().unwrap_or_else(|| Err(Problem::new(Code::NotReady, "the blob did not come", "this daemon is stopping")))
+}
+
+/// Brings a blob here, and says how far it is.
+pub(crate) fn fetch_here(node: &Arc<Node>, digest: Digest) -> mpsc::Receiver<BlobLine> {
+    let (tx, rx) = mpsc::channel(DEPTH);
+    let (node, mut coming) = (node.clone(), bring(node, digest, None));
+    tokio::spawn(async move {
+        let here = node.settings.meta.name.clone();
+        loop {
+            let seen = coming.borrow_and_update().clone();
+            let line = match seen.end.clone() {
+                None => progress(&node, here.clone(), &seen.progress),
+                Some(Ok(())) => BlobLine::Held { node: here.clone() },
+                Some(Err(problem)) => BlobLine::Failed { node: here.clone(), problem },
+            };
+            if tx.send(line).await.is_err() || seen.end.is_some() || coming.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    rx
+}
+
+fn progress(node: &Node, at: String, progress: &Progress) -> BlobLine {
+    let source = |source: &swarm_core::blobs::SourceView| BlobSource {
+        node: node.roster.name(source.node),
+        bytes: source.bytes,
+        rate: whole(source.rate),
+    };
+    BlobLine::Progress { node: at, have: progress.have, size: progress.size, sources: progress.sources.iter().map(source).collect() }
+}
+
+/// Answers what is asked of this node's own blobs.
+pub(crate) async fn answer(node: &Arc<Node>, call: BlobCall) -> Result<BlobReply, Problem> {
+    let Blobs { store, lanes, .. } = &node.blobs;
+    let store = store.clone();
+    match call {
+        BlobCall::Pin(digest) => {
+            // first the pin: what comes must not go again at once
+            let pins = store.clone();
+            lanes.run(move || pins.pin(digest, Pin::Hand)).await.map_err(|error| error.problem("the blob was not pinned"))?;
+            if let Err(problem) = arrived(bring(node, digest, None)).await {
+                let _ = lanes.run(move || store.unpin(digest, Pin::Hand)).await;
+                return Err(problem);
+            }
+            Ok(BlobReply::Done)
+        }
+        BlobCall::Unpin(digest) => {
+            lanes.run(move || store.unpin(digest, Pin::Hand)).await.map_err(|error| error.problem("the blob was not unpinned"))?;
+            Ok(BlobReply::Done)
+        }
+        BlobCall::Verify(digest) => verify(node, digest).await.map(BlobReply::Verified),
+        BlobCall::Collect { keep } => Ok(lanes
+            .run(move || {
+                let freed = store.collect(keep);
+                BlobReply::Collected(Collected { freed, used: store.room().0 })
+            })
+            .await),
+        BlobCall::Store => Ok(lanes.run(move || BlobReply::Store(store_view(&store))).await),
+    }
+}
+
+fn store_view(store: &Store) -> StoreView {
+    let (used, quota) = store.room();
+    let word = |pin: Pin| match pin {
+        Pin::Hand => "hand".to_owned(),
+        Pin::Job(job) => job.to_string(),
+    };
+    let view =
+        |held: swarm_blobstore::Held| StoredView { digest: held.digest, size: held.size, pins: held.pins.into_iter().map(word).collect() };
+    StoreView { used, quota, blobs: store.list().into_iter().map(view).collect() }
+}
+
+/// Reads a blob of this node again; what has changed on the disk is fetched from others.
+async fn verify(node: &Arc<Node>, digest: Digest) -> Result<Verified, Problem> {
+    let store = node.blobs.store.clone();
+    let checked = node.blobs.lanes.run(move || store.check(digest)).await.map_err(|error| error.problem("the blob was not verified"))?;
+    let damaged = match &checked {
+        Checked::Sound => return Ok(Verified { digest, damaged: 0, is_sound: true }),
+        Checked::Partial(segments) => u32::try_from(segments.len()).unwrap_or(u32::MAX),
+        Checked::Removed => u32::MAX,
+    };
+    node.journal.warn(format!("blob {digest} had changed on the disk and is fetched again"));
+    arrived(bring(node, digest, None)).await.map_err(|mut problem| {
+        problem.what = format!("blob {digest} had changed on the disk, and cannot be healed");
+        problem
+    })?;
+    Ok(Verified { digest, damaged, is_sound: true })
+}
+
+/// A member by id or name.
+fn named(node: &Node, name: &str) -> Option<NodeId> {
+    let view = node.roster.current();
+    let mut members = view.nodes.values().filter(|record| !record.is_gone);
+    members.find(|record| record.name == name || record.id.to_string() == name).map(|record| record.id)
+}

@@ -1,0 +1,129 @@
+//! Brings a blob to many nodes in a chain: each gets it from the one before it while that one still gets it itself, so that the link
+//! of whoever pushes carries it about once. Where one of the chain fails, those behind it ask this node.
+
+use std::sync::Arc;
+
+use swarm_proto::{
+    Code, Digest, NodeId, Problem,
+    api::{BlobLine, BlobSource},
+    blob::{BlobNews, BringRequest},
+    peer::Open,
+};
+use swarm_transport::Plane;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Blobs, DEPTH, arrived, bring, named};
+use crate::node::Node;
+
+/// What a pushing node calls itself whole.
+const ALL: &str = "all";
+
+/// Brings a blob to these nodes, by id or name, and says how far each is. This node gets it first.
+pub(crate) fn push(node: &Arc<Node>, digest: Digest, to: Vec<String>) -> mpsc::Receiver<BlobLine> {
+    let (tx, rx) = mpsc::channel(DEPTH);
+    let node = node.clone();
+    tokio::spawn(async move { run(&node, digest, to, &tx).await });
+    rx
+}
+
+async fn run(node: &Arc<Node>, digest: Digest, to: Vec<String>, tx: &mpsc::Sender<BlobLine>) {
+    let targets = targets(node, to, tx).await;
+    let size = match held(node, digest).await {
+        Ok(size) => size,
+        Err(problem) => {
+            for target in targets {
+                let _ = tx.send(BlobLine::Failed { node: node.roster.name(target), problem: problem.clone() }).await;
+            }
+            return;
+        }
+    };
+    let mut before = node.me;
+    let mut last = None;
+    for target in targets {
+        if target == node.me {
+            let _ = tx.send(BlobLine::Held { node: node.roster.name(target) }).await;
+            continue;
+        }
+        let spares = if before == node.me { Vec::new() } else { vec![node.me] };
+        let request = BringRequest { digest, size, from: vec![before], spares };
+        let (has_begun, begun) = oneshot::channel();
+        let (node, tx) = (node.clone(), tx.clone());
+        last = Some(tokio::spawn(async move {
+            let name = node.roster.name(target);
+            let line = match ask(&node, target, request, has_begun, &tx).await {
+                Ok(()) => BlobLine::Held { node: name },
+                Err(problem) => BlobLine::Failed { node: name, problem },
+            };
+            let _ = tx.send(line).await;
+        }));
+        // the next one asks this one, which must know by then what it is asked for; one that failed is left out
+        if begun.await.is_ok() {
+            before = target;
+        }
+    }
+    drop(last);
+}
+
+/// The members that are meant; whoever is none is told at once.
+async fn targets(node: &Arc<Node>, to: Vec<String>, tx: &mpsc::Sender<BlobLine>) -> Vec<NodeId> {
+    let mut targets = Vec::new();
+    for name in to {
+        if name == ALL {
+            targets.extend(node.roster.current().nodes.values().filter(|record| !record.is_gone).map(|record| record.id));
+        } else if let Some(id) = named(node, &name) {
+            targets.push(id);
+        } else {
+            let problem = Problem::new(Code::NotFound, format!("there is no node '{name}'"), "no member has this name or id")
+                .hint("`swarmctl node list` shows the members");
+            let _ = tx.send(BlobLine::Failed { node: name, problem }).await;
+        }
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
+/// Its size, once it is here.
+async fn held(node: &Arc<Node>, digest: Digest) -> Result<u64, Problem> {
+    arrived(bring(node, digest, None)).await?;
+    let Blobs { store, lanes, .. } = &node.blobs;
+    let store = store.clone();
+    let size = lanes.run(move || store.size_of(digest)).await;
+    size.ok_or_else(|| Problem::new(Code::Conflict, "the blob was not pushed", "it was removed meanwhile"))
+}
+
+/// Asks one node to get it. `has_begun` is told when that node knows what it gets.
+async fn ask(
+    node: &Arc<Node>,
+    target: NodeId,
+    request: BringRequest,
+    has_begun: oneshot::Sender<()>,
+    tx: &mpsc::Sender<BlobLine>,
+) -> Result<(), Problem> {
+    let what = || format!("the blob did not get to {}", node.roster.name(target));
+    let gone = |why: String| Problem::new(Code::NotReady, what(), why);
+    let dial = node.roster.dial_bulk(target).ok_or_else(|| gone("it is no member any more".into()))?;
+    let connection = node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| gone(e.to_string()))?;
+    let (mut ask, mut news) = connection.open(&Open::Bring(request)).await.map_err(|e| gone(e.to_string()))?;
+    let _ = ask.finish();
+    let mut has_begun = Some(has_begun);
+    loop {
+        match news.recv::<BlobNews>().await.map_err(|e| gone(e.to_string()))? {
+            None => return Err(gone("it said nothing to the end".into())),
+            Some(BlobNews::Held) => {
+                has_begun.take().map(|begun| begun.send(()));
+                return Ok(());
+            }
+            Some(BlobNews::Failed(problem)) => return Err(Problem { what: what(), ..problem }),
+            Some(BlobNews::Progress { have, size, sources }) => {
+                if size > 0 {
+                    has_begun.take().map(|begun| begun.send(()));
+                }
+                let sources = sources.into_iter().map(|(from, bytes, rate)| BlobSource { node: node.roster.name(from), bytes, rate });
+                let line = BlobLine::Progress { node: node.roster.name(target), have, size, sources: sources.collect() };
+                // a client that reads slowly must not slow the blob down
+                let _ = tx.try_send(line);
+            }
+        }
+    }
+}
