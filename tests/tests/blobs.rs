@@ -1,0 +1,154 @@
+//! Blobs between real daemons, some of which are killed.
+
+use std::{
+    io::{Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use swarm_client::Client;
+use swarm_proto::{Code, Digest, api::BlobLine};
+use swarm_tests::{Rig, ctl, eventually};
+
+const MIB: usize = 1 << 20;
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0u32..).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
+}
+
+/// Puts a file by swarmctl, and gives the name that it prints.
+fn put(socket: &Path, file: &Path) -> Digest {
+    let done = ctl(socket, &["blob", "put", &file.display().to_string()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).expect("text");
+    text.split_whitespace().next().expect("a name").parse().expect("a digest")
+}
+
+async fn holders(client: &Client, digest: Digest) -> Vec<String> {
+    match client.blob(digest).await {
+        Ok(blob) => blob.holders.into_iter().map(|holder| holder.name).collect(),
+        Err(problem) if matches!(problem.code, Code::NotFound | Code::NoLeader) => Vec::new(),
+        Err(problem) => panic!("{problem}"),
+    }
+}
+
+/// Where a node's whole blobs are.
+fn stored(rig: &Rig, n: usize, digest: Digest) -> PathBuf {
+    let (dir, name) = (rig.swarm.dir().join(&rig.swarm.nodes()[n].name), digest.to_string());
+    dir.join("blobs/whole").join(&name[..2]).join(name)
+}
+
+#[tokio::test]
+async fn a_blob_gets_everywhere_and_its_holders_are_known_to_the_next_leader_too() {
+    let mut rig = Rig::start(4).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, data) = (dir.path().join("data"), bytes(20 * MIB + 7));
+    std::fs::write(&file, &data).expect("written");
+    let sockets: Vec<PathBuf> = rig.swarm.nodes().iter().map(|node| node.socket.clone()).collect();
+    let digest = put(&sockets[1], &file);
+    assert_eq!(digest.0, *blake3::hash(&data).as_bytes());
+    let client = rig.client(3);
+    eventually("the leader knows", async || (holders(&client, digest).await == ["dev2"]).then_some(())).await;
+
+    let got = dir.path().join("got");
+    let done = ctl(&sockets[2], &["blob", "get", &digest.to_string(), &got.display().to_string()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(std::fs::read(&got).expect("a file") == data);
+    let done = ctl(&sockets[1], &["blob", "push", &digest.to_string(), "--to", "all,nobody", "-o", "jsonl"]);
+    assert_eq!(done.status.code(), Some(1), "one of them is none");
+    let lines: Vec<BlobLine> = done
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("a line"))
+        .collect();
+    let held = lines.iter().filter(|line| matches!(line, BlobLine::Held { .. })).count();
+    assert_eq!((held, lines.len()), (4, 5), "{lines:?}");
+    assert_eq!(holders(&client, digest).await.len(), 4);
+
+    let leader = rig.leader(0).await;
+    rig.swarm.kill(leader).await.expect("killed");
+    let asked = rig.client((leader + 1) % 4);
+    eventually("the next leader hears of the three", async || (holders(&asked, digest).await.len() == 3).then_some(())).await;
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_killed_fetches_at_most_eight_segments_again() {
+    let mut rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, data) = (dir.path().join("data"), bytes(256 * MIB));
+    std::fs::write(&file, &data).expect("written");
+    let digest = put(&rig.swarm.nodes()[0].socket.clone(), &file);
+    let mut lines = rig.client(2).fetch_blob(digest).await.expect("it begins");
+    let before = loop {
+        match lines.next().await.expect("it goes on").expect("it is not over") {
+            BlobLine::Progress { have, .. } if have >= 40 * MIB as u64 => break have,
+            BlobLine::Progress { .. } => {}
+            end @ (BlobLine::Held { .. } | BlobLine::Failed { .. }) => panic!("it was too fast to be killed: {end:?}"),
+        }
+    };
+    rig.swarm.kill(2).await.expect("killed");
+    rig.swarm.restart(2).expect("started");
+    let client = rig.client(2);
+    let mut lines = eventually("it answers", async || client.fetch_blob(digest).await.ok()).await;
+    let mut first = None;
+    loop {
+        match lines.next().await.expect("it goes on").expect("it is not over") {
+            BlobLine::Progress { have, size, .. } if size > 0 => drop(first.get_or_insert(have)),
+            BlobLine::Progress { .. } => {}
+            BlobLine::Held { .. } => break,
+            BlobLine::Failed { problem, .. } if problem.code == Code::NoLeader || problem.code == Code::NotFound => {
+                // it is not a member again yet
+                lines = eventually("it answers", async || client.fetch_blob(digest).await.ok()).await;
+            }
+            BlobLine::Failed { problem, .. } => panic!("{problem}"),
+        }
+    }
+    let first = first.expect("it went on");
+    assert!(first + 8 * MIB as u64 >= before, "{before} bytes were there, {first} are left");
+    let mut reader = client.read_blob(digest).await.expect("it is there");
+    let mut at = 0;
+    while let Some(piece) = reader.next().await.expect("it comes whole") {
+        assert!(data[at..at + piece.len()] == piece[..], "at {at}");
+        at += piece.len();
+    }
+    assert_eq!(at, data.len());
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn what_rots_on_a_disk_is_never_given_out_and_is_healed_from_another() {
+    let rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, data) = (dir.path().join("data"), bytes(5 * MIB));
+    std::fs::write(&file, &data).expect("written");
+    let sockets: Vec<PathBuf> = rig.swarm.nodes().iter().map(|node| node.socket.clone()).collect();
+    let digest = put(&sockets[0], &file);
+    let name = digest.to_string();
+    let rot = |n: usize| {
+        let mut stored = std::fs::OpenOptions::new().write(true).open(stored(&rig, n, digest)).expect("it is there");
+        stored.seek(SeekFrom::Start(3 * MIB as u64 + 5)).expect("it is long enough");
+        stored.write_all(b"rot").expect("it can be written");
+    };
+    rot(0);
+    let to = dir.path().join("got");
+    for n in [0, 1] {
+        let done = ctl(&sockets[n], &["blob", "get", &name, &to.display().to_string()]);
+        assert!(!done.status.success() && !to.exists(), "{n}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    // nobody has it sound, so what is lost is said
+    let done = ctl(&sockets[0], &["blob", "verify", &name]);
+    assert_eq!(done.status.code(), Some(3), "{}", String::from_utf8_lossy(&done.stderr));
+    // put again somewhere else, it heals there; what was sound was kept
+    assert_eq!(put(&sockets[1], &file), digest);
+    let client = rig.client(0);
+    eventually("the leader knows", async || (!holders(&client, digest).await.is_empty()).then_some(())).await;
+    let done = ctl(&sockets[0], &["blob", "get", &name, &to.display().to_string()]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(std::fs::read(&to).expect("a file") == data);
+    rot(1);
+    let done = ctl(&sockets[1], &["blob", "verify", &name]);
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && told.contains("in 1 segments"), "{told}{}", String::from_utf8_lossy(&done.stderr));
+    rig.swarm.stop().await;
+}
