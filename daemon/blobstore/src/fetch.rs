@@ -29,6 +29,7 @@ use tokio::{
 
 use crate::{
     error::StoreError,
+    files::Buffer,
     lanes::Lanes,
     outline::{BadOutline, Outline},
     partial::{Partial, Written},
@@ -402,10 +403,12 @@ async fn take(
     if size != outline.size() {
         return Err(Refused::Why(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
     }
+    // one buffer, which goes round
+    let mut data = Buffer::default();
     while let Some(index) = header(&mut rx, outline).await? {
-        let mut data = vec![0; outline.len_of(index).unwrap_or_default() as usize];
+        let room = data.resize(outline.len_of(index).unwrap_or_default() as usize);
         let (mut unsaid, mut said) = (0, now());
-        rx.read_exact(&mut data, |count| {
+        rx.read_exact(room, |count| {
             unsaid += count as u64;
             if now().saturating_duration_since(said) >= SAID {
                 let _ = to.send(News::Bytes(id, unsaid));
@@ -415,7 +418,9 @@ async fn take(
         .await?;
         let _ = to.send(News::Bytes(id, unsaid));
         let partial = partial.clone();
-        let news = match fetcher.lanes.run(move || partial.write(index, &data)).await {
+        let (written, again) = fetcher.lanes.run(move || (partial.write(index, &data), data)).await;
+        data = again;
+        let news = match written {
             Ok(Written::New | Written::Known) => News::Kept(id, index),
             Ok(Written::Bad) => News::Bad(id, index),
             Err(error) => News::Failed(error),

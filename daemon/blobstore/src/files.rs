@@ -16,9 +16,87 @@ pub(crate) fn open_or_make(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
+/// What direct I/O is aligned to, in memory and in the file; every disk's sector divides it.
+const ALIGNED: usize = 4096;
+
+/// Memory that direct I/O takes. It is cleared once, and then goes round.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    memory: Vec<u8>,
+    len: usize,
+}
+
+impl Buffer {
+    /// So many bytes, of any content.
+    pub(crate) fn resize(&mut self, len: usize) -> &mut [u8] {
+        if self.memory.len() < len + ALIGNED {
+            self.memory = vec![0; len + ALIGNED];
+        }
+        self.len = len;
+        let start = self.start();
+        &mut self.memory[start..start + len]
+    }
+
+    fn start(&self) -> usize {
+        self.memory.as_ptr().align_offset(ALIGNED).min(ALIGNED)
+    }
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start()..self.start() + self.len]
+    }
+}
+
+/// Opens a file again, to be written past the page cache: what is large would only push everything else out of it, and would have to
+/// be written all the same. `None` where the file system does not take that.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_direct(path: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+    OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+}
+
+/// Only Linux has it in this form.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_direct(_: &Path) -> Option<File> {
+    None
+}
+
+/// Whether direct I/O takes these bytes.
+pub(crate) fn is_aligned(data: &[u8]) -> bool {
+    data.len().is_multiple_of(ALIGNED) && data.as_ptr().align_offset(ALIGNED) == 0
+}
+
 /// Makes a file that must not be there yet.
 pub(crate) fn make(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// `len` bytes from `at`; memory that they fill is not cleared before.
+#[cfg(unix)]
+pub(crate) fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(len);
+    while data.len() < len {
+        let from = at + data.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut data), from) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    data.truncate(len);
+    Ok(data)
+}
+
+/// `len` bytes from `at`.
+#[cfg(windows)]
+pub(crate) fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut data = vec![0; len];
+    read_at(file, &mut data, at)?;
+    Ok(data)
 }
 
 /// Fills `buf` from `at`.

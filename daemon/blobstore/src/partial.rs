@@ -19,6 +19,8 @@ use crate::{error::StoreError, files, outline::Outline, store::Room};
 /// Segments that may have to be fetched again after the daemon was killed.
 const UNSAVED: u32 = 8;
 const CRC: usize = 4;
+/// Bytes of a blob that is written past the page cache.
+const DIRECT: u64 = 64 << 20;
 
 /// Where the files of a partial blob are.
 #[derive(Clone, Debug)]
@@ -55,9 +57,13 @@ pub enum Written {
 pub struct Partial {
     outline: Outline,
     file: File,
+    /// The same file past the page cache, for a large blob.
+    direct: Option<File>,
     map: File,
     boot: String,
     state: Mutex<State>,
+    /// Held while a segment is written: writers of one file wait for each other in the kernel anyway, and burn a core there.
+    writing: Mutex<()>,
     /// How many segments are here.
     news: watch::Sender<u32>,
     pub(crate) paths: PartPaths,
@@ -85,7 +91,19 @@ impl Partial {
         }
         let map = files::open_or_make(&paths.map).map_err(io("a blob's map"))?;
         let state = State { have: SegmentSet::empty(outline.segments()), unsaved: 0 };
-        let partial = Self { outline, file, map, boot, state: Mutex::new(state), news: watch::Sender::new(0), paths, _room: room };
+        let direct = (outline.size() >= DIRECT).then(|| files::open_direct(&paths.bytes)).flatten();
+        let partial = Self {
+            outline,
+            file,
+            direct,
+            map,
+            boot,
+            state: Mutex::new(state),
+            writing: Mutex::new(()),
+            news: watch::Sender::new(0),
+            paths,
+            _room: room,
+        };
         partial.resume()?;
         Ok(partial)
     }
@@ -162,7 +180,7 @@ impl Partial {
         if !self.outline.fits(index, data) {
             return Ok(Written::Bad);
         }
-        files::write_at(&self.file, data, segment_start(index)).map_err(|e| StoreError::io("a part of a blob", e))?;
+        self.write_at(index, data).map_err(|e| StoreError::io("a part of a blob", e))?;
         let mut state = self.state();
         if !state.have.insert(index) {
             return Ok(Written::Known);
@@ -177,10 +195,20 @@ impl Partial {
         Ok(Written::New)
     }
 
+    fn write_at(&self, index: u32, data: &[u8]) -> io::Result<()> {
+        if let Some(direct) = self.direct.as_ref().filter(|_| files::is_aligned(data)) {
+            match files::write_at(direct, data, segment_start(index)) {
+                // a disk with larger sectors than any we know
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => {}
+                written => return written,
+            }
+        }
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        files::write_at(&self.file, data, segment_start(index))
+    }
+
     fn read_at(&self, index: u32) -> io::Result<Vec<u8>> {
-        let mut data = vec![0; self.outline.len_of(index).unwrap_or_default() as usize];
-        files::read_at(&self.file, &mut data, segment_start(index))?;
-        Ok(data)
+        files::read(&self.file, segment_start(index), self.outline.len_of(index).unwrap_or_default() as usize)
     }
 
     /// A segment, where it is here.

@@ -51,9 +51,7 @@ impl Reader {
             From::Partial(partial) => return partial.read(index),
         };
         let Some(len) = self.outline.len_of(index) else { return Ok(None) };
-        let mut data = vec![0; len as usize];
-        files::read_at(file, &mut data, segment_start(index)).map_err(|e| StoreError::io("a blob", e))?;
-        Ok(Some(data))
+        files::read(file, segment_start(index), len as usize).map(Some).map_err(|e| StoreError::io("a blob", e))
     }
 
     /// A segment that is what it should be; `None`: it is not here.

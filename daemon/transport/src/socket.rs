@@ -69,6 +69,7 @@ pub fn udp_socket(addr: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError
         _ => BindError::Io { addr, error },
     };
     let socket = UdpSocket::bind(addr).map_err(named)?;
+    widen(&socket);
     let spare = socket.try_clone().map_err(named)?;
     match TokioRuntime.wrap_udp_socket(socket) {
         Ok(socket) => Ok(socket),
@@ -76,6 +77,18 @@ pub fn udp_socket(addr: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError
             tracing::warn!(%addr, %error, "the system refuses a fast UDP socket; a plain one is slower and carries the same");
             Plain::new(spare).map(|plain| Arc::new(plain) as Arc<dyn AsyncUdpSocket>).map_err(named)
         }
+    }
+}
+
+/// What the kernel may hold of what arrives while this process waits for a core. What does not fit is lost, which a sender takes for
+/// a path that is full.
+const ARRIVING: usize = 4 << 20;
+
+/// Asks for as much as the system gives: on Linux up to `net.core.rmem_max`.
+fn widen(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    if let Err(error) = socket.set_recv_buffer_size(ARRIVING).and_then(|()| socket.set_send_buffer_size(ARRIVING)) {
+        tracing::debug!(%error, "the socket keeps its own buffers");
     }
 }
 

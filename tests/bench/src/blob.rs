@@ -1,0 +1,139 @@
+//! Ours: a blob in one store, fetched into another, each in a directory of its own.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, thread};
+
+use bytes::Bytes;
+use swarm_blobstore::{Fetcher, Lanes, Progress, Reach, SourceAt, Store, serve};
+use swarm_proto::{
+    ClusterId, Digest, NodeId, PROTOCOL, PeerKey, Problem, UnixMillis,
+    ledger::Addrs,
+    peer::{Hello, Open},
+};
+use swarm_transport::{BindSpec, Ca, Dial, Doorkeeper, Endpoint, FrameRx, FrameTx, Peer, Plane, Realm, SecretKey, Validity, udp_socket};
+use tokio::sync::{oneshot, watch};
+
+use crate::{Run, usage::Meter};
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+const PIECE: usize = 1 << 20;
+
+/// `disk`: what a profile calls the threads that do what blocks.
+fn runtime(disk: &str) -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().thread_name(disk).enable_all().build()?)
+}
+
+fn key_of(id: u8) -> anyhow::Result<SecretKey> {
+    Ok(SecretKey::from_seed(&[id; 32])?)
+}
+
+struct Keeper {
+    store: Store,
+    members: Vec<PeerKey>,
+}
+
+impl Doorkeeper for Keeper {
+    fn admit(&self, key: &PeerKey, _: &Hello, _: Plane) -> Result<Option<NodeId>, Problem> {
+        let at = self.members.iter().position(|member| member == key);
+        Ok(at.map(|at| NodeId(at as u64 + 1)))
+    }
+
+    fn stream(&self, _: Peer, open: Open, tx: FrameTx, _: FrameRx) {
+        if let Open::Blob(request) = open {
+            let store = self.store.clone();
+            tokio::spawn(async move { drop(serve(store, Lanes::Threads, request, tx).await) });
+        }
+    }
+
+    fn datagram(&self, _: &Peer, _: Bytes) {}
+}
+
+fn endpoint(id: u8, store: Store) -> anyhow::Result<Endpoint> {
+    let identity = Ca::create(CLUSTER, key_of(200)?)?.identity(key_of(id)?, Validity::CENTURY)?;
+    let spec = BindSpec {
+        socket: udp_socket(([127, 0, 0, 1], 0).into())?,
+        runtime: Arc::new(quinn::TokioRuntime),
+        identity: Arc::new(identity),
+        realm: Realm { cluster: CLUSTER, epoch: 0 },
+        protocols: PROTOCOL..=PROTOCOL,
+        seed: [id; 32],
+        planes: vec![Plane::Bulk],
+        // 2026-11-21
+        wall: Arc::new(|| UnixMillis(1_795_219_200_000)),
+    };
+    let at = ([127, 0, 0, 1], 1).into();
+    let hello = Hello {
+        protocol: PROTOCOL,
+        cluster: CLUSTER,
+        node: Some(NodeId(id.into())),
+        name: format!("h{id}"),
+        addrs: Addrs { control: at, bulk: at },
+        life: u64::from(id),
+    };
+    let members = vec![key_of(1)?.peer_key(), key_of(2)?.peer_key()];
+    Ok(Endpoint::bind(spec, Arc::new(move || hello.clone()), Arc::new(Keeper { store, members }))?)
+}
+
+/// Bytes that differ, so that nothing on the way can make them fewer.
+fn put(store: &Store, size: u64) -> anyhow::Result<Digest> {
+    let mut draft = store.draft()?;
+    let (mut stream, mut left, mut piece) = (blake3::Hasher::new().finalize_xof(), size, vec![0; PIECE]);
+    while left > 0 {
+        let len = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        stream.fill(&mut piece[..len]);
+        draft.write(&piece[..len])?;
+        left -= len as u64;
+    }
+    Ok(draft.finish()?.digest())
+}
+
+/// A thread that a profile calls by its name.
+fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<thread::JoinHandle<anyhow::Result<T>>> {
+    Ok(thread::Builder::new().name(name.to_owned()).spawn(work)?)
+}
+
+pub(crate) fn run(size: u64) -> anyhow::Result<Run> {
+    let dir = tempfile::tempdir()?;
+    let source = Store::open(dir.path().join("from"), u64::MAX / 2)?;
+    let store = source.clone();
+    let digest = thread("put", move || put(&store, size))?.join().map_err(|_| anyhow::anyhow!("putting panicked"))??;
+    let (tx, bound) = std::sync::mpsc::channel::<SocketAddr>();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = thread("sender", move || {
+        runtime("sender-disk")?.block_on(async {
+            let endpoint = endpoint(1, source)?;
+            tx.send(endpoint.local_addr())?;
+            let _ = stopped.await;
+            endpoint.close().await;
+            Ok(())
+        })
+    })?;
+    let (addr, to) = (bound.recv()?, dir.path().join("to"));
+    let run = thread("receiver", move || receive(addr, &to, digest))?.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
+    let _ = stop.send(());
+    server.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+    run
+}
+
+fn receive(addr: SocketAddr, dir: &Path, digest: Digest) -> anyhow::Result<Run> {
+    runtime("receiver-disk")?.block_on(async {
+        let store = Store::open(dir, u64::MAX / 2)?;
+        let endpoint = endpoint(2, store.clone())?;
+        let pool = endpoint.pool();
+        let dial = Dial { node: Some(NodeId(1)), key: None, addr };
+        pool.get(Plane::Bulk, &dial).await?;
+        let reach: Reach = Arc::new(move |_| {
+            let pool = pool.clone();
+            Box::pin(async move { pool.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string()) })
+        });
+        let fetcher = Fetcher { store, lanes: Lanes::Threads, reach };
+        let progress = watch::Sender::new(Progress::default());
+        let meter = Meter::start();
+        fetcher.fetch(digest, None, &[SourceAt { node: NodeId(1), is_spare: false }], &progress).await?;
+        let run = meter.stop();
+        endpoint.close().await;
+        Ok(run)
+    })
+}
