@@ -154,6 +154,11 @@ impl Shared {
     }
 }
 
+/// Whether nothing that is served there is in a hurry.
+fn is_bulk(planes: &[Plane]) -> bool {
+    planes.iter().all(|plane| *plane == Plane::Bulk)
+}
+
 type Configs = (quinn::ServerConfig, BTreeMap<Plane, quinn::ClientConfig>);
 
 /// Each generation has its own seed: ids of dials do not come again.
@@ -196,7 +201,7 @@ impl Endpoint {
         let derive = |purpose: &str| blake3::derive_key(purpose, &[&seed, words.as_bytes()].concat());
         let seed = derive("swarm configs 1");
         let (server, clients) = configs(&identity, &tongue, &planes, &clock, &seed, 0)?;
-        let socket = Arc::new(Watched::new(socket));
+        let socket = Arc::new(Watched::new(socket, is_bulk(&planes)));
         let config = settings::endpoint(&identity, derive("swarm endpoint 1"));
         let quinn =
             quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket.clone(), runtime).map_err(BindError::Endpoint)?;
@@ -228,7 +233,7 @@ impl Endpoint {
     /// The socket cannot be used; the endpoint goes on with the old one.
     pub fn rebind(&self, socket: Arc<dyn AsyncUdpSocket>) -> io::Result<()> {
         let local = socket.local_addr()?;
-        let watched = Arc::new(Watched::new(socket));
+        let watched = Arc::new(Watched::new(socket, is_bulk(&self.shared.planes)));
         self.shared.quinn.rebind_abstract(watched.clone())?;
         *self.bound() = (watched, local);
         for connection in self.pool().connections() {

@@ -17,9 +17,10 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 
+mod batched;
 mod plain;
 
-use self::plain::Plain;
+use self::{batched::Batched, plain::Plain};
 use crate::identity::IdentityError;
 
 /// Why an endpoint cannot be had. Nothing was bound.
@@ -99,7 +100,9 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>) -> Self {
+    /// `is_bulk`: what is sent may wait for company. Needs a tokio runtime.
+    pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>, is_bulk: bool) -> Self {
+        let inner = if is_bulk { Batched::over(inner) } else { inner };
         Self { inner, is_drained: AtomicBool::new(false) }
     }
 
