@@ -235,7 +235,11 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
         }
         Open::Renew => tx.send(&papers::issue(&node, &peer.key)).await,
         Open::Events { after } => return events::serve(node, after, tx).await,
-        Open::Output(request) => return output::serve(node, request, tx).await,
+        Open::Output(request) => {
+            // somebody watches it, and blobs come by the megabyte
+            tx.hurry();
+            return output::serve(node, request, tx).await;
+        }
         Open::Blob(request) => return blobs::serve(node, request, tx).await,
         Open::Bring(request) => return blobs::serve_bring(node, request, tx).await,
         raft @ (Open::Raft(_) | Open::RaftAppend | Open::Snapshot(_)) => {

@@ -116,6 +116,12 @@ impl FrameTx {
         self.limit = limit;
     }
 
+    /// What is sent here goes before what others send on the same connection.
+    pub fn hurry(&self) {
+        // an error means that the stream has ended
+        let _ = self.stream.set_priority(1);
+    }
+
     /// Until the peer takes no more, or everything was sent and acknowledged.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let stopped = self.stream.stopped();

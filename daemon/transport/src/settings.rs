@@ -57,6 +57,11 @@ fn transport(is_bulk: bool) -> Arc<TransportConfig> {
         .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
         .datagram_receive_buffer_size((!is_bulk).then_some(limits::DATAGRAMS))
         .datagram_send_buffer_size(limits::DATAGRAMS);
+    if is_bulk {
+        // one stream after the other, not all at once: what was asked for first is whole first and can be passed on, and the next
+        // request is on its way while the rest still comes
+        config.send_fairness(false);
+    }
     Arc::new(config)
 }
 

@@ -33,6 +33,7 @@
 //!   server". There is no relay (DERP), no NAT and no ACL.
 
 mod crowd;
+mod fan_out;
 mod finding;
 mod host;
 mod judge;
@@ -46,6 +47,7 @@ mod wait;
 
 pub use self::{
     crowd::crowd,
+    fan_out::fan_out,
     finding::Finding,
     judge::judge,
     lab::{Lab, Preset, Spec},

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use swarm_lab::{Finding, Lab, Mesh, Preset, Spec, Step, crowd, readme};
+use swarm_lab::{Finding, Lab, Mesh, Preset, Spec, Step, crowd, fan_out, readme};
 
 /// Real daemons on a mesh of hosts, made of network namespaces on this machine. Needs root.
 #[derive(Parser)]
@@ -60,6 +60,18 @@ enum Verb {
         /// Without WireGuard, whose processes take more of a processor than the daemons.
         #[arg(long)]
         plain: bool,
+    },
+    /// One blob to 1, 3, 8 and 16 hosts over links of a rate, without WireGuard: time beside one transfer, and who sent how much.
+    FanOut {
+        /// Most hosts that it is pushed to.
+        #[arg(long, default_value_t = 8)]
+        to: usize,
+        /// Bytes of the blob.
+        #[arg(long, default_value_t = 128 << 20)]
+        size: u64,
+        /// What each link carries, as tc writes it.
+        #[arg(long, default_value = "400mbit")]
+        rate: String,
     },
 }
 
@@ -124,6 +136,12 @@ async fn verb(args: &Args, program: PathBuf) -> anyhow::Result<()> {
             for told in readme(&spec, &text).await? {
                 say(&told);
             }
+            Ok(())
+        }
+        Verb::FanOut { to, size, rate } => {
+            // one that pushes and one that leads, besides
+            let mut lab = Lab::up(&Spec { hosts: to + 2, is_plain: true, ..spec }).await?;
+            say(&fan_out(&mut lab, *size, rate).await?);
             Ok(())
         }
         Verb::Crowd { hosts, seconds, plain } => {

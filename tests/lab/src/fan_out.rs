@@ -1,0 +1,94 @@
+//! One blob to many hosts, over links of a given rate: how long it takes beside one transfer, and who sends how much.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use swarm_proto::{Digest, api::BlobLine};
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::lab::Lab;
+
+/// Sent to the daemon at a time.
+const PIECE: usize = 1 << 20;
+
+/// What one push has cost.
+struct Cost {
+    took: Duration,
+    /// Bytes that the host which pushes has sent, and what the leader has sent and received.
+    sent: u64,
+    leader: u64,
+}
+
+/// Pushes blobs of `size` bytes from one host to 1, 3, 8 and so on of the others, but never to the leader, each link carrying `rate`
+/// (as `tc` writes it, such as 400mbit) in each direction.
+///
+/// # Errors
+/// A push that fails.
+pub async fn fan_out(lab: &mut Lab, size: u64, rate: &str) -> anyhow::Result<String> {
+    lab.whole().await?;
+    let names = lab.running();
+    let leader = lab.client(&names[0])?.leader().await?.name;
+    let mut others: Vec<String> = names.iter().filter(|name| **name != leader).cloned().collect();
+    ensure!(others.len() >= 2, "there are {} hosts besides the leader", others.len());
+    let from = others.remove(0);
+    for name in &names {
+        lab.mesh.run(&["rate", name, rate]).await?;
+    }
+    let mut told = String::new();
+    let mut one = None;
+    for (round, count) in [1, 3, 8, 16].into_iter().filter(|count| *count <= others.len()).enumerate() {
+        let digest = put(lab, &from, size, round as u64).await?;
+        let cost = push(lab, &from, &leader, digest, &others[..count]).await?;
+        let first = *one.get_or_insert(cost.took);
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let _ = writeln!(
+            told,
+            "to {count:2}: {:6.2} s, {:.3} of one transfer; the source sent {:.3} of the size, {:.0} Mbit/s; the leader carried {} bytes",
+            cost.took.as_secs_f64(),
+            cost.took.as_secs_f64() / first.as_secs_f64(),
+            cost.sent as f64 / size as f64,
+            size as f64 * 8.0 / cost.took.as_secs_f64() / 1e6,
+            cost.leader
+        );
+    }
+    for name in &names {
+        lab.mesh.run(&["rate", name, "off"]).await?;
+    }
+    Ok(told.trim_end().to_owned())
+}
+
+/// Bytes of their own for each round.
+async fn put(lab: &Lab, host: &str, size: u64, round: u64) -> anyhow::Result<Digest> {
+    let (tx, pieces) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let (mut stream, mut left) = (blake3::Hasher::new().update(&round.to_le_bytes()).finalize_xof(), size);
+        while left > 0 {
+            let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+            stream.fill(&mut piece);
+            left -= piece.len() as u64;
+            if tx.blocking_send(Ok(piece.into())).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(lab.client(host)?.put_blob(Some(size), pieces).await?.digest)
+}
+
+async fn push(lab: &Lab, from: &str, leader: &str, digest: Digest, to: &[String]) -> anyhow::Result<Cost> {
+    let (source, desk) = (lab.mesh.traffic(from).await?, lab.mesh.traffic(leader).await?);
+    let began = Instant::now();
+    let mut lines = lab.client(from)?.push_blob(digest, to).await?;
+    let mut held = 0;
+    while let Some(line) = lines.next().await? {
+        match line {
+            BlobLine::Progress { .. } => {}
+            BlobLine::Held { .. } => held += 1,
+            BlobLine::Failed { node, problem } => return Err(problem).context(node),
+        }
+    }
+    let took = began.elapsed();
+    ensure!(held == to.len(), "{held} of {} have it", to.len());
+    let (source_after, desk_after) = (lab.mesh.traffic(from).await?, lab.mesh.traffic(leader).await?);
+    let carried = (desk_after.sent - desk.sent) + (desk_after.received - desk.received);
+    Ok(Cost { took, sent: source_after.sent - source.sent, leader: carried })
+}
