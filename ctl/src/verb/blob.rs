@@ -133,7 +133,8 @@ async fn pages(session: &Session, mut after: Option<Digest>, limit: u32) -> Resu
         let left = (limit as usize).saturating_sub(blobs.len());
         let wanted = left.min(limits::PAGE);
         let page = session.client.blobs(after, u32::try_from(wanted).ok()).await?;
-        let is_last = page.len() < wanted || page.len() == left;
+        // a page can be shorter than was asked for, where many nodes hold each blob
+        let is_last = page.is_empty() || page.len() == left;
         after = page.last().map(|blob| blob.digest);
         blobs.extend(page);
         if is_last {

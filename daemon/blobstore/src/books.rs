@@ -117,11 +117,24 @@ impl Books {
         self.pins.iter().filter(|(_, pins)| pins.contains(&Pin::Hand)).map(|(digest, _)| *digest)
     }
 
+    /// What there is of a partial blob stays, and nobody works on it.
+    pub(crate) fn leave(&mut self, digest: Digest, size: u64) {
+        self.used += size;
+        if let Some(old) = self.left.insert(digest, size) {
+            self.used -= old;
+        }
+    }
+
+    /// Whether it is here whole, and in part.
+    pub(crate) fn state(&self, digest: Digest) -> (bool, bool) {
+        (self.whole.contains_key(&digest), self.partial.contains_key(&digest) || self.left.contains_key(&digest))
+    }
+
     /// Sets room aside; answers which blobs go for it.
     pub(crate) fn take(&mut self, bytes: u64) -> Result<Vec<Digest>, StoreError> {
         let full = |books: &Self| {
             let pinned: u64 = books.whole.iter().filter(|(digest, _)| books.pins.contains_key(digest)).map(|(_, whole)| whole.size).sum();
-            let left: u64 = books.left.values().sum();
+            let left: u64 = books.left.iter().filter(|(digest, _)| books.pins.contains_key(digest)).map(|(_, size)| size).sum();
             let free = books.quota.saturating_sub(books.reserved + pinned + left);
             (free < bytes).then_some(StoreError::Full { needs: bytes, free, quota: books.quota })
         };
@@ -148,6 +161,15 @@ impl Books {
         order.sort_unstable();
         let before = self.used;
         let mut gone = Vec::new();
+        // what was never whole is of least use
+        let left: Vec<Digest> = self.left.keys().filter(|digest| !self.pins.contains_key(digest)).copied().collect();
+        for digest in left {
+            if self.used <= keep {
+                break;
+            }
+            self.used -= self.left.remove(&digest).unwrap_or(0);
+            gone.push(digest);
+        }
         for (_, digest) in order {
             if self.used <= keep {
                 break;

@@ -52,7 +52,7 @@ impl Draft {
     pub fn finish(mut self) -> Result<Outline, StoreError> {
         let outline = std::mem::take(&mut self.outliner).finish();
         let path = self.path.take().expect("only this takes it");
-        self.store.adopt(&path, &self.file, &outline)?;
+        self.store.adopt(&path, &self.file, &outline, &mut self.room)?;
         Ok(outline)
     }
 }

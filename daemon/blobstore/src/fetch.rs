@@ -7,13 +7,13 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use swarm_core::blobs::{AskId, Fetch, Order, SourceView};
+use swarm_core::blobs::{AskId, Fetch, Order, SegmentSet, SourceView};
 use swarm_proto::{
     Digest, NodeId,
     blob::{BlobAnswer, BlobPart, BlobRequest, SegmentHeader, SegmentRange},
@@ -38,6 +38,10 @@ use crate::{
 
 /// How long a source may take to give an outline before the next one is asked.
 const OUTLINE: Duration = Duration::from_secs(5);
+/// How long the rest of an outline may take: 3 MiB at most.
+const OUTLINE_REST: Duration = Duration::from_secs(60);
+/// A fetch to which nobody gives anything for so long has failed.
+const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often progress of a segment that comes slowly is said.
 const SAID: Duration = Duration::from_millis(100);
 
@@ -140,8 +144,11 @@ impl Fetcher {
         };
         let (to, index) = (partial.clone(), outline.segments() - 1);
         self.lanes.run(move || to.write(index, &last)).await?;
-        if !partial.is_full() {
-            Run::new(self, partial.clone(), progress).segments(sources).await?;
+        if !partial.is_full()
+            && let Err(error) = Run::new(self, partial.clone(), progress).segments(sources).await
+        {
+            self.store.pause(&partial);
+            return Err(error);
         }
         let store = self.store.clone();
         Ok(self.lanes.run(move || store.complete(&partial)).await?)
@@ -153,8 +160,7 @@ impl Fetcher {
         // spares last, in the order in which they were named
         let (spares, others): (Vec<&SourceAt>, Vec<&SourceAt>) = sources.iter().partition(|source| source.is_spare);
         for source in others.into_iter().chain(spares) {
-            let got = timeout(OUTLINE, self.outline_of(digest, size, source.node)).await;
-            match got.unwrap_or_else(|_| Err(Refused::Why(format!("no answer within {} s", OUTLINE.as_secs())))) {
+            match self.outline_of(digest, size, source.node).await {
                 Ok(outline) => return Ok(outline),
                 Err(Refused::Size { got, promised }) => return Err(FetchError::Size { got, promised }),
                 Err(Refused::Why(why)) => failures.push((source.node, why)),
@@ -164,7 +170,19 @@ impl Fetcher {
     }
 
     async fn outline_of(&self, digest: Digest, promised: Option<u64>, node: NodeId) -> Result<(Outline, Vec<u8>), Refused> {
-        let (mut rx, size) = self.ask(digest, BlobPart::Outline, node).await?;
+        let late = |limit: Duration| Refused::Why(format!("no answer within {} s", limit.as_secs()));
+        let asked = timeout(OUTLINE, self.ask(digest, BlobPart::Outline, node)).await;
+        let (rx, size) = asked.unwrap_or_else(|_| Err(late(OUTLINE)))?;
+        let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size)).await;
+        let (outline, last) = rest.unwrap_or_else(|_| Err(late(OUTLINE_REST)))?;
+        // only now is the size more than a claim
+        match promised {
+            Some(promised) if promised != size => Err(Refused::Size { got: size, promised }),
+            Some(_) | None => Ok((outline, last)),
+        }
+    }
+
+    async fn rest_of_outline(&self, digest: Digest, mut rx: FrameRx, size: u64) -> Result<(Outline, Vec<u8>), Refused> {
         let count = swarm_proto::blob::segments(size).ok_or(BadOutline::TooLarge(size))?;
         let mut values = vec![[0; 32]; if count == 1 { 0 } else { count as usize }];
         rx.read_exact(values.as_flattened_mut(), |_| {}).await?;
@@ -182,11 +200,7 @@ impl Fetcher {
         if !fits {
             return Err(Refused::Why("what it gives is not the blob".into()));
         }
-        // only now is the size more than a claim
-        match promised {
-            Some(promised) if promised != size => Err(Refused::Size { got: size, promised }),
-            Some(_) | None => Ok((outline, data)),
-        }
+        Ok((outline, data))
     }
 
     /// Asks a node; answers with the stream and the size that the node says.
@@ -271,7 +285,8 @@ impl<'a> Run<'a> {
             while let Some(order) = self.decides.poll(now()) {
                 self.carry_out(order);
             }
-            if following == 0 && self.streams.is_empty() && self.decides.wants_sources() {
+            let is_over = following == 0 && self.streams.is_empty() && self.decides.wants_sources();
+            if is_over || self.decides.quiet(now()) >= GIVE_UP {
                 return Err(FetchError::NoSource(self.failures.into_iter().collect()));
             }
             let wake = self.decides.poll_timeout().map(|(at, _)| at);
@@ -284,8 +299,9 @@ impl<'a> Run<'a> {
                         following -= 1;
                     }
                 }
-                () = sleep => self.decides.handle_timeout(now()),
+                () = sleep => {}
             }
+            self.decides.handle_timeout(now());
             while self.tasks.try_join_next().is_some() {}
             self.say();
         }
@@ -381,7 +397,16 @@ async fn hear_of(fetcher: &Fetcher, outline: &Outline, node: NodeId, to: &mpsc::
         let _ = to.send(News::Has(node, vec![all]));
         return Ok(());
     }
+    // each segment is told once, so that there is an end to what can be told
+    let mut told = SegmentSet::empty(outline.segments());
     while let Some(ranges) = rx.recv::<Vec<SegmentRange>>().await? {
+        for range in &ranges {
+            let end = range.end().filter(|end| range.count > 0 && *end <= outline.segments());
+            let is_new = end.is_some_and(|end| (range.first..end).all(|index| told.insert(index)));
+            if !is_new {
+                return Err(Refused::Why("it tells what it has wrongly".into()));
+            }
+        }
         if !ranges.is_empty() && to.send(News::Has(node, ranges)).is_err() {
             break;
         }
@@ -399,6 +424,7 @@ async fn take(
     to: &mpsc::UnboundedSender<News>,
 ) -> Result<(), Refused> {
     let outline = partial.outline();
+    let mut wanted: BTreeSet<u32> = ranges.iter().flat_map(|range| range.first..range.end().unwrap_or(range.first)).collect();
     let (mut rx, size) = fetcher.ask(outline.digest(), BlobPart::Segments(ranges), node).await?;
     if size != outline.size() {
         return Err(Refused::Why(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
@@ -406,6 +432,9 @@ async fn take(
     // one buffer, which goes round
     let mut data = Buffer::default();
     while let Some(index) = header(&mut rx, outline).await? {
+        if !wanted.remove(&index) {
+            return Err(Refused::Why(format!("it sends segment {index}, which it was not asked for")));
+        }
         let room = data.resize(outline.len_of(index).unwrap_or_default() as usize);
         let (mut unsaid, mut said) = (0, now());
         rx.read_exact(room, |count| {

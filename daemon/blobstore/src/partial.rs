@@ -67,8 +67,8 @@ pub struct Partial {
     /// How many segments are here.
     news: watch::Sender<u32>,
     pub(crate) paths: PartPaths,
-    /// Given back when nobody has this any more.
-    _room: Room,
+    /// Given back when nobody has this any more, if it was not handed over before.
+    room: Mutex<Room>,
 }
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Partial {
             writing: Mutex::new(()),
             news: watch::Sender::new(0),
             paths,
-            _room: room,
+            room: Mutex::new(room),
         };
         partial.resume()?;
         Ok(partial)
@@ -126,8 +126,8 @@ impl Partial {
         };
         if !is_proof {
             for index in have.clone().iter() {
-                let data = self.read_at(index).map_err(|e| StoreError::io("a part of a blob", e))?;
-                if !self.outline.fits(index, &data) {
+                // a sector that cannot be read is no better than one that changed
+                if !self.read_at(index).is_ok_and(|data| self.outline.fits(index, &data)) {
                     have.remove(index);
                 }
             }
@@ -136,6 +136,10 @@ impl Partial {
         let mut state = self.state();
         state.have = have;
         self.save(&mut state).map_err(|e| StoreError::io("a blob's map", e))
+    }
+
+    pub(crate) fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

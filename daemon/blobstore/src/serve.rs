@@ -1,6 +1,6 @@
 //! Gives a blob, or what is here of it, to a peer. Nothing is checked here: whoever gets it does.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use swarm_core::blobs::SegmentSet;
@@ -12,6 +12,9 @@ use swarm_proto::{
 use swarm_transport::{FrameTx, StreamError};
 
 use crate::{error::StoreError, lanes::Lanes, outline::Outline, partial::Partial, reader::Reader, store::Store};
+
+/// Who gets nothing more of a blob for so long does not get it any more.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Answers one request.
 ///
@@ -59,6 +62,8 @@ async fn give_outline(reader: Arc<Reader>, lanes: Lanes, mut tx: FrameTx) -> Res
         Ok(None) => return refuse(tx, missing(outline.digest())).await,
         Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
     };
+    // whoever waits for it cannot begin before
+    tx.hurry();
     tx.feed(&here(&reader))?;
     tx.send_bytes(values(&outline)).await?;
     send(&mut tx, last, data).await?;
@@ -113,7 +118,7 @@ async fn tell_segments(reader: &Reader, mut tx: FrameTx) -> Result<(), StreamErr
         tokio::select! {
             biased;
             () = &mut gone => return Ok(()),
-            changed = news.changed() => if changed.is_err() { break },
+            changed = tokio::time::timeout(QUIET, news.changed()) => if !matches!(changed, Ok(Ok(()))) { break },
         }
     }
     tx.finish()

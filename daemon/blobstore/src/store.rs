@@ -56,9 +56,18 @@ pub(crate) struct Room {
     bytes: u64,
 }
 
+impl Room {
+    /// What it was taken for is entered in the books in another way from now on.
+    fn hand_over(&mut self, books: &mut Books) {
+        books.reserved -= std::mem::take(&mut self.bytes);
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
-        self.inner.books().reserved -= self.bytes;
+        if self.bytes > 0 {
+            self.inner.books().reserved -= self.bytes;
+        }
     }
 }
 
@@ -71,10 +80,16 @@ struct Inner {
     dir: PathBuf,
     boot: String,
     drafts: AtomicU64,
+    /// Held while a whole blob's file comes, goes or changes its place, so that file and books change together. Taken before the books.
+    shelves: Mutex<()>,
     books: Mutex<Books>,
 }
 
 impl Inner {
+    fn shelves(&self) -> MutexGuard<'_, ()> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +135,7 @@ impl Store {
 
     /// In this run of the host's kernel.
     pub(crate) fn open_in(boot: String, dir: PathBuf, quota: u64) -> Result<Self, StoreError> {
-        let inner = Inner { dir, boot, drafts: AtomicU64::new(0), books: Mutex::default() };
+        let inner = Inner { dir, boot, drafts: AtomicU64::new(0), shelves: Mutex::default(), books: Mutex::default() };
         let io = |e| StoreError::io("the directory of blobs", e);
         for name in ["whole", "outline", "part", "draft"] {
             fs::create_dir_all(inner.dir.join(name)).map_err(io)?;
@@ -150,8 +165,7 @@ impl Store {
                     continue;
                 }
                 let size = fs::metadata(&path).map_err(io)?.len();
-                books.used += size;
-                books.left.insert(digest, size);
+                books.leave(digest, size);
             }
             for digest in read_pins(&inner.dir.join("pins")).map_err(io)? {
                 books.pins.entry(digest).or_default().insert(Pin::Hand);
@@ -213,6 +227,8 @@ impl Store {
     pub fn begin(&self, outline: Outline) -> Result<Begun, StoreError> {
         let digest = outline.digest();
         let (mut room, is_left) = {
+            // not while it is made a partial one
+            let _alone = self.0.shelves();
             let mut books = self.0.books();
             if books.whole.contains_key(&digest) {
                 return Ok(Begun::Whole);
@@ -237,8 +253,7 @@ impl Store {
                     let _ = paths.remove();
                 } else if let Ok(metadata) = fs::metadata(&paths.bytes) {
                     let mut books = self.0.books();
-                    books.used += metadata.len();
-                    books.left.insert(digest, metadata.len());
+                    books.leave(digest, metadata.len());
                 }
                 Err(error)
             }
@@ -256,14 +271,36 @@ impl Store {
             return Err(StoreError::Missing(digest));
         }
         let io = |e| StoreError::io("a blob", e);
-        if self.size_of(digest).is_none() {
-            partial.sync().map_err(io)?;
-            self.keep_outline(outline)?;
-            self.0.shelve(&partial.paths.bytes, &self.0.whole_path(digest)).map_err(io)?;
-            self.0.books().add(digest, outline.size());
+        if let Err(e) = partial.sync() {
+            // what was lost is not known, and a second sync would claim that nothing was
+            let _ = self.abandon(digest);
+            return Err(io(e));
         }
-        self.0.books().partial.remove(&digest);
+        self.keep_outline(outline)?;
+        {
+            let _alone = self.0.shelves();
+            let is_new = self.size_of(digest).is_none();
+            if is_new {
+                self.0.shelve(&partial.paths.bytes, &self.0.whole_path(digest)).map_err(io)?;
+            }
+            let mut books = self.0.books();
+            partial.room().hand_over(&mut books);
+            if is_new {
+                books.add(digest, outline.size());
+            }
+            books.partial.remove(&digest);
+        }
         partial.paths.remove().map_err(io)
+    }
+
+    /// Nobody fetches it any more: what there is of it stays for the next who does, as long as there is room.
+    pub fn pause(&self, partial: &Arc<Partial>) {
+        let outline = partial.outline();
+        let mut books = self.0.books();
+        partial.room().hand_over(&mut books);
+        if books.partial.remove(&outline.digest()).is_some() {
+            books.leave(outline.digest(), outline.size());
+        }
     }
 
     /// Gives up what there is of a partial blob.
@@ -293,8 +330,12 @@ impl Store {
         }
         let file = match files::open(&self.0.whole_path(digest)) {
             Ok(file) => file,
-            // somebody took it away behind our back, or a moment ago
+            // somebody took it away behind our back, or it came and went a moment ago
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let _alone = self.0.shelves();
+                if self.0.whole_path(digest).exists() {
+                    return Err(StoreError::io("a blob", e));
+                }
                 self.0.books().forget(digest);
                 return Ok(None);
             }
@@ -345,18 +386,22 @@ impl Store {
     }
 
     /// A draft got its name.
-    pub(crate) fn adopt(&self, draft: &Path, file: &File, outline: &Outline) -> Result<(), StoreError> {
+    ///
+    /// One that is here already is replaced: the bytes at hand are sound, those on the disk may have changed.
+    pub(crate) fn adopt(&self, draft: &Path, file: &File, outline: &Outline, room: &mut Room) -> Result<(), StoreError> {
         let io = |e| StoreError::io("a blob", e);
         let digest = outline.digest();
-        if self.0.books().touch(digest) {
-            return files::remove(draft).map_err(io);
-        }
         let kept = file.sync_data().map_err(io).and_then(|()| self.keep_outline(outline));
-        if let Err(error) = kept.and_then(|()| self.0.shelve(draft, &self.0.whole_path(digest)).map_err(io)) {
-            let _ = files::remove(draft);
-            return Err(error);
+        {
+            let _alone = self.0.shelves();
+            if let Err(error) = kept.and_then(|()| self.0.shelve(draft, &self.0.whole_path(digest)).map_err(io)) {
+                let _ = files::remove(draft);
+                return Err(error);
+            }
+            let mut books = self.0.books();
+            room.hand_over(&mut books);
+            books.add(digest, outline.size());
         }
-        self.0.books().add(digest, outline.size());
         // whoever fetches it meanwhile finds that it is here
         self.abandon(digest)
     }
@@ -373,12 +418,14 @@ impl Store {
         Ok(())
     }
 
-    /// A blob that the books no longer have. What cannot be removed is found again at the next start.
+    /// A blob that the books no longer have, unless it came again. What cannot be removed is found again at the next start.
     fn unlink(&self, digest: Digest) {
-        for path in [self.0.whole_path(digest), self.0.outline_path(digest)] {
-            if let Err(error) = files::remove(&path) {
-                tracing::warn!(%digest, %error, "a blob was not removed");
-            }
+        let _alone = self.0.shelves();
+        let (is_whole, is_partial) = self.0.books().state(digest);
+        let whole = (!is_whole).then(|| [self.0.whole_path(digest), self.0.outline_path(digest)]).into_iter().flatten();
+        let removed = whole.map(|path| files::remove(&path)).chain((!is_partial).then(|| self.0.part_paths(digest).remove()));
+        for error in removed.filter_map(Result::err) {
+            tracing::warn!(%digest, %error, "a blob was not removed");
         }
     }
 
@@ -481,14 +528,14 @@ impl Store {
         for index in bad {
             have.remove(*index);
         }
-        self.0.books().forget(digest);
+        let _alone = self.0.shelves();
         Partial::leave(outline, &paths, &self.0.boot, &have).map_err(io)?;
         self.0.shelve(&self.0.whole_path(digest), &paths.bytes).map_err(io)?;
-        files::remove(&self.0.outline_path(digest)).map_err(io)?;
         let mut books = self.0.books();
-        books.used += outline.size();
-        books.left.insert(digest, outline.size());
-        Ok(())
+        books.forget(digest);
+        books.leave(digest, outline.size());
+        drop(books);
+        files::remove(&self.0.outline_path(digest)).map_err(io)
     }
 }
 

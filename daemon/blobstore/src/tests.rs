@@ -261,6 +261,92 @@ fn a_blob_that_is_removed_can_be_read_to_its_end() {
     assert_eq!((store.size_of(digest), store.room().0), (None, 0));
 }
 
+/// A fetch that was given up keeps what came, until the room is needed.
+#[test]
+fn what_nobody_fetches_any_more_stays_while_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, data) = (open(dir.path(), 6 * MIB), bytes(6, 4 * SEGMENT));
+    let whole = outline(&data);
+    let partial = begin(&store, &whole);
+    for (segment, index) in data.chunks(SEGMENT).zip(0..3) {
+        partial.write(index, segment).unwrap();
+    }
+    store.pause(&partial);
+    assert_eq!(store.room().0, 4 * MIB, "its room is counted once, whoever still reads it");
+    drop(partial);
+    assert_eq!(store.room().0, 4 * MIB);
+    put(&store, &bytes(7, SEGMENT)).unwrap();
+    // the map was written last when nothing was there yet: what came since may come again
+    let again = begin(&store, &whole);
+    assert_eq!(store.room().0, 5 * MIB);
+    store.pause(&again);
+    drop(again);
+    put(&store, &bytes(8, 3 * SEGMENT)).unwrap();
+    assert_eq!((store.room().0, files(&dir.path().join("part"))), (4 * MIB, vec![]));
+    // one that somebody pinned is not given up
+    let again = begin(&store, &outline(&bytes(9, 2 * SEGMENT)));
+    store.pin(again.outline().digest(), Pin::Job(JobId(1))).unwrap();
+    store.pause(&again);
+    drop(again);
+    assert!(matches!(put(&store, &bytes(10, 5 * SEGMENT)), Err(StoreError::Full { .. })));
+}
+
+#[test]
+fn the_room_of_a_blob_that_came_is_counted_once_while_it_is_still_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, data) = (open(dir.path(), 3 * MIB), bytes(6, 2 * SEGMENT));
+    let whole = outline(&data);
+    let partial = begin(&store, &whole);
+    for (segment, index) in data.chunks(SEGMENT).zip(0..) {
+        partial.write(index, segment).unwrap();
+    }
+    let reader = store.reader(whole.digest()).unwrap().unwrap();
+    store.complete(&partial).unwrap();
+    assert_eq!(store.room().0, 2 * MIB);
+    put(&store, &bytes(7, SEGMENT)).unwrap();
+    assert!(store.size_of(whole.digest()).is_some(), "nothing had to go");
+    assert!(reader.checked(1).unwrap().is_some());
+}
+
+#[test]
+fn a_sound_copy_that_is_put_replaces_one_that_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, data) = (open(dir.path(), PLENTY), bytes(6, 2 * SEGMENT));
+    let digest = put(&store, &data).unwrap();
+    flip(&shelf(dir.path(), "whole", digest), 9);
+    put(&store, &data).unwrap();
+    assert_eq!(store.check(digest).unwrap(), Checked::Sound);
+    assert_eq!(store.room().0, 2 * MIB);
+}
+
+/// Blobs come and go from several threads: whatever the books say is here can be read.
+#[test]
+fn what_is_here_can_be_read_while_others_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), PLENTY);
+    let data: Vec<Vec<u8>> = (0..3).map(|seed| bytes(seed, 1_000 + seed as usize)).collect();
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                for round in 0..150 {
+                    put(&store, &data[round % 3]).unwrap();
+                }
+            });
+        }
+        threads.spawn(|| {
+            for _ in 0..300 {
+                store.collect(0);
+            }
+        });
+    });
+    for data in &data {
+        let digest = outline(data).digest();
+        let is_here = store.size_of(digest).is_some();
+        assert_eq!(read(&store, digest).unwrap().is_some(), is_here);
+        assert_eq!(shelf(dir.path(), "whole", digest).exists(), is_here);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put(u32),

@@ -35,6 +35,8 @@ pub const STALL: Duration = Duration::from_millis(800);
 /// Its first rest; each one after it is twice as long, up to [`LONGEST_REST`].
 const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(32);
+/// A source that gave nothing at so many tries in a row, half a minute in all, is taken for gone.
+const TRIES: u32 = 5;
 /// Streams to one source at a time.
 const STREAMS: usize = 4;
 /// Segments in one ask, and under way from one source.
@@ -152,6 +154,11 @@ impl Fetch {
         self.missing.iter().any(|index| self.holders[index as usize] == 0)
     }
 
+    /// How long nothing has come from anybody.
+    pub fn quiet(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.quiet_since)
+    }
+
     /// How each source is doing.
     pub fn sources(&self) -> Vec<SourceView> {
         let view = |(node, source): (&NodeId, &Source)| SourceView {
@@ -262,7 +269,7 @@ impl Fetch {
         source.under_way -= u32::try_from(ask.open.len()).unwrap_or(u32::MAX);
         source.sample = source.sample.filter(|_| source.under_way > 0);
         if !ask.open.is_empty() {
-            rest(source, now);
+            self.rest(ask.source);
         }
     }
 
@@ -299,11 +306,23 @@ impl Fetch {
         for node in late {
             if self.others_could(node) {
                 self.release(node);
-                if let Some(source) = self.sources.get_mut(&node) {
-                    rest(source, now);
-                }
+                self.rest(node);
             }
         }
+    }
+
+    /// Leaves a source alone for a while, or for good when that was no help.
+    fn rest(&mut self, node: NodeId) {
+        let Some(source) = self.sources.get_mut(&node) else { return };
+        if source.rests_until.is_some_and(|until| until > self.now) {
+            // several of its streams ended for one reason
+            return;
+        }
+        if source.rests >= TRIES {
+            return self.handle_gone(node, self.now);
+        }
+        source.rests_until = Some(self.now + REST.saturating_mul(1 << source.rests).min(LONGEST_REST));
+        source.rests += 1;
     }
 
     /// Whether somebody else, who is doing well, has something of what this one holds.
@@ -408,10 +427,4 @@ fn window(rate: f64) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small range")]
     let segments = (rate * AHEAD.as_secs_f64() / f64::from(limits::SEGMENT)).ceil().clamp(2.0, f64::from(UNDER_WAY)) as u32;
     segments
-}
-
-fn rest(source: &mut Source, now: Instant) {
-    let span = REST.saturating_mul(1 << source.rests.min(5)).min(LONGEST_REST);
-    source.rests = source.rests.saturating_add(1);
-    source.rests_until = Some(now + span);
 }

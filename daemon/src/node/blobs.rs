@@ -74,7 +74,8 @@ pub(crate) async fn serve(node: Arc<Node>, request: swarm_proto::blob::BlobReque
 /// Gets a blob that another node wants to be here, and tells it how far that is.
 pub(crate) async fn serve_bring(node: Arc<Node>, request: BringRequest, mut tx: FrameTx) {
     let at = |is_spare| move |node| SourceAt { node, is_spare };
-    let sources = request.from.into_iter().map(at(false)).chain(request.spares.into_iter().map(at(true))).collect();
+    let (from, spares) = (request.from.into_iter().take(SOURCES), request.spares.into_iter().take(SOURCES));
+    let sources = from.map(at(false)).chain(spares.map(at(true))).collect();
     let mut coming = bring(&node, request.digest, Some((request.size, sources)));
     let gone = tx.stopped();
     tokio::pin!(gone);
@@ -134,19 +135,39 @@ async fn fetch(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<SourceAt
     if lanes.run(move || known.size_of(digest)).await.is_some() {
         return Ok(());
     }
+    let is_named = from.is_some();
     let (size, sources) = match from {
         Some(named) => named,
         None => holders(node, digest).await?,
     };
+    match fetch_from(node, digest, size, &sources, tx).await {
+        // others may have it by now
+        Err(FetchError::NoSource(_)) if is_named => {
+            let (size, sources) = holders(node, digest).await?;
+            fetch_from(node, digest, size, &sources, tx).await
+        }
+        end => end,
+    }
+    .map_err(|error| not_fetched(digest, &error))
+}
+
+async fn fetch_from(
+    node: &Arc<Node>,
+    digest: Digest,
+    size: u64,
+    sources: &[SourceAt],
+    tx: &watch::Sender<Coming>,
+) -> Result<(), FetchError> {
+    let Blobs { store, lanes, .. } = &node.blobs;
     let fetcher = Fetcher { store: store.clone(), lanes: *lanes, reach: reach(node) };
     let progress = watch::Sender::new(Progress::default());
     let mut seen = progress.subscribe();
-    let fetching = fetcher.fetch(digest, Some(size), &sources, &progress);
+    let fetching = fetcher.fetch(digest, Some(size), sources, &progress);
     tokio::pin!(fetching);
     loop {
         tokio::select! {
             biased;
-            end = &mut fetching => return end.map_err(|error| not_fetched(digest, &error)),
+            end = &mut fetching => return end,
             Ok(()) = seen.changed() => {
                 let progress = seen.borrow_and_update().clone();
                 tx.send_modify(|coming| coming.progress = progress);

@@ -22,6 +22,7 @@ use super::{
     Node,
     desk::{Desk, Sight, commit, inspect, no_leader},
     peers::Table,
+    split,
 };
 
 /// Answers one call at the desk of this node.
@@ -186,8 +187,8 @@ fn no_blob(digest: Digest) -> Problem {
 
 fn blob(ledger: &Ledger, digest: Digest, known: &Known) -> BlobView {
     let name = |node: NodeId| ledger.node(node).map_or_else(|| node.to_string(), |record| record.name.clone());
-    let holders = known.holders.iter().map(|node| HolderView { node: *node, name: name(*node) }).collect();
-    BlobView { digest, size: known.size, holders }
+    let holders = known.holders().map(|node| HolderView { node, name: name(node) }).collect();
+    BlobView { digest, size: known.size(), holders }
 }
 
 fn named<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a NodeRecord, Problem> {
@@ -247,7 +248,15 @@ impl Context {
                 events: ledger.events_after(after.unwrap_or_default(), page(limit)).cloned().collect(),
             },
             Call::Blobs { after, limit } => {
-                Reply::Blobs(directory.after(after).take(page(limit)).map(|(digest, known)| blob(ledger, *digest, known)).collect())
+                let mut room = split::ROOM;
+                let all = directory.after(after).take(page(limit)).map(|(digest, known)| blob(ledger, *digest, known));
+                // at least one, however many hold it; a page that ends early is followed by another one
+                let fits = |blob: &BlobView| {
+                    let is_first = room == split::ROOM;
+                    room = room.saturating_sub(swarm_proto::frame::weight(blob));
+                    is_first || room > 0
+                };
+                Reply::Blobs(all.take_while(fits).collect())
             }
             Call::Blob { digest } => Reply::Blob(blob(ledger, digest, directory.get(digest).ok_or_else(|| no_blob(digest))?)),
             Call::CancelJob { .. }

@@ -131,11 +131,16 @@ pub(super) async fn get(session: &Session, digest: Digest, to: &Path) -> Outcome
         let code = if e.kind() == io::ErrorKind::StorageFull { Code::NoSpace } else { Code::BadRequest };
         Problem::new(code, format!("{} cannot be written", to.display()), e.to_string())
     };
+    // a device, a pipe or a link stays what it is
+    if std::fs::symlink_metadata(to).is_ok_and(|metadata| !metadata.is_file()) {
+        let file = File::options().write(true).open(to).map_err(|e| unwritable(&e))?;
+        return write(&mut reader, file, &bar, &unwritable).await;
+    }
     // whoever finds the file finds all of it
     let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
+    name.push(format!(".{}.part", std::process::id()));
     let part = to.with_file_name(name);
-    let file = File::create(&part).map_err(|e| unwritable(&e))?;
+    let file = File::options().write(true).create_new(true).open(&part).map_err(|e| unwritable(&e))?;
     let written = write(&mut reader, file, &bar, &unwritable).await;
     let written = written.and_then(|()| Ok(std::fs::rename(&part, to).map_err(|e| unwritable(&e))?));
     if written.is_err() {
@@ -149,7 +154,10 @@ async fn write(reader: &mut swarm_client::BlobReader, mut file: File, bar: &Bar,
         file.write_all(&data).map_err(|e| unwritable(&e))?;
         bar.0.inc(data.len() as u64);
     }
-    file.sync_all().map_err(|e| unwritable(&e))?;
+    // a device or a pipe has nothing to sync
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        file.sync_all().map_err(|e| unwritable(&e))?;
+    }
     Ok(())
 }
 

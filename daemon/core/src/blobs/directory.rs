@@ -13,12 +13,27 @@ pub struct Directory {
 }
 
 /// One blob that somebody holds whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Its bytes.
-    pub size: u64,
-    /// Who has all of it.
-    pub holders: BTreeSet<NodeId>,
+    /// Who says to have all of it, and how many bytes that is there.
+    holders: BTreeMap<NodeId, u64>,
+}
+
+impl Known {
+    /// Its bytes: what most of its holders say, and of two such sizes the larger one, since a file that was cut is shorter.
+    pub fn size(&self) -> u64 {
+        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+        for size in self.holders.values() {
+            *votes.entry(*size).or_default() += 1;
+        }
+        votes.into_iter().max_by_key(|(size, count)| (*count, *size)).map_or(0, |(size, _)| size)
+    }
+
+    /// Who has that many bytes of it.
+    pub fn holders(&self) -> impl Iterator<Item = NodeId> {
+        let size = self.size();
+        self.holders.iter().filter(move |(_, of)| **of == size).map(|(node, _)| *node)
+    }
 }
 
 impl Directory {
@@ -38,7 +53,7 @@ impl Directory {
             }
             if self.nodes.entry(node).or_default().insert(digest) {
                 self.holdings += 1;
-                self.blobs.entry(digest).or_insert_with(|| Known { size, holders: BTreeSet::new() }).holders.insert(node);
+                self.blobs.entry(digest).or_default().holders.insert(node, size);
             }
         }
     }
@@ -96,6 +111,18 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_size_that_few_believe_is_not_believed() {
+        let mut directory = Directory::default();
+        directory.handle_holds(NodeId(1), true, [(digest(1), 5)], &[]);
+        assert_eq!(directory.get(digest(1)).unwrap().size(), 5);
+        directory.handle_holds(NodeId(2), true, [(digest(1), 9)], &[]);
+        let known = directory.get(digest(1)).unwrap();
+        assert_eq!((known.size(), known.holders().collect::<Vec<_>>()), (9, vec![NodeId(2)]));
+        directory.handle_holds(NodeId(3), true, [(digest(1), 5)], &[]);
+        assert_eq!(directory.get(digest(1)).unwrap().holders().count(), 2);
+    }
+
     proptest! {
         #[test]
         fn it_knows_what_nodes_said_last(steps in prop::collection::vec(step(), 0..30)) {
@@ -116,13 +143,13 @@ mod tests {
             }
             let told: BTreeSet<(Digest, u64)> = directory
                 .after(None)
-                .flat_map(|(digest, known)| known.holders.iter().map(|node| (*digest, node.0)))
+                .flat_map(|(digest, known)| known.holders().map(|node| (*digest, node.0)))
                 .collect();
             prop_assert_eq!(directory.holdings, model.len());
             prop_assert_eq!(&told, &model);
             prop_assert!(directory.after(Some(digest(2))).all(|(name, _)| *name > digest(2)));
             for (digest, node) in model {
-                prop_assert!(directory.get(digest).unwrap().holders.contains(&NodeId(node)));
+                prop_assert!(directory.get(digest).unwrap().holders().any(|holder| holder == NodeId(node)));
             }
         }
     }

@@ -183,6 +183,34 @@ fn without_anybody_who_has_it_there_is_nothing_to_ask() {
     assert!(fetch.wants_sources() && fetch.poll(now).is_none());
 }
 
+/// A fetch must not go on for ever with a source whose streams all break off.
+#[test]
+fn a_source_that_never_gives_anything_is_given_up() {
+    let start = Instant::now();
+    let (mut now, mut fetch) = (start, Fetch::new(&SegmentSet::empty(9), start));
+    fetch.handle_source(NodeId(1), false, now);
+    fetch.handle_has(NodeId(1), [SegmentRange { first: 0, count: 9 }], now);
+    let mut asked = 0;
+    while !fetch.wants_sources() {
+        let mut ended = Vec::new();
+        while let Some(order) = fetch.poll(now) {
+            if let Order::Ask { id, .. } = order {
+                ended.push(id);
+            }
+        }
+        asked += usize::from(!ended.is_empty());
+        ended.into_iter().for_each(|id| fetch.handle_end(id, now));
+        let Some((at, _)) = fetch.poll_timeout() else { break };
+        now = at;
+        fetch.handle_timeout(now);
+    }
+    while let Some(order) = fetch.poll(now) {
+        assert!(matches!(order, Order::Cancel(_)), "{order:?}");
+    }
+    assert_eq!(asked, 6);
+    assert!((25..60).contains(&(now - start).as_secs()), "{:?}", now - start);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// Whatever the sources do: where one honest and lasting source has all of it, all of it comes, in the time that this one

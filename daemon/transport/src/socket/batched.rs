@@ -82,7 +82,9 @@ impl Batch {
         let (next, len) = (To::of(transmit), transmit.contents.len());
         let is_one = len <= next.segment;
         let fits = self.contents.len() + len <= BYTES && (self.contents.len() + len).div_ceil(to.segment.max(1)) <= most;
-        !self.is_closed && fits && to.takes(&next) && (next.segment == to.segment || is_one)
+        // one that is larger than the path takes, as when that is probed, must not take another one with it
+        let is_probe = self.contents.len() <= to.segment && next.segment < to.segment;
+        !self.is_closed && !is_probe && fits && to.takes(&next) && (next.segment == to.segment || is_one)
     }
 
     fn add(&mut self, transmit: &Transmit<'_>) {
