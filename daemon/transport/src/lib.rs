@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            control endpoint (own thread)                      bulk endpoint (own thread)
-//!   Plane::Control: gossip datagrams, calls          Plane::Bulk: snapshots, live output
+//!   Plane::Control: gossip datagrams, calls          Plane::Bulk: blobs, snapshots, live output
 //!   Plane::Raft:    consensus, own connections
 //!   Plane::Renew:   new certificates
 //!        |                                                 |

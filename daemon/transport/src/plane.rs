@@ -11,7 +11,7 @@ pub enum Plane {
     Control,
     /// Consensus. Served by the control endpoint, on connections of its own.
     Raft,
-    /// Snapshots and live output. Served by the bulk endpoint.
+    /// Blobs, snapshots and live output. Served by the bulk endpoint.
     Bulk,
     /// New certificates, and nothing else: the one plane on which a certificate that has ended is good enough. Served by the
     /// control endpoint.
