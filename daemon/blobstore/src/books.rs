@@ -125,6 +125,13 @@ impl Books {
         }
     }
 
+    /// Somebody works on it again, or it goes; answers whether anything was left.
+    pub(crate) fn take_up(&mut self, digest: Digest) -> bool {
+        let left = self.left.remove(&digest);
+        self.used -= left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// Whether it is here whole, and in part.
     pub(crate) fn state(&self, digest: Digest) -> (bool, bool) {
         (self.whole.contains_key(&digest), self.partial.contains_key(&digest) || self.left.contains_key(&digest))
@@ -132,17 +139,14 @@ impl Books {
 
     /// Sets room aside; answers which blobs go for it.
     pub(crate) fn take(&mut self, bytes: u64) -> Result<Vec<Digest>, StoreError> {
-        let full = |books: &Self| {
-            let pinned: u64 = books.whole.iter().filter(|(digest, _)| books.pins.contains_key(digest)).map(|(_, whole)| whole.size).sum();
-            let left: u64 = books.left.iter().filter(|(digest, _)| books.pins.contains_key(digest)).map(|(_, size)| size).sum();
-            let free = books.quota.saturating_sub(books.reserved + pinned + left);
-            (free < bytes).then_some(StoreError::Full { needs: bytes, free, quota: books.quota })
-        };
-        let fits = |books: &Self| books.used + books.reserved + bytes <= books.quota;
         let mut gone = Vec::new();
-        if !fits(self) {
-            if let Some(error) = full(self) {
-                return Err(error);
+        if self.used + self.reserved + bytes > self.quota {
+            let all =
+                self.whole.iter().map(|(digest, whole)| (digest, whole.size)).chain(self.left.iter().map(|(digest, size)| (digest, *size)));
+            let pinned: u64 = all.filter(|(digest, _)| self.pins.contains_key(digest)).map(|(_, size)| size).sum();
+            let free = self.quota.saturating_sub(self.reserved + pinned);
+            if free < bytes {
+                return Err(StoreError::Full { needs: bytes, free, quota: self.quota });
             }
             gone = self.evict(self.quota.saturating_sub(self.reserved + bytes)).0;
         }
@@ -152,29 +156,20 @@ impl Books {
 
     /// Forgets blobs that nobody pinned, the longest unused first, until at most `keep` bytes are used.
     pub(crate) fn evict(&mut self, keep: u64) -> (Vec<Digest>, u64) {
-        let mut order: Vec<(u64, Digest)> = self
-            .whole
-            .iter()
-            .filter(|(digest, _)| !self.pins.contains_key(digest))
-            .map(|(digest, whole)| (whole.used_at, *digest))
-            .collect();
+        // what was never whole is of least use
+        let left = self.left.keys().map(|digest| (0, *digest));
+        let all = left.chain(self.whole.iter().map(|(digest, whole)| (whole.used_at, *digest)));
+        let mut order: Vec<(u64, Digest)> = all.filter(|(_, digest)| !self.pins.contains_key(digest)).collect();
         order.sort_unstable();
         let before = self.used;
         let mut gone = Vec::new();
-        // what was never whole is of least use
-        let left: Vec<Digest> = self.left.keys().filter(|digest| !self.pins.contains_key(digest)).copied().collect();
-        for digest in left {
-            if self.used <= keep {
-                break;
-            }
-            self.used -= self.left.remove(&digest).unwrap_or(0);
-            gone.push(digest);
-        }
         for (_, digest) in order {
             if self.used <= keep {
                 break;
             }
-            self.forget(digest);
+            if !self.take_up(digest) {
+                self.forget(digest);
+            }
             gone.push(digest);
         }
         (gone, before - self.used)

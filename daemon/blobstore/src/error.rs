@@ -2,7 +2,7 @@
 
 use std::io;
 
-use swarm_proto::{Digest, limits};
+use swarm_proto::{Code, Digest, Problem, limits};
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,22 @@ fn parts(segments: &[u32]) -> String {
 }
 
 impl StoreError {
+    /// As somebody is told who asked for something.
+    pub fn problem(&self, what: &str) -> Problem {
+        let code = match self {
+            Self::Full { .. } | Self::DiskFull(_) => Code::NoSpace,
+            Self::TooLarge(_) | Self::Abandoned => Code::BadRequest,
+            Self::Missing(_) => Code::NotFound,
+            Self::Damaged { .. } | Self::Io { .. } => Code::Internal,
+        };
+        let problem = Problem::new(code, what, self.to_string());
+        match self {
+            Self::Full { .. } => problem.hint("free some with `swarmctl blob gc`, or raise [blobs] quota"),
+            Self::DiskFull(_) => problem.hint("make room on the disk of the state directory"),
+            Self::TooLarge(_) | Self::Abandoned | Self::Missing(_) | Self::Damaged { .. } | Self::Io { .. } => problem,
+        }
+    }
+
     pub(crate) fn io(what: &'static str, source: io::Error) -> Self {
         let is_full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         if is_full { Self::DiskFull(source) } else { Self::Io { what, source } }

@@ -155,31 +155,31 @@ impl Fetcher {
     }
 
     /// From the first source whose last segment is what its outline says.
-    async fn outline(&self, digest: Digest, size: Option<u64>, sources: &[SourceAt]) -> Result<(Outline, Vec<u8>), FetchError> {
+    async fn outline(&self, digest: Digest, promised: Option<u64>, sources: &[SourceAt]) -> Result<(Outline, Vec<u8>), FetchError> {
         let mut failures = Vec::new();
         // spares last, in the order in which they were named
         let (spares, others): (Vec<&SourceAt>, Vec<&SourceAt>) = sources.iter().partition(|source| source.is_spare);
         for source in others.into_iter().chain(spares) {
-            match self.outline_of(digest, size, source.node).await {
-                Ok(outline) => return Ok(outline),
-                Err(Refused::Size { got, promised }) => return Err(FetchError::Size { got, promised }),
-                Err(Refused::Why(why)) => failures.push((source.node, why)),
+            match self.outline_of(digest, source.node).await {
+                // the last segment fits, so the size is more than a claim
+                Ok((outline, last)) => {
+                    return match promised.filter(|promised| *promised != outline.size()) {
+                        Some(promised) => Err(FetchError::Size { got: outline.size(), promised }),
+                        None => Ok((outline, last)),
+                    };
+                }
+                Err(Refused(why)) => failures.push((source.node, why)),
             }
         }
         Err(FetchError::NoSource(failures))
     }
 
-    async fn outline_of(&self, digest: Digest, promised: Option<u64>, node: NodeId) -> Result<(Outline, Vec<u8>), Refused> {
-        let late = |limit: Duration| Refused::Why(format!("no answer within {} s", limit.as_secs()));
+    async fn outline_of(&self, digest: Digest, node: NodeId) -> Result<(Outline, Vec<u8>), Refused> {
+        let late = |limit: Duration| Refused(format!("no answer within {} s", limit.as_secs()));
         let asked = timeout(OUTLINE, self.ask(digest, BlobPart::Outline, node)).await;
-        let (rx, size) = asked.unwrap_or_else(|_| Err(late(OUTLINE)))?;
+        let Here { rx, size, .. } = asked.unwrap_or_else(|_| Err(late(OUTLINE)))?;
         let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size)).await;
-        let (outline, last) = rest.unwrap_or_else(|_| Err(late(OUTLINE_REST)))?;
-        // only now is the size more than a claim
-        match promised {
-            Some(promised) if promised != size => Err(Refused::Size { got: size, promised }),
-            Some(_) | None => Ok((outline, last)),
-        }
+        rest.unwrap_or_else(|_| Err(late(OUTLINE_REST)))
     }
 
     async fn rest_of_outline(&self, digest: Digest, mut rx: FrameRx, size: u64) -> Result<(Outline, Vec<u8>), Refused> {
@@ -191,27 +191,27 @@ impl Fetcher {
         }
         let outline = Outline::new(digest, size, values)?;
         if header(&mut rx, &outline).await? != Some(count - 1) {
-            return Err(Refused::Why("it does not give the last segment with the outline".into()));
+            return Err(Refused("it does not give the last segment with the outline".into()));
         }
         let mut data = vec![0; outline.len_of(count - 1).unwrap_or_default() as usize];
         rx.read_exact(&mut data, |_| {}).await?;
         let judge = outline.clone();
         let (fits, data) = self.lanes.run(move || (judge.fits(count - 1, &data), data)).await;
         if !fits {
-            return Err(Refused::Why("what it gives is not the blob".into()));
+            return Err(Refused("what it gives is not the blob".into()));
         }
         Ok((outline, data))
     }
 
-    /// Asks a node; answers with the stream and the size that the node says.
-    async fn ask(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<(FrameRx, u64), Refused> {
-        let connection = (self.reach)(node).await.map_err(Refused::Why)?;
+    /// Asks a node that has some of it.
+    async fn ask(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<Here, Refused> {
+        let connection = (self.reach)(node).await.map_err(Refused)?;
         let (mut tx, mut rx) = connection.open(&Open::Blob(BlobRequest { digest, part })).await?;
         // a finished half says nothing more; one that cannot be finished is a stream that has ended, which reading will tell
         let _ = tx.finish();
         match rx.recv::<BlobAnswer>().await? {
-            Some(BlobAnswer::Here { size, .. }) => Ok((rx, size)),
-            Some(BlobAnswer::Refused(problem)) => Err(Refused::Why(problem.why)),
+            Some(BlobAnswer::Here { size, whole }) => Ok(Here { rx, size, whole }),
+            Some(BlobAnswer::Refused(problem)) => Err(Refused(problem.why)),
             None => Err(StreamError::NoAnswer.into()),
         }
     }
@@ -227,24 +227,30 @@ async fn header(rx: &mut FrameRx, outline: &Outline) -> Result<Option<u32>, Refu
     if outline.len_of(index) == Some(len) {
         return Ok(Some(index));
     }
-    Err(Refused::Why(format!("it sends {len} bytes as segment {index}, which the blob does not have")))
+    Err(Refused(format!("it sends {len} bytes as segment {index}, which the blob does not have")))
+}
+
+/// What a node says that has some of it, and the stream on which the rest comes.
+struct Here {
+    rx: FrameRx,
+    /// Bytes of all of it; a claim.
+    size: u64,
+    /// It has all of it.
+    whole: bool,
 }
 
 /// Why one source gave nothing.
-enum Refused {
-    Why(String),
-    Size { got: u64, promised: u64 },
-}
+struct Refused(String);
 
 impl From<StreamError> for Refused {
     fn from(error: StreamError) -> Self {
-        Self::Why(error.to_string())
+        Self(error.to_string())
     }
 }
 
 impl From<BadOutline> for Refused {
     fn from(error: BadOutline) -> Self {
-        Self::Why(error.to_string())
+        Self(error.to_string())
     }
 }
 
@@ -343,11 +349,7 @@ impl<'a> Run<'a> {
                 let (fetcher, partial, to) = (self.fetcher.clone(), self.partial.clone(), self.news.0.clone());
                 let task = self.tasks.spawn(async move {
                     let why = take(&fetcher, &partial, id, source, ranges, &to).await.err();
-                    let why = why.map(|refused| match refused {
-                        Refused::Why(why) => why,
-                        Refused::Size { .. } => "another size".to_owned(),
-                    });
-                    let _ = to.send(News::Ended(id, why));
+                    let _ = to.send(News::Ended(id, why.map(|Refused(why)| why)));
                 });
                 self.streams.insert(id, (source, task));
             }
@@ -363,7 +365,7 @@ impl<'a> Run<'a> {
     fn follow(&mut self, node: NodeId) {
         let (fetcher, outline, to) = (self.fetcher.clone(), self.partial.outline().clone(), self.news.0.clone());
         self.tasks.spawn(async move {
-            if let Err(Refused::Why(why)) = hear_of(&fetcher, &outline, node, &to).await {
+            if let Err(Refused(why)) = hear_of(&fetcher, &outline, node, &to).await {
                 tracing::debug!(%node, why, "a source says no more of what it has");
             }
             let _ = to.send(News::Has(node, Vec::new()));
@@ -372,7 +374,7 @@ impl<'a> Run<'a> {
 
     fn say(&self) {
         let outline = self.partial.outline();
-        let have = u64::from(self.partial.have().count()) * u64::from(limits::SEGMENT);
+        let have = u64::from(self.partial.count()) * u64::from(limits::SEGMENT);
         let progress = Progress { have: have.min(outline.size()), size: outline.size(), sources: self.decides.sources() };
         self.progress.send_if_modified(|old| {
             let is_new = *old != progress;
@@ -383,16 +385,8 @@ impl<'a> Run<'a> {
 }
 
 async fn hear_of(fetcher: &Fetcher, outline: &Outline, node: NodeId, to: &mpsc::UnboundedSender<News>) -> Result<(), Refused> {
-    let connection = (fetcher.reach)(node).await.map_err(Refused::Why)?;
-    let request = BlobRequest { digest: outline.digest(), part: BlobPart::Follow };
-    let (mut tx, mut rx) = connection.open(&Open::Blob(request)).await?;
-    let _ = tx.finish();
-    let is_whole = match rx.recv::<BlobAnswer>().await? {
-        Some(BlobAnswer::Here { whole, .. }) => whole,
-        Some(BlobAnswer::Refused(problem)) => return Err(Refused::Why(problem.why)),
-        None => return Err(StreamError::NoAnswer.into()),
-    };
-    if is_whole {
+    let Here { mut rx, whole, .. } = fetcher.ask(outline.digest(), BlobPart::Follow, node).await?;
+    if whole {
         let all = SegmentRange { first: 0, count: outline.segments() };
         let _ = to.send(News::Has(node, vec![all]));
         return Ok(());
@@ -404,7 +398,7 @@ async fn hear_of(fetcher: &Fetcher, outline: &Outline, node: NodeId, to: &mpsc::
             let end = range.end().filter(|end| range.count > 0 && *end <= outline.segments());
             let is_new = end.is_some_and(|end| (range.first..end).all(|index| told.insert(index)));
             if !is_new {
-                return Err(Refused::Why("it tells what it has wrongly".into()));
+                return Err(Refused("it tells what it has wrongly".into()));
             }
         }
         if !ranges.is_empty() && to.send(News::Has(node, ranges)).is_err() {
@@ -425,15 +419,15 @@ async fn take(
 ) -> Result<(), Refused> {
     let outline = partial.outline();
     let mut wanted: BTreeSet<u32> = ranges.iter().flat_map(|range| range.first..range.end().unwrap_or(range.first)).collect();
-    let (mut rx, size) = fetcher.ask(outline.digest(), BlobPart::Segments(ranges), node).await?;
+    let Here { mut rx, size, .. } = fetcher.ask(outline.digest(), BlobPart::Segments(ranges), node).await?;
     if size != outline.size() {
-        return Err(Refused::Why(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
+        return Err(Refused(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
     }
     // one buffer, which goes round
     let mut data = Buffer::default();
     while let Some(index) = header(&mut rx, outline).await? {
         if !wanted.remove(&index) {
-            return Err(Refused::Why(format!("it sends segment {index}, which it was not asked for")));
+            return Err(Refused(format!("it sends segment {index}, which it was not asked for")));
         }
         let room = data.resize(outline.len_of(index).unwrap_or_default() as usize);
         let (mut unsaid, mut said) = (0, now());

@@ -6,11 +6,6 @@ use std::{
     path::Path,
 };
 
-/// Opens for reading.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    File::open(path)
-}
-
 /// Opens for reading and writing; makes it when it is not there.
 pub(crate) fn open_or_make(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)

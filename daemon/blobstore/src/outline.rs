@@ -80,6 +80,11 @@ impl Outline {
         &self.values
     }
 
+    /// Its values as they are written down and sent.
+    pub fn bytes(&self) -> &[u8] {
+        self.values.as_flattened()
+    }
+
     /// Whether `data` is that segment. Costs the hash of it, about 0.2 ms a segment.
     pub fn fits(&self, index: u32, data: &[u8]) -> bool {
         self.len_of(index).is_some_and(|len| len as usize == data.len())

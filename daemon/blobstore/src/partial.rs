@@ -83,11 +83,11 @@ impl Partial {
         let io = |what: &'static str| move |e| StoreError::io(what, e);
         let file = files::open_or_make(&paths.bytes).map_err(io("a blob's file"))?;
         let is_new = file.metadata().map_err(io("a blob's file"))?.len() != outline.size();
-        let known = files::read_small(&paths.outline, outline.values().len() as u64 * 32).map_err(io("a blob's outline"))?;
-        if is_new || known.is_none_or(|bytes| bytes != outline.values().concat()) {
+        let known = files::read_small(&paths.outline, outline.bytes().len() as u64).map_err(io("a blob's outline"))?;
+        if is_new || known.is_none_or(|bytes| bytes != outline.bytes()) {
             files::remove(&paths.map).map_err(io("a blob's map"))?;
             files::set_aside(&file, outline.size()).map_err(io("room for a blob"))?;
-            std::fs::write(&paths.outline, outline.values().concat()).map_err(io("a blob's outline"))?;
+            std::fs::write(&paths.outline, outline.bytes()).map_err(io("a blob's outline"))?;
         }
         let map = files::open_or_make(&paths.map).map_err(io("a blob's map"))?;
         let state = State { have: SegmentSet::empty(outline.segments()), unsaved: 0 };
@@ -110,7 +110,7 @@ impl Partial {
 
     /// Leaves the map and the outline of a blob for [`Self::open`] to find; its bytes are brought after them.
     pub(crate) fn leave(outline: &Outline, paths: &PartPaths, boot: &str, have: &SegmentSet) -> io::Result<()> {
-        std::fs::write(&paths.outline, outline.values().concat())?;
+        std::fs::write(&paths.outline, outline.bytes())?;
         std::fs::write(&paths.map, encode(boot, have))
     }
 
@@ -161,6 +161,11 @@ impl Partial {
     /// What is here now.
     pub fn have(&self) -> SegmentSet {
         self.state().have.clone()
+    }
+
+    /// How many segments are here now.
+    pub fn count(&self) -> u32 {
+        self.state().have.count()
     }
 
     /// Changes with every segment that comes.

@@ -11,7 +11,7 @@ use swarm_proto::{
 };
 use swarm_transport::{FrameTx, StreamError};
 
-use crate::{error::StoreError, lanes::Lanes, outline::Outline, partial::Partial, reader::Reader, store::Store};
+use crate::{lanes::Lanes, outline::Outline, partial::Partial, reader::Reader, store::Store};
 
 /// Who gets nothing more of a blob for so long does not get it any more.
 const QUIET: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ async fn give_outline(reader: Arc<Reader>, lanes: Lanes, mut tx: FrameTx) -> Res
 
 /// A blob of one segment needs none: its name is its value.
 fn values(outline: &Outline) -> Bytes {
-    if outline.segments() == 1 { Bytes::new() } else { outline.values().concat().into() }
+    if outline.segments() == 1 { Bytes::new() } else { Bytes::copy_from_slice(outline.bytes()) }
 }
 
 async fn give_segments(reader: Arc<Reader>, lanes: Lanes, ranges: Vec<SegmentRange>, mut tx: FrameTx) -> Result<(), StreamError> {
@@ -126,23 +126,8 @@ async fn tell_segments(reader: &Reader, mut tx: FrameTx) -> Result<(), StreamErr
 
 /// What is here and was not told, and is told now.
 fn untold(partial: &Partial, told: &mut SegmentSet) -> Vec<SegmentRange> {
-    SegmentRange::gather(partial.have().iter().filter(|index| told.insert(*index)))
-}
-
-impl StoreError {
-    /// As somebody is told who asked for something.
-    pub fn problem(&self, what: &str) -> Problem {
-        let code = match self {
-            Self::Full { .. } | Self::DiskFull(_) => Code::NoSpace,
-            Self::TooLarge(_) | Self::Abandoned => Code::BadRequest,
-            Self::Missing(_) => Code::NotFound,
-            Self::Damaged { .. } | Self::Io { .. } => Code::Internal,
-        };
-        let problem = Problem::new(code, what, self.to_string());
-        match self {
-            Self::Full { .. } => problem.hint("free some with `swarmctl blob gc`, or raise [blobs] quota"),
-            Self::DiskFull(_) => problem.hint("make room on the disk of the state directory"),
-            Self::TooLarge(_) | Self::Abandoned | Self::Missing(_) | Self::Damaged { .. } | Self::Io { .. } => problem,
-        }
-    }
+    let have = partial.have();
+    let new = SegmentRange::gather(have.beyond(told));
+    *told = have;
+    new
 }

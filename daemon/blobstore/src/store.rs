@@ -111,6 +111,12 @@ impl Inner {
         PartPaths::new(&self.dir.join("part"), digest)
     }
 
+    /// A file that has no place yet.
+    fn make_draft(&self) -> io::Result<(PathBuf, File)> {
+        let path = self.dir.join("draft").join(self.drafts.fetch_add(1, Ordering::Relaxed).to_string());
+        files::make(&path).map(|file| (path, file))
+    }
+
     /// Puts a file in its place for good.
     fn shelve(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (Some(shelf), Some(floor)) = (to.parent(), from.parent()) else { return Err(io::ErrorKind::InvalidInput.into()) };
@@ -215,8 +221,7 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn draft(&self) -> Result<Draft, StoreError> {
-        let path = self.0.dir.join("draft").join(self.0.drafts.fetch_add(1, Ordering::Relaxed).to_string());
-        let file = files::make(&path).map_err(|e| StoreError::io("a blob's file", e))?;
+        let (path, file) = self.0.make_draft().map_err(|e| StoreError::io("a blob's file", e))?;
         Ok(Draft::new(self.clone(), path, file, Outliner::default(), Room { inner: self.0.clone(), bytes: 0 }))
     }
 
@@ -236,9 +241,7 @@ impl Store {
             if let Some(partial) = books.partial.get(&digest) {
                 return Ok(Begun::Partial(partial.clone()));
             }
-            let left = books.left.remove(&digest);
-            books.used -= left.unwrap_or(0);
-            (Room { inner: self.0.clone(), bytes: 0 }, left.is_some())
+            (Room { inner: self.0.clone(), bytes: 0 }, books.take_up(digest))
         };
         let paths = self.0.part_paths(digest);
         let opened = self.grow(&mut room, outline.size()).and_then(|()| Partial::open(outline, paths.clone(), self.0.boot.clone(), room));
@@ -252,8 +255,7 @@ impl Store {
                 if !is_left {
                     let _ = paths.remove();
                 } else if let Ok(metadata) = fs::metadata(&paths.bytes) {
-                    let mut books = self.0.books();
-                    books.leave(digest, metadata.len());
+                    self.0.books().leave(digest, metadata.len());
                 }
                 Err(error)
             }
@@ -311,7 +313,7 @@ impl Store {
         let mut books = self.0.books();
         // its room goes back to the books when it is dropped, so that is after they are closed
         let gone = books.partial.remove(&digest);
-        books.used -= books.left.remove(&digest).unwrap_or(0);
+        books.take_up(digest);
         drop(books);
         drop(gone);
         self.0.part_paths(digest).remove().map_err(|e| StoreError::io("a part of a blob", e))
@@ -328,7 +330,7 @@ impl Store {
                 return Ok(books.partial.get(&digest).cloned().map(Reader::partial));
             }
         }
-        let file = match files::open(&self.0.whole_path(digest)) {
+        let file = match File::open(self.0.whole_path(digest)) {
             Ok(file) => file,
             // somebody took it away behind our back, or it came and went a moment ago
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -379,9 +381,8 @@ impl Store {
             return Ok(());
         }
         let io = |e| StoreError::io("a blob's outline", e);
-        let draft = self.0.dir.join("draft").join(self.0.drafts.fetch_add(1, Ordering::Relaxed).to_string());
-        let file = files::make(&draft).map_err(io)?;
-        files::write_at(&file, &outline.values().concat(), 0).and_then(|()| file.sync_data()).map_err(io)?;
+        let (draft, file) = self.0.make_draft().map_err(io)?;
+        files::write_at(&file, outline.bytes(), 0).and_then(|()| file.sync_data()).map_err(io)?;
         self.0.shelve(&draft, &self.0.outline_path(outline.digest())).map_err(io)
     }
 
@@ -443,7 +444,7 @@ impl Store {
     pub fn remove(&self, digest: Digest) -> Result<(), StoreError> {
         let (was_whole, was_part) = {
             let mut books = self.0.books();
-            let was_part = books.partial.contains_key(&digest) || books.left.contains_key(&digest);
+            let (_, was_part) = books.state(digest);
             (books.forget(digest), was_part)
         };
         if was_part {

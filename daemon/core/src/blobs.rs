@@ -205,7 +205,7 @@ impl Fetch {
         self.now = now;
         self.release(node);
         if let Some(source) = self.sources.remove(&node) {
-            source.has.iter().for_each(|index| self.holders[index as usize] = self.holders[index as usize].saturating_sub(1));
+            self.lose_holder(&source.has);
         }
     }
 
@@ -255,7 +255,12 @@ impl Fetch {
         let Some(source) = self.sources.get_mut(&node) else { return };
         source.is_liar = true;
         let had = std::mem::replace(&mut source.has, SegmentSet::empty(self.missing.len()));
-        had.iter().for_each(|index| self.holders[index as usize] = self.holders[index as usize].saturating_sub(1));
+        self.lose_holder(&had);
+    }
+
+    /// Somebody does not have these any more.
+    fn lose_holder(&mut self, of: &SegmentSet) {
+        of.iter().for_each(|index| self.holders[index as usize] = self.holders[index as usize].saturating_sub(1));
     }
 
     /// A stream ended. What it did not bring is asked again; its source does not have it, or could not give it now.

@@ -89,14 +89,12 @@ impl SegmentSet {
 
     /// Those in it, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
-        self.words.iter().zip(0..).flat_map(|(word, at)| {
-            let mut rest = *word;
-            std::iter::from_fn(move || {
-                let bit = (rest != 0).then(|| rest.trailing_zeros())?;
-                rest &= rest - 1;
-                Some(at * BITS + bit)
-            })
-        })
+        numbers(self.words.iter().copied())
+    }
+
+    /// Those that are not in `other`, a set of the same bound; ascending.
+    pub fn beyond(&self, other: &Self) -> impl Iterator<Item = u32> {
+        numbers(self.words.iter().zip(&other.words).map(|(own, other)| own & !other))
     }
 
     /// The lowest one at or after `from` that is not in it.
@@ -134,6 +132,18 @@ impl SegmentSet {
     }
 }
 
+/// The set bits of words, as numbers.
+fn numbers(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {
+    words.zip(0..).flat_map(|(word, at)| {
+        let mut rest = word;
+        std::iter::from_fn(move || {
+            let bit = (rest != 0).then(|| rest.trailing_zeros())?;
+            rest &= rest - 1;
+            Some(at * BITS + bit)
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -158,6 +168,11 @@ mod tests {
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(set.first_missing(3), (3..len).find(|index| !model.contains(index)));
             prop_assert_eq!(SegmentSet::from_bytes(len, &set.to_bytes()), Some(set.clone()));
+            let mut third = set.clone();
+            for index in (0..len).step_by(3) {
+                third.remove(index);
+            }
+            prop_assert_eq!(set.beyond(&third).collect::<Vec<_>>(), model.iter().copied().filter(|index| index % 3 == 0).collect::<Vec<_>>());
             let mut again = SegmentSet::empty(len);
             set.ranges().into_iter().for_each(|range| again.insert_range(range));
             prop_assert_eq!(again, set);
