@@ -13,11 +13,15 @@ pub struct Progress {
     jobs: BTreeMap<JobId, Counts>,
 }
 
+/// stderr, if a bar is wanted there and somebody may be looking at it.
+pub fn target(is_wanted: bool) -> ProgressDrawTarget {
+    if is_wanted && output::is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}
+
 impl Progress {
     /// Visible if it is wanted and stderr is a terminal.
     pub fn new(is_wanted: bool) -> Self {
-        let target = if is_wanted && output::is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let bar = ProgressBar::with_draw_target(Some(0), target(is_wanted));
         let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}").expect("the template is fixed");
         Self { bar: bar.with_style(style), jobs: BTreeMap::new() }
     }

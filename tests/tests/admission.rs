@@ -68,13 +68,19 @@ fn is_own(ip: &IpAddr, host: usize) -> bool {
     ip.to_string().ends_with(&format!(".{host}"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tag_lets_in_whoever_carries_it_once_the_swarm_says_so() {
+/// Hosts on a tailnet whose policy the test decides; its sockets are in the directory.
+async fn on_tailnet(count: usize) -> (tempfile::TempDir, Policy, Hosts) {
     let place = tempfile::tempdir().expect("a directory");
     let socket = |name: &str| place.path().join(format!("{name}.sock"));
     let policy = Policy::default();
-    (1..=3).for_each(|host| tailscaled(&socket(&format!("host{host}")), host, policy.clone()));
-    let mut hosts = Hosts::start(3, |config| config.mesh.tailscale_socket = socket(&config.node.name)).await;
+    (1..=count).for_each(|host| tailscaled(&socket(&format!("host{host}")), host, policy.clone()));
+    let hosts = Hosts::start(count, |config| config.mesh.tailscale_socket = socket(&config.node.name)).await;
+    (place, policy, hosts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_lets_in_whoever_carries_it_once_the_swarm_says_so() {
+    let (_sockets, policy, mut hosts) = on_tailnet(3).await;
     let tag = |host: &Host, tags| drop(policy.lock().expect("whole").insert(host.ip, tags));
     tag(&hosts.list[0], vec!["tag:swarm"]);
     tag(&hosts.list[1], vec!["tag:swarm", "tag:other"]);
@@ -120,11 +126,7 @@ async fn a_tag_lets_in_whoever_carries_it_once_the_swarm_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_lets_in_whoever_has_it() {
-    let place = tempfile::tempdir().expect("a directory");
-    let socket = |name: &str| place.path().join(format!("{name}.sock"));
-    let policy = Policy::default();
-    (1..=2).for_each(|host| tailscaled(&socket(&format!("host{host}")), host, policy.clone()));
-    let hosts = Hosts::start(2, |config| config.mesh.tailscale_socket = socket(&config.node.name)).await;
+    let (_sockets, policy, hosts) = on_tailnet(2).await;
     let [first, second] = &hosts.list[..] else { panic!("two hosts") };
     let rule = "cap:example.com/cap/swarm";
     let has = |host: &Host, what| drop(policy.lock().expect("whole").insert(host.ip, what));

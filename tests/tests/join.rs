@@ -13,7 +13,7 @@ use swarm_proto::{
     token::Token,
 };
 use swarm_tests::{
-    Hosts, eventually,
+    Host, Hosts, eventually,
     intruder::{Intruder, addrs, hello},
 };
 use swarm_transport::{Identity, Plane, SecretKey};
@@ -34,6 +34,12 @@ fn applicant(key: &SecretKey, n: u8) -> Applicant {
 async fn knock(token: &Token, key: &SecretKey, n: u8) -> Result<Option<NodeId>, Problem> {
     let sign = |message: &[u8]| Ok(key.sign(message).expect("a key signs"));
     enroll(&Invitation::Token(token.clone()), &applicant(key, n), sign).await.map(|enrolled| enrolled.node)
+}
+
+/// Founds a swarm on a host, and makes a token for one more.
+fn found(host: &Host) -> Token {
+    host.ok(&["mesh", "init"]);
+    host.ok(&["token", "create"]).trim().parse().expect("a token")
 }
 
 #[tokio::test]
@@ -149,8 +155,7 @@ async fn a_token_is_good_for_what_it_was_made_for_and_no_more() {
 async fn nobody_is_ready_with_another_view() {
     let hosts = Hosts::start(1, |_| ()).await;
     let a = &hosts.list[0];
-    a.ok(&["mesh", "init"]);
-    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let token = found(a);
     let key = SecretKey::generate().expect("a key");
     let who = applicant(&key, 7);
     let sign = |message: &[u8]| Ok(key.sign(message).expect("a key signs"));
@@ -209,8 +214,7 @@ async fn nobody_is_ready_with_another_view() {
 async fn a_petition_that_does_not_come_is_not_waited_for() {
     let hosts = Hosts::start(1, |_| ()).await;
     let a = &hosts.list[0];
-    a.ok(&["mesh", "init"]);
-    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let token = found(a);
     let connect = async || swarm_client::connect(&token.addresses[0], &Trust::Pin(token.pin), None).await.ok();
     let mut halves = Vec::new();
     for said in ["", "POST /v1/enroll HTTP/1.1\r\nhost: swarm\r\ncontent-length: 100\r\n\r\nx"] {
@@ -252,8 +256,7 @@ async fn whoever_joins_as_a_worker_never_votes() {
 async fn a_lost_answer_is_not_a_lost_use() {
     let hosts = Hosts::start(1, |_| ()).await;
     let a = &hosts.list[0];
-    a.ok(&["mesh", "init"]);
-    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let token = found(a);
     let key = SecretKey::generate().expect("a key");
     let first = knock(&token, &key, 1).await.expect("let in");
     assert_eq!(knock(&token, &key, 1).await.expect("told again"), first);
@@ -265,8 +268,7 @@ async fn a_lost_answer_is_not_a_lost_use() {
 async fn a_wrong_pin_is_sent_nothing() {
     let hosts = Hosts::start(1, |_| ()).await;
     let a = &hosts.list[0];
-    a.ok(&["mesh", "init"]);
-    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let token = found(a);
     // a thief with a key and an authority of its own
     let ca = swarm_transport::Ca::create(token.cluster, SecretKey::generate().expect("a key")).expect("a CA");
     let identity = ca.identity(SecretKey::generate().expect("a key"), swarm_transport::Validity::CENTURY).expect("an identity");
@@ -299,8 +301,7 @@ async fn a_wrong_pin_is_sent_nothing() {
 async fn a_petition_belongs_to_its_session() {
     let hosts = Hosts::start(1, |_| ()).await;
     let a = &hosts.list[0];
-    a.ok(&["mesh", "init"]);
-    let token: Token = a.ok(&["token", "create"]).trim().parse().expect("a token");
+    let token = found(a);
     let place = &token.addresses[0];
     // the door opens with the token, as soon as the node has seen it
     let connect = async || swarm_client::connect(place, &Trust::Pin(token.pin), None).await.ok();

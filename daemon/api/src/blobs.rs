@@ -20,7 +20,7 @@ use crate::{
     follow::{JSON_LINES, write_line},
     query::{self, query},
     refusal::Refusal,
-    router::{Api, reply},
+    router::{Api, misfit, reply},
 };
 
 const RAW: &str = "application/octet-stream";
@@ -115,8 +115,7 @@ pub(crate) async fn fetch(api: Api, Path(digest): Path<String>, body: Body) -> R
 }
 
 pub(crate) async fn push(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {
-    let bytes = query::body(body).await?;
-    let request: PushRequest = query::object(&bytes).map_err(|why| Refusal::bad("the request's body cannot be understood", why))?;
+    let request: PushRequest = query::json(body).await?;
     if request.to.is_empty() {
         return Err(Refusal::bad("the blob is not pushed", "no node is named in \"to\""));
     }
@@ -139,10 +138,6 @@ macro_rules! own {
         let reply = $api.backend.blob($call).await?;
         if let $variant(value) = reply { Ok(value) } else { Err(misfit(&reply)) }
     }};
-}
-
-fn misfit(reply: &BlobReply) -> Refusal {
-    Problem::new(Code::Internal, "the call was answered with something else", format!("{reply:?}")).into()
 }
 
 async fn order(api: &Api, call: BlobCall, body: Body) -> Result<StatusCode, Refusal> {

@@ -2,7 +2,6 @@
 
 use axum::{Json, body::Body, extract::Path};
 use http::StatusCode;
-use serde::de::DeserializeOwned;
 use swarm_proto::api::{
     Belonging, Call, Choices, HostCall, JoinRequest, PassRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, TokenView,
     UserRequest, UserView,
@@ -14,11 +13,6 @@ use crate::{
     router::{Api, reply},
 };
 
-async fn json<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
-    let bytes = query::body(body).await?;
-    query::object(&bytes).map_err(|why| Refusal::bad("the request's body cannot be understood", why))
-}
-
 async fn host(api: &Api, call: HostCall) -> Result<Json<Belonging>, Refusal> {
     Ok(Json(api.backend.host(call).await?))
 }
@@ -28,7 +22,7 @@ pub(crate) async fn init(api: Api, body: Body) -> Result<Json<Belonging>, Refusa
 }
 
 pub(crate) async fn join(api: Api, body: Body) -> Result<Json<Belonging>, Refusal> {
-    host(&api, HostCall::Join(json::<JoinRequest>(body).await?)).await
+    host(&api, HostCall::Join(query::json::<JoinRequest>(body).await?)).await
 }
 
 pub(crate) async fn leave(api: Api, body: Body) -> Result<Json<Belonging>, Refusal> {
@@ -51,12 +45,12 @@ pub(crate) async fn revoke_token(api: Api, Path(token): Path<String>, body: Body
 }
 
 pub(crate) async fn create_user(api: Api, body: Body) -> Result<Json<Box<TokenLine>>, Refusal> {
-    let request = json::<UserRequest>(body).await?;
+    let request = query::json::<UserRequest>(body).await?;
     reply!(api, Call::CreateUser(request), Reply::Token).map(Json)
 }
 
 pub(crate) async fn create_pass(api: Api, body: Body) -> Result<Json<Box<TokenLine>>, Refusal> {
-    let request = json::<PassRequest>(body).await?;
+    let request = query::json::<PassRequest>(body).await?;
     reply!(api, Call::CreatePass(request), Reply::Token).map(Json)
 }
 

@@ -71,13 +71,22 @@ pub(crate) async fn body_within(body: Body, limit: usize) -> Result<bytes::Bytes
     }
 }
 
+/// A body that is a JSON object.
+pub(crate) async fn json<T: DeserializeOwned>(request: Body) -> Result<T, Refusal> {
+    object(&body(request).await?).map_err(not_understood)
+}
+
+fn not_understood(why: String) -> Refusal {
+    Refusal::bad("the request's body cannot be understood", why)
+}
+
 /// A body that may be left out.
 pub(crate) async fn json_or_default<T: DeserializeOwned + Default>(request: Body) -> Result<T, Refusal> {
     let bytes = body(request).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    object(&bytes).map_err(|why| Refusal::bad("the request's body cannot be understood", why))
+    object(&bytes).map_err(not_understood)
 }
 
 /// A JSON object as a struct. Serde would take an array of its fields in order as well, a form that nobody meant to offer.

@@ -85,7 +85,7 @@ impl Api {
     }
 }
 
-pub(crate) fn misfit(reply: &Reply) -> Refusal {
+pub(crate) fn misfit(reply: &impl std::fmt::Debug) -> Refusal {
     let mut kind = format!("{reply:?}");
     kind.truncate(kind.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(kind.len()));
     tracing::error!(reply = kind, "the daemon answered an API call with something else");

@@ -36,6 +36,13 @@ fn begin(store: &Store, outline: &Outline) -> Arc<Partial> {
     }
 }
 
+/// Writes the first `count` segments.
+fn fill(partial: &Partial, data: &[u8], count: u32) {
+    for (segment, index) in data.chunks(SEGMENT).zip(0..count) {
+        partial.write(index, segment).unwrap();
+    }
+}
+
 fn read(store: &Store, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(reader) = store.reader(digest)? else { return Ok(None) };
     let mut all = Vec::new();
@@ -142,9 +149,7 @@ fn a_killed_daemon_goes_on_where_it_was_and_hashes_nothing_again() {
     let data = bytes(3, 20 * SEGMENT);
     let whole = outline(&data);
     let partial = begin(&open(dir.path(), PLENTY), &whole);
-    for (segment, index) in data.chunks(SEGMENT).zip(0..11) {
-        partial.write(index, segment).unwrap();
-    }
+    fill(&partial, &data, 11);
     std::mem::forget(partial);
     // 8 of 11 are written down: the others are fetched again
     let store = open(dir.path(), PLENTY);
@@ -268,9 +273,7 @@ fn what_nobody_fetches_any_more_stays_while_there_is_room() {
     let (store, data) = (open(dir.path(), 6 * MIB), bytes(6, 4 * SEGMENT));
     let whole = outline(&data);
     let partial = begin(&store, &whole);
-    for (segment, index) in data.chunks(SEGMENT).zip(0..3) {
-        partial.write(index, segment).unwrap();
-    }
+    fill(&partial, &data, 3);
     store.pause(&partial);
     assert_eq!(store.room().0, 4 * MIB, "its room is counted once, whoever still reads it");
     drop(partial);
@@ -297,9 +300,7 @@ fn the_room_of_a_blob_that_came_is_counted_once_while_it_is_still_read() {
     let (store, data) = (open(dir.path(), 3 * MIB), bytes(6, 2 * SEGMENT));
     let whole = outline(&data);
     let partial = begin(&store, &whole);
-    for (segment, index) in data.chunks(SEGMENT).zip(0..) {
-        partial.write(index, segment).unwrap();
-    }
+    fill(&partial, &data, u32::MAX);
     let reader = store.reader(whole.digest()).unwrap().unwrap();
     store.complete(&partial).unwrap();
     assert_eq!(store.room().0, 2 * MIB);

@@ -52,6 +52,21 @@ pub(crate) struct Coming {
     pub(crate) end: Option<Result<(), Problem>>,
 }
 
+impl Coming {
+    fn news(&self) -> BlobNews {
+        let Progress { have, size, sources } = &self.progress;
+        match &self.end {
+            None => BlobNews::Progress {
+                have: *have,
+                size: *size,
+                sources: sources.iter().map(|source| (source.node, source.bytes, whole(source.rate))).collect(),
+            },
+            Some(Ok(())) => BlobNews::Held,
+            Some(Err(problem)) => BlobNews::Failed(problem.clone()),
+        }
+    }
+}
+
 impl Blobs {
     /// `runtime`: that of the bulk endpoint.
     pub(crate) fn new(store: Store, domains: Domains, runtime: Handle) -> Self {
@@ -81,16 +96,7 @@ pub(crate) async fn serve_bring(node: Arc<Node>, request: BringRequest, mut tx: 
     tokio::pin!(gone);
     loop {
         let seen = coming.borrow_and_update().clone();
-        let news = match &seen.end {
-            None => BlobNews::Progress {
-                have: seen.progress.have,
-                size: seen.progress.size,
-                sources: seen.progress.sources.iter().map(|source| (source.node, source.bytes, whole(source.rate))).collect(),
-            },
-            Some(Ok(())) => BlobNews::Held,
-            Some(Err(problem)) => BlobNews::Failed(problem.clone()),
-        };
-        if tx.send(&news).await.is_err() || seen.end.is_some() {
+        if tx.send(&seen.news()).await.is_err() || seen.end.is_some() {
             let _ = tx.finish();
             return;
         }
@@ -99,6 +105,18 @@ pub(crate) async fn serve_bring(node: Arc<Node>, request: BringRequest, mut tx: 
             () = &mut gone => return,
             changed = coming.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// The same news as a client is told them, of the node that they are about.
+fn line(node: &Node, at: String, news: BlobNews) -> BlobLine {
+    let source = |(from, bytes, rate)| BlobSource { node: node.roster.name(from), bytes, rate };
+    match news {
+        BlobNews::Progress { have, size, sources } => {
+            BlobLine::Progress { node: at, have, size, sources: sources.into_iter().map(source).collect() }
+        }
+        BlobNews::Held => BlobLine::Held { node: at },
+        BlobNews::Failed(problem) => BlobLine::Failed { node: at, problem },
     }
 }
 
@@ -294,26 +312,12 @@ pub(crate) fn fetch_here(node: &Arc<Node>, digest: Digest) -> mpsc::Receiver<Blo
         let here = node.settings.meta.name.clone();
         loop {
             let seen = coming.borrow_and_update().clone();
-            let line = match seen.end.clone() {
-                None => progress(&node, here.clone(), &seen.progress),
-                Some(Ok(())) => BlobLine::Held { node: here.clone() },
-                Some(Err(problem)) => BlobLine::Failed { node: here.clone(), problem },
-            };
-            if tx.send(line).await.is_err() || seen.end.is_some() || coming.changed().await.is_err() {
+            if tx.send(line(&node, here.clone(), seen.news())).await.is_err() || seen.end.is_some() || coming.changed().await.is_err() {
                 return;
             }
         }
     });
     rx
-}
-
-fn progress(node: &Node, at: String, progress: &Progress) -> BlobLine {
-    let source = |source: &swarm_core::blobs::SourceView| BlobSource {
-        node: node.roster.name(source.node),
-        bytes: source.bytes,
-        rate: whole(source.rate),
-    };
-    BlobLine::Progress { node: at, have: progress.have, size: progress.size, sources: progress.sources.iter().map(source).collect() }
 }
 
 /// Answers what is asked of this node's own blobs.

@@ -37,13 +37,6 @@ pub(crate) fn spawn(node: &Arc<Node>, after: Cursor) -> mpsc::Receiver<Result<Ev
     rx
 }
 
-/// The answer of a node that is not up.
-pub(crate) fn refuse(problem: Problem) -> mpsc::Receiver<Result<EventPage, Problem>> {
-    let (tx, rx) = mpsc::channel(1);
-    tx.try_send(Err(problem)).expect("a fresh channel has room for one");
-    rx
-}
-
 /// This node's ledger, if it is a voter or a standby and so gets every entry.
 fn holder(node: &Node) -> Option<Consensus> {
     let consensus = node.consensus.clone()?;

@@ -170,14 +170,14 @@ impl Backend for Gateway {
     fn events(&self, after: Cursor) -> mpsc::Receiver<Result<EventPage, Problem>> {
         match self.node() {
             Ok(node) => events::spawn(&node, after),
-            Err(problem) => events::refuse(problem),
+            Err(problem) => refuse(Err(problem)),
         }
     }
 
     fn output(&self, task: TaskId, which: Which, follow: bool) -> mpsc::Receiver<OutputChunk> {
         match self.node() {
             Ok(node) => output::spawn(&node, task, which, follow),
-            Err(problem) => output::refuse(problem),
+            Err(problem) => refuse(OutputChunk::Failed(problem)),
         }
     }
 

@@ -52,13 +52,6 @@ pub(crate) fn spawn(node: &Arc<Node>, task: TaskId, which: Which, follow: bool) 
     rx
 }
 
-/// The answer of a node that is not up.
-pub(crate) fn refuse(problem: Problem) -> mpsc::Receiver<OutputChunk> {
-    let (tx, rx) = mpsc::channel(1);
-    tx.try_send(OutputChunk::Failed(problem)).expect("a fresh channel has room for one");
-    rx
-}
-
 /// Follows the attempts of a task: when one is lost and another is granted, its output follows.
 async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &mpsc::Sender<OutputChunk>) -> Result<(), Problem> {
     let mut seen: Option<Fence> = None;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use swarm_client::BlobLines;
 use swarm_proto::{
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     failure::{FAILED, Failure, Outcome},
-    output,
+    output, progress,
     session::Session,
     view,
 };
@@ -34,8 +34,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new(size: Option<u64>) -> Self {
-        let target = if output::is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(size, target);
+        let bar = ProgressBar::with_draw_target(size, progress::target(true));
         let known = "{bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} {msg}";
         let template = if size.is_some() { known } else { "{bytes} {binary_bytes_per_sec} {msg}" };
         Self(bar.with_style(ProgressStyle::with_template(template).expect("the template is fixed")))

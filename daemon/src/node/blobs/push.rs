@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use swarm_proto::{
     Code, Digest, NodeId, Problem,
-    api::{BlobLine, BlobSource},
+    api::BlobLine,
     blob::{BlobNews, BringRequest},
     peer::Open,
 };
 use swarm_transport::Plane;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Blobs, DEPTH, arrived, bring, named};
+use super::{Blobs, DEPTH, arrived, bring, line, named};
 use crate::node::Node;
 
-/// What a pushing node calls itself whole.
+/// How all members are meant at once.
 const ALL: &str = "all";
 
 /// Brings a blob to these nodes, by id or name, and says how far each is. This node gets it first.
@@ -38,7 +38,6 @@ async fn run(node: &Arc<Node>, digest: Digest, to: Vec<String>, tx: &mpsc::Sende
         }
     };
     let mut before = node.me;
-    let mut last = None;
     for target in targets {
         if target == node.me {
             let _ = tx.send(BlobLine::Held { node: node.roster.name(target) }).await;
@@ -48,20 +47,19 @@ async fn run(node: &Arc<Node>, digest: Digest, to: Vec<String>, tx: &mpsc::Sende
         let request = BringRequest { digest, size, from: vec![before], spares };
         let (has_begun, begun) = oneshot::channel();
         let (node, tx) = (node.clone(), tx.clone());
-        last = Some(tokio::spawn(async move {
+        tokio::spawn(async move {
             let name = node.roster.name(target);
             let line = match ask(&node, target, request, has_begun, &tx).await {
                 Ok(()) => BlobLine::Held { node: name },
                 Err(problem) => BlobLine::Failed { node: name, problem },
             };
             let _ = tx.send(line).await;
-        }));
+        });
         // the next one asks this one, which must know by then what it is asked for; one that failed is left out
         if begun.await.is_ok() {
             before = target;
         }
     }
-    drop(last);
 }
 
 /// The members that are meant; whoever is none is told at once.
@@ -115,14 +113,12 @@ async fn ask(
                 return Ok(());
             }
             Some(BlobNews::Failed(problem)) => return Err(Problem { what: what(), ..problem }),
-            Some(BlobNews::Progress { have, size, sources }) => {
+            Some(news @ BlobNews::Progress { size, .. }) => {
                 if size > 0 {
                     has_begun.take().map(|begun| begun.send(()));
                 }
-                let sources = sources.into_iter().map(|(from, bytes, rate)| BlobSource { node: node.roster.name(from), bytes, rate });
-                let line = BlobLine::Progress { node: node.roster.name(target), have, size, sources: sources.collect() };
                 // a client that reads slowly must not slow the blob down
-                let _ = tx.try_send(line);
+                let _ = tx.try_send(line(node, node.roster.name(target), news));
             }
         }
     }
