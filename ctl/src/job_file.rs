@@ -39,6 +39,7 @@ pub const HELP: &str = r#"JOB FILE
     on_partition = "replace"        # or "stop", "wait"
     patience = "10s"
     at_most_once = false
+    outputs = ["out.csv"]           # kept when a task has ended: swarmctl job results
 
   Flags win over the file. Only argv is required."#;
 
@@ -68,6 +69,7 @@ struct Written {
     at_most_once: bool,
     patience: Option<String>,
     patience_ms: Option<u64>,
+    outputs: Vec<String>,
     follow: Option<bool>,
 }
 
@@ -184,6 +186,8 @@ impl Written {
             patience_ms: span_ms("patience", self.patience, self.patience_ms)?,
             follow: self.follow,
             signed: None,
+            outputs: self.outputs,
+            ..SubmitRequest::default()
         })
     }
 }
@@ -209,7 +213,7 @@ impl ArrayForm {
     fn into_request(self) -> Result<ArrayRequest, String> {
         match self {
             Self::Word(word) => array::parse(&word)?.into_request(),
-            Self::Items(items) => Ok(ArrayRequest { first: 0, count: None, items }),
+            Self::Items(items) => Ok(ArrayRequest { items, ..ArrayRequest::default() }),
             Self::Request(request) => Ok(request),
         }
     }

@@ -26,8 +26,8 @@ pub struct SpecArgs {
     pub timeout: Option<Duration>,
     /// Further attempts, for every cause or those named: 3, or 3:exit,timeout (repeatable)
     ///
-    /// Causes: exit, signal, timeout, spawn, node_lost, attempt_lost, refused. Without this flag: 5 for node_lost and attempt_lost, 0 for
-    /// the others.
+    /// Causes: exit, signal, timeout, spawn, node_lost, attempt_lost, refused, input, output. Without this flag: 5 for node_lost,
+    /// attempt_lost and input, 0 for the others.
     #[arg(long, value_name = "N[:CAUSES]", value_parser = parse_retries)]
     pub retries: Vec<RetriesWord>,
     /// What happens while the node of a task cannot be reached

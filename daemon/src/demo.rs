@@ -132,7 +132,7 @@ fn request(files: &Files) -> SubmitRequest {
         name: Some("count and hash files".into()),
         argv: vec!["sh".into(), "-c".into(), SCRIPT.into()],
         cwd: Some(files.dir().display().to_string()),
-        array: Some(ArrayRequest { first: 0, count: None, items: files.items().to_vec() }),
+        array: Some(ArrayRequest { items: files.items().to_vec(), ..ArrayRequest::default() }),
         cores: Some(0.5),
         ..SubmitRequest::default()
     }

@@ -153,6 +153,8 @@ fn end(task: &TaskView) -> Outcome {
         Some(End::Exit(_) | End::Signal(_)) => return Err(Failure::Code(task.exit_code())),
         Some(End::Timeout) => (Code::Timeout, format!("{name} took too long{place}"), "its --timeout was over".to_owned()),
         Some(End::Spawn(why)) => (Code::Conflict, format!("{name} could not be started{place}"), why.clone()),
+        Some(End::Input(why)) => (Code::Conflict, format!("{name} did not get its files{place}"), why.clone()),
+        Some(End::Output(why)) => (Code::Conflict, format!("{name} did not leave its files{place}"), why.clone()),
         Some(End::Refused(why)) => (Code::Conflict, format!("{name} was refused{place}"), why.clone()),
         Some(End::Cancelled) => (Code::Conflict, format!("{name} was cancelled"), "somebody asked for it".into()),
         Some(End::Lost | End::Succeeded) | None => (Code::Conflict, format!("{name} is lost"), format!("its attempt is gone{place}")),

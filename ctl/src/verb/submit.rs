@@ -193,7 +193,7 @@ mod tests {
     fn a_command_becomes_a_request_with_a_key() {
         let request = requests_of(&["--array", "5-9", "--", "echo", "{}"]).unwrap().remove(0);
         assert_eq!(request.argv, ["echo", "{}"]);
-        assert_eq!(request.array, Some(ArrayRequest { first: 5, count: Some(5), items: vec![] }));
+        assert_eq!(request.array, Some(ArrayRequest { first: 5, count: Some(5), ..ArrayRequest::default() }));
         assert_eq!(request.key.map(|key| key.len()), Some(32));
         assert_eq!(requests_of(&["--key", "k", "--", "a"]).unwrap()[0].key.as_deref(), Some("k"));
     }

@@ -55,6 +55,9 @@ pub(crate) fn jobs() -> Vec<JobView> {
         retries: BTreeMap::from([(Cause::Exit, 3), (Cause::NodeLost, 5)]),
         on_partition: OnPartition::Stop,
         at_most_once: true,
+        inputs: None,
+        each: None,
+        outputs: Vec::new(),
     };
     let array = JobView {
         job: JobId(17),
@@ -82,6 +85,9 @@ pub(crate) fn jobs() -> Vec<JobView> {
         retries: BTreeMap::new(),
         on_partition: OnPartition::Replace,
         at_most_once: false,
+        inputs: None,
+        each: None,
+        outputs: Vec::new(),
     };
     let done = JobView {
         job: JobId(2),
@@ -122,6 +128,8 @@ pub(crate) fn tasks() -> Vec<TaskView> {
             stderr: Text::Base64("/w==".into()),
             stdout_len: 4096,
             stderr_len: 1,
+            stdout_blob: None,
+            files: None,
         }),
         item: Some("src/main.rs".into()),
     };

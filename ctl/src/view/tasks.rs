@@ -82,6 +82,8 @@ fn end(end: &End) -> String {
         End::Timeout => "timeout".into(),
         End::Spawn(why) => format!("not started: {why}"),
         End::Refused(why) => format!("refused: {why}"),
+        End::Input(why) => format!("no input: {why}"),
+        End::Output(why) => format!("no output: {why}"),
         End::Cancelled => "cancelled".into(),
         End::Lost => "lost".into(),
     }

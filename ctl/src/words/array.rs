@@ -53,13 +53,13 @@ pub fn items(text: &str) -> Result<ArrayRequest, String> {
     if items.is_empty() {
         return Err("there is no line in it".into());
     }
-    let request = ArrayRequest { first: 0, count: None, items };
+    let request = ArrayRequest { items, ..ArrayRequest::default() };
     check(&request).map(|()| request)
 }
 
 fn range(first: u32, last: u32) -> ArrayRequest {
     // A range over all of u32 has one index more than u32 counts; the check that follows refuses both alike.
-    ArrayRequest { first, count: Some((last - first).saturating_add(1)), items: Vec::new() }
+    ArrayRequest { first, count: Some((last - first).saturating_add(1)), ..ArrayRequest::default() }
 }
 
 fn check(request: &ArrayRequest) -> Result<(), String> {
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn ranges_include_both_ends() {
         assert_eq!(parse("5-9"), Ok(Word::Range { first: 5, last: 9 }));
-        assert_eq!(parse("7-7").unwrap().into_request(), Ok(ArrayRequest { first: 7, count: Some(1), items: vec![] }));
-        assert_eq!(parse("0-999").unwrap().into_request(), Ok(ArrayRequest { first: 0, count: Some(1000), items: vec![] }));
+        assert_eq!(parse("7-7").unwrap().into_request(), Ok(ArrayRequest { first: 7, count: Some(1), ..ArrayRequest::default() }));
+        assert_eq!(parse("0-999").unwrap().into_request(), Ok(ArrayRequest { first: 0, count: Some(1000), ..ArrayRequest::default() }));
         assert_eq!(parse("@items.txt"), Ok(Word::File("items.txt".into())));
     }
 

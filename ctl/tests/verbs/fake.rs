@@ -201,14 +201,23 @@ fn end(job: &Job, end: End) {
         if let Some((stdout, is_over)) = state.attempts.last_mut() {
             *is_over = true;
             let head = &stdout[..stdout.len().min(limits::INLINE_RESULT)];
-            let output = OutputView { stdout: Text::of(head), stderr: Text::of(b""), stdout_len: stdout.len() as u64, stderr_len: 0 };
+            let output = OutputView {
+                stdout: Text::of(head),
+                stderr: Text::of(b""),
+                stdout_len: stdout.len() as u64,
+                stderr_len: 0,
+                stdout_blob: None,
+                files: None,
+            };
             state.view.output = Some(output).filter(|output| output.stdout_len > 0);
         }
         state.view.running = false;
         state.view.state = match end {
             End::Succeeded => TaskState::Succeeded,
             End::Cancelled => TaskState::Cancelled,
-            End::Exit(_) | End::Signal(_) | End::Timeout | End::Spawn(_) | End::Refused(_) | End::Lost => TaskState::Failed,
+            End::Exit(_) | End::Signal(_) | End::Timeout | End::Spawn(_) | End::Refused(_) | End::Input(_) | End::Output(_) | End::Lost => {
+                TaskState::Failed
+            }
         };
         state.view.end = Some(end);
     });

@@ -98,7 +98,8 @@ impl Outcomes {
         }
         let [stdout, stderr] = records.map(|record| Bytes::from(record.take_head()));
         let [stdout_len, stderr_len] = written.map(|of| of.bytes);
-        let output = (stdout_len + stderr_len > 0).then(|| Box::new(Output { stdout, stderr, stdout_len, stderr_len }));
+        let output = (stdout_len + stderr_len > 0)
+            .then(|| Box::new(Output { stdout, stderr, stdout_len, stderr_len, stdout_blob: None, files: None }));
         let outcome = Outcome { end, started: attempt.started, ended: wall_now(), output };
         self.tell(link, attempt, outcome, written);
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AttemptNo, ClusterId, Code, Cursor, Digest, Fence, JobId, LogIndex, NodeId, Problem, TaskId, Term, TokenId, UnixMillis,
     ledger::{Addrs, Counts, End, Event, Output, Schedule, TaskState},
+    manifest::Tree,
     peer::Load,
     settings::Applies,
     spec::{Cause, JobSpec, OnPartition, Resources, Work},
@@ -222,6 +223,10 @@ pub struct SpecView {
     pub retries: BTreeMap<Cause, u16>,
     pub on_partition: OnPartition,
     pub at_most_once: bool,
+    /// Files of every task, and files of which each task has one.
+    pub inputs: Option<Tree>,
+    pub each: Option<Tree>,
+    pub outputs: Vec<String>,
 }
 
 impl From<&JobSpec> for SpecView {
@@ -240,6 +245,9 @@ impl From<&JobSpec> for SpecView {
             retries: Cause::ALL.into_iter().map(|cause| (cause, spec.retries.of(cause))).filter(|(_, n)| *n > 0).collect(),
             on_partition: spec.on_partition,
             at_most_once: spec.at_most_once,
+            inputs: spec.inputs,
+            each: spec.each,
+            outputs: spec.outputs.clone(),
         }
     }
 }
@@ -274,7 +282,9 @@ impl TaskView {
             Some(End::Exit(code)) => u8::try_from(code & 0xff).unwrap_or(125),
             Some(End::Signal(n)) => u8::try_from(128 + n).unwrap_or(125),
             Some(End::Timeout) => 124,
-            Some(End::Succeeded | End::Spawn(_) | End::Refused(_) | End::Cancelled | End::Lost) | None => 125,
+            Some(End::Succeeded | End::Spawn(_) | End::Refused(_) | End::Cancelled | End::Lost | End::Input(_) | End::Output(_)) | None => {
+                125
+            }
         }
     }
 }
@@ -287,6 +297,10 @@ pub struct OutputView {
     /// Bytes written in all; more than the head means that the rest is at the node.
     pub stdout_len: u64,
     pub stderr_len: u64,
+    /// What is kept of standard output, where that is more than the head.
+    pub stdout_blob: Option<Digest>,
+    /// The files that it left.
+    pub files: Option<Tree>,
 }
 
 impl From<&Output> for OutputView {
@@ -296,6 +310,8 @@ impl From<&Output> for OutputView {
             stderr: Text::of(&output.stderr),
             stdout_len: output.stdout_len,
             stderr_len: output.stderr_len,
+            stdout_blob: output.stdout_blob,
+            files: output.files,
         }
     }
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttemptNo, ClusterId, Cursor, Fence, JobId, NodeId, PeerKey, Problem, RaftDir, RootId, TaskId, Term, TokenId, UnixMillis,
+    AttemptNo, ClusterId, Cursor, Digest, Fence, JobId, NodeId, PeerKey, Problem, RaftDir, RootId, TaskId, Term, TokenId, UnixMillis,
     access::Role,
     identity::{Change, Kind, NodeRole, Pass, Roots, Step, UserRecord},
+    manifest::Tree,
     settings::{Set, SettingRecord},
     spec::{Array, Cause, JobSpec},
 };
@@ -135,6 +136,10 @@ pub enum End {
     Cancelled,
     /// Killed because its lease ended, or gone with its keeper.
     Lost,
+    /// Its files could not be brought to the node; the reason.
+    Input(String),
+    /// What it was to leave is not there, or could not be kept; the reason.
+    Output(String),
 }
 
 impl End {
@@ -148,6 +153,8 @@ impl End {
             Self::Spawn(_) => Some(Cause::Spawn),
             Self::Refused(_) => Some(Cause::Refused),
             Self::Lost => Some(Cause::AttemptLost),
+            Self::Input(_) => Some(Cause::Input),
+            Self::Output(_) => Some(Cause::Output),
         }
     }
 }
@@ -162,6 +169,10 @@ pub struct Output {
     /// Bytes written in all.
     pub stdout_len: u64,
     pub stderr_len: u64,
+    /// What is kept of standard output, as a blob, where it is more than the head.
+    pub stdout_blob: Option<Digest>,
+    /// The files that it left.
+    pub files: Option<Tree>,
 }
 
 /// A node that asks to be let in.

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod ids;
 pub mod ledger;
 pub mod limits;
+pub mod manifest;
 pub mod peer;
 pub mod problem;
 pub mod settings;

@@ -112,6 +112,14 @@ pub const API_HANDSHAKES: usize = 64;
 pub const BLOB: u64 = 64 << 30;
 /// Bytes of one segment of a blob, but for its last one, which may be shorter.
 pub const SEGMENT: u32 = 1 << 20;
+/// Files of one manifest.
+pub const FILES: usize = 1 << 17;
+/// A manifest's own bytes.
+pub const MANIFEST: usize = 32 << 20;
+/// Bytes of a path in a manifest.
+pub const PATH: usize = 1_024;
+/// Paths that a job declares as its outputs.
+pub const OUTPUTS: usize = 256;
 /// Blobs times holders that a leader remembers.
 pub const HOLDINGS: usize = 1_000_000;
 /// Ranges of segments in one request for parts of a blob.

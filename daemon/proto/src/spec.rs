@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Millis, Problem, limits, signed::Signed};
+use crate::{
+    Code, Digest, Millis, Problem, limits,
+    manifest::{Tree, check_path},
+    signed::Signed,
+};
 
 /// One job's spec, shared by all its tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +34,15 @@ pub struct JobSpec {
     pub patience: Option<Millis>,
     /// The submitter's own word for it, for nodes that demand one.
     pub signed: Option<Box<Signed>>,
+    /// Files that are in each task's own directory when it starts; read-only.
+    pub inputs: Option<Tree>,
+    /// Files of which each task gets one, in their order; its path is the item.
+    pub each: Option<Tree>,
+    /// Where the items are that were too many to travel inside the submission. Of this and of `each`: a task's place in the list is its
+    /// index, or its item in the array where that has items (a job that tries some tasks of another one again).
+    pub items: Option<ItemList>,
+    /// Paths below a task's own directory, files or directories, which are kept when it has ended. `{}` stands for the item.
+    pub outputs: Vec<String>,
 }
 
 /// What runs a task.
@@ -100,11 +113,16 @@ pub enum Cause {
     AttemptLost,
     /// The node refused to run it (executor not enabled, disk full).
     Refused,
+    /// Its files could not be brought to the node.
+    Input,
+    /// What it was to leave is not there, or could not be kept.
+    Output,
 }
 
 impl Cause {
     /// All of them, in wire order.
-    pub const ALL: [Self; 7] = [Self::Exit, Self::Signal, Self::Timeout, Self::Spawn, Self::NodeLost, Self::AttemptLost, Self::Refused];
+    pub const ALL: [Self; 9] =
+        [Self::Exit, Self::Signal, Self::Timeout, Self::Spawn, Self::NodeLost, Self::AttemptLost, Self::Refused, Self::Input, Self::Output];
 
     /// The word used in `--retries N:cause` and in output.
     pub const fn word(self) -> &'static str {
@@ -116,18 +134,20 @@ impl Cause {
             Self::NodeLost => "node_lost",
             Self::AttemptLost => "attempt_lost",
             Self::Refused => "refused",
+            Self::Input => "input",
+            Self::Output => "output",
         }
     }
 }
 
 /// Further attempts granted by cause, indexed by [`Cause`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retries(pub [u16; 7]);
+pub struct Retries(pub [u16; Cause::ALL.len()]);
 
 impl Default for Retries {
-    /// Five for a lost node or attempt, none for what the task itself did.
+    /// Five for a lost node or attempt and for files that did not come, none for what the task itself did.
     fn default() -> Self {
-        Self([0, 0, 0, 0, 5, 5, 0])
+        Self([0, 0, 0, 0, 5, 5, 0, 5, 0])
     }
 }
 
@@ -143,6 +163,15 @@ impl Retries {
         self.0[cause as usize] = times;
         self
     }
+}
+
+/// Items that are too many to travel inside the submission: the lines of a blob, one a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemList {
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// The indices of a job, and what each one is given. A plain job is the array `0..1` with `is_array` off.
@@ -196,11 +225,57 @@ impl JobSpec {
         if let Work::Exec(exec) = &self.work {
             exec.check()?;
         }
+        self.check_files()?;
         if self.timeout == Some(Millis(0)) {
             return Err(refuse("timeout", "0 ms would end every attempt before it starts".into()));
         }
         let encoded = postcard::experimental::serialized_size(self).map_err(|e| refuse("spec", e.to_string()))?;
         at_most("spec", encoded, limits::TASK_SPEC, "bytes encoded")
+    }
+}
+
+impl JobSpec {
+    /// What is put into a task's directory or taken out of it.
+    fn check_files(&self) -> Result<(), Problem> {
+        at_most("outputs", self.outputs.len(), limits::OUTPUTS, "paths")?;
+        for path in &self.outputs {
+            // an item can be anything: what it makes of the path is looked at where it is known
+            check_path(&path.replace("{}", "0"))?;
+        }
+        let has_files = !self.outputs.is_empty() || self.trees().next().is_some();
+        match &self.work {
+            Work::Noop if has_files => Err(refuse("work", "a no-op has neither inputs nor outputs".into())),
+            Work::Exec(Exec { cwd: Some(_), .. }) if has_files => {
+                Err(refuse("cwd", "inputs and outputs are in the task's own directory, and this one names another".into()))
+            }
+            Work::Noop | Work::Exec(_) => Ok(()),
+        }
+    }
+
+    /// Whether what each task is given fits the indices.
+    ///
+    /// # Errors
+    /// [`Code::BadRequest`] saying how many there are of each.
+    pub fn check_array(&self, array: &Array) -> Result<(), Problem> {
+        array.check()?;
+        if self.each.is_none() && self.items.is_none() {
+            return Ok(());
+        }
+        if self.each.is_some() && self.items.is_some() {
+            return Err(refuse("array", "its items are either files or the lines of a list".into()));
+        }
+        if !array.is_array || array.first != 0 || !array.items.is_empty() {
+            return Err(refuse("array", "what has a list of its items begins with index 0, and names none by itself".into()));
+        }
+        match self.each {
+            Some(tree) if tree.files != array.count => Err(refuse("array", format!("{} files for {} indices", tree.files, array.count))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The files that a node needs for its tasks.
+    pub fn trees(&self) -> impl Iterator<Item = Tree> + use<> {
+        self.inputs.into_iter().chain(self.each)
     }
 }
 

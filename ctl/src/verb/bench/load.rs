@@ -93,7 +93,7 @@ pub(crate) async fn singles(client: &Client, request: &SubmitRequest, n: u32, in
 
 /// One array of `n` tasks.
 pub(crate) async fn array(client: &Client, request: &SubmitRequest, n: u32) -> Result<Figures, Problem> {
-    let request = SubmitRequest { array: Some(ArrayRequest { first: 0, count: Some(n), items: Vec::new() }), ..request.clone() };
+    let request = SubmitRequest { array: Some(ArrayRequest { first: 0, count: Some(n), ..ArrayRequest::default() }), ..request.clone() };
     let (mut sender, mut answers) = client.submit_stream().await?;
     let began = Instant::now();
     sender.send(&request).await?;

@@ -34,7 +34,7 @@ async fn jobs_are_listed_newest_first_in_pages() {
 #[tokio::test]
 async fn a_job_is_shown_cancelled_and_retried() {
     let world = World::new();
-    let array = SubmitRequest { array: Some(ArrayRequest { first: 5, count: Some(3), items: vec![] }), ..exec("a", &["hold"]) };
+    let array = SubmitRequest { array: Some(ArrayRequest { first: 5, count: Some(3), ..ArrayRequest::default() }), ..exec("a", &["hold"]) };
     let job = world.client.submit(&array).await.unwrap().job;
     let view = world.client.job(job).await.unwrap();
     assert_eq!((view.submitter.as_str(), view.first, view.tasks, view.state), ("local", 5, 3, None));

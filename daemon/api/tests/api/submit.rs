@@ -169,7 +169,7 @@ async fn a_slow_reader_misses_nothing() {
 async fn an_array_tells_how_far_it_is() {
     let world = World::with(Table::new(), Arc::new(Progressing), Bounds::default(), |socket| socket);
     let (mut sender, mut answers) = world.client.submit_stream().await.unwrap();
-    let array = ArrayRequest { first: 0, count: Some(2), items: vec![] };
+    let array = ArrayRequest { count: Some(2), ..ArrayRequest::default() };
     sender.send(&SubmitRequest { array: Some(array), ..exec("a", &["true"]) }).await.unwrap();
     sender.finish();
     let lines = all(&mut answers).await;

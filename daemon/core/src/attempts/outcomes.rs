@@ -48,9 +48,9 @@ impl Attempts {
 
 /// An upper bound of a finish's encoded size.
 fn finish_bytes(finish: &Finish) -> usize {
-    let output = finish.outcome.output.as_ref().map_or(0, |o| o.stdout.len() + o.stderr.len() + 32);
+    let output = finish.outcome.output.as_ref().map_or(0, |o| o.stdout.len() + o.stderr.len() + 128);
     let reason = match &finish.outcome.end {
-        End::Spawn(why) | End::Refused(why) => why.len(),
+        End::Spawn(why) | End::Refused(why) | End::Input(why) | End::Output(why) => why.len(),
         End::Succeeded | End::Exit(_) | End::Signal(_) | End::Timeout | End::Cancelled | End::Lost => 0,
     };
     96 + output + reason

@@ -48,6 +48,10 @@ fn spec(milli_cores: u64) -> JobSpec {
         at_most_once: false,
         patience: None,
         signed: None,
+        inputs: None,
+        each: None,
+        items: None,
+        outputs: Vec::new(),
     }
 }
 

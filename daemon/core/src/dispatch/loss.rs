@@ -106,6 +106,10 @@ mod tests {
             at_most_once,
             patience: Some(Millis(500)),
             signed: None,
+            inputs: None,
+            each: None,
+            items: None,
+            outputs: Vec::new(),
         })
     }
 

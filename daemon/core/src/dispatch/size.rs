@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use swarm_proto::{
     ledger::{Command, End, Finish, Output, Submit},
-    spec::{Array, Exec, JobSpec, Resources, Work},
+    spec::{Array, Cause, Exec, JobSpec, Resources, Work},
 };
 
 /// A number of 64 bits, as a varint.
@@ -16,6 +16,9 @@ const WORD: usize = 10;
 const SHORT: usize = 5;
 /// A command that has no text: its tag and at most four numbers.
 pub(super) const SMALL: usize = 1 + 4 * WORD;
+const DIGEST: usize = 32;
+/// A manifest's name and two numbers.
+const TREE: usize = DIGEST + SHORT + WORD;
 /// A task and a fence.
 const ATTEMPT: usize = 2 * (WORD + SHORT);
 
@@ -43,13 +46,15 @@ pub(super) fn spec(spec: &JobSpec) -> usize {
         Work::Exec(of) => 1 + exec(of),
     };
     let name = 1 + spec.name.as_deref().map_or(0, text);
-    // timeout and patience, seven retry budgets, on_partition and at_most_once
-    let rest = 2 * (1 + WORD) + 7 * SHORT + 2;
+    // timeout and patience, the retry budgets, on_partition and at_most_once
+    let rest = 2 * (1 + WORD) + Cause::ALL.len() * SHORT + 2;
+    let items = 1 + spec.items.map_or(0, |_| DIGEST + WORD);
+    let files = 2 + spec.trees().count() * TREE + SHORT + spec.outputs.iter().map(|path| text(path)).sum::<usize>();
     let signed = 1 + spec
         .signed
         .as_deref()
         .map_or(0, |signed| 32 + text(&signed.key) + array(&signed.array) + WORD + SHORT + signed.signature.len());
-    name + work + resources(&spec.needs) + map(&spec.labels) + rest + signed
+    name + work + resources(&spec.needs) + map(&spec.labels) + rest + items + files + signed
 }
 
 fn array(array: &Array) -> usize {
@@ -62,13 +67,19 @@ fn submit(of: &Submit) -> usize {
 }
 
 fn output(output: &Output) -> usize {
-    2 * SHORT + output.stdout.len() + output.stderr.len() + 2 * WORD
+    2 * SHORT
+        + output.stdout.len()
+        + output.stderr.len()
+        + 2 * WORD
+        + 2
+        + output.stdout_blob.map_or(0, |_| DIGEST)
+        + output.files.map_or(0, |_| TREE)
 }
 
 /// The end of an attempt.
 pub(super) fn finish(finish: &Finish) -> usize {
     let end = match &finish.outcome.end {
-        End::Spawn(why) | End::Refused(why) => text(why),
+        End::Spawn(why) | End::Refused(why) | End::Input(why) | End::Output(why) => text(why),
         End::Succeeded | End::Exit(_) | End::Signal(_) | End::Timeout | End::Cancelled | End::Lost => SHORT,
     };
     1 + ATTEMPT + 1 + end + 2 * WORD + 1 + finish.outcome.output.as_deref().map_or(0, output)

@@ -227,12 +227,15 @@ impl Ledger {
             End::Refused(why) => (why.len() as u64) << 8 | 5,
             End::Cancelled => 6,
             End::Lost => 7,
+            End::Input(why) => (why.len() as u64) << 8 | 8,
+            End::Output(why) => (why.len() as u64) << 8 | 9,
         });
         hash.add(outcome.started.0 ^ outcome.ended.0.rotate_left(32));
         if let Some(output) = &outcome.output {
             hash.add_bytes(&output.stdout);
             hash.add_bytes(&output.stderr);
             hash.add(output.stdout_len ^ output.stderr_len.rotate_left(32));
+            output.stdout_blob.into_iter().chain(output.files.map(|tree| tree.manifest)).for_each(|digest| hash.add_bytes(&digest.0));
         }
     }
 }
@@ -240,7 +243,7 @@ impl Ledger {
 /// Whether a failed attempt is tried again. `at_most_once` allows it only where nothing can have run.
 fn judge(spec: &JobSpec, task: &Task, cause: Cause) -> Verdict {
     let is_loss = matches!(cause, Cause::NodeLost | Cause::AttemptLost);
-    let has_run = !matches!(cause, Cause::Spawn | Cause::Refused);
+    let has_run = !matches!(cause, Cause::Spawn | Cause::Refused | Cause::Input);
     if task.spent[cause as usize] < spec.retries.of(cause) && !(spec.at_most_once && has_run) {
         Verdict::Retry(cause)
     } else if is_loss {
@@ -282,6 +285,8 @@ fn cut_end(end: &End) -> End {
     match end {
         End::Spawn(why) => End::Spawn(cut(why)),
         End::Refused(why) => End::Refused(cut(why)),
+        End::Input(why) => End::Input(cut(why)),
+        End::Output(why) => End::Output(cut(why)),
         End::Succeeded | End::Exit(_) | End::Signal(_) | End::Timeout | End::Cancelled | End::Lost => end.clone(),
     }
 }
@@ -289,7 +294,9 @@ fn cut_end(end: &End) -> End {
 /// Copies, so that no larger buffer is kept alive for a few bytes; `None` when nothing was written.
 fn cut_output(output: &Output) -> Option<Box<Output>> {
     let head = |bytes: &[u8]| bytes[..bytes.len().min(limits::INLINE_RESULT)].to_vec().into();
-    let Output { stdout, stderr, stdout_len, stderr_len } = output;
-    (*stdout_len > 0 || *stderr_len > 0 || !stdout.is_empty() || !stderr.is_empty())
-        .then(|| Box::new(Output { stdout: head(stdout), stderr: head(stderr), stdout_len: *stdout_len, stderr_len: *stderr_len }))
+    let Output { stdout, stderr, stdout_len, stderr_len, stdout_blob, files } = output;
+    (*stdout_len > 0 || *stderr_len > 0 || !stdout.is_empty() || !stderr.is_empty() || files.is_some()).then(|| {
+        let (stdout, stderr, files) = (head(stdout), head(stderr), *files);
+        Box::new(Output { stdout, stderr, stdout_len: *stdout_len, stderr_len: *stderr_len, stdout_blob: *stdout_blob, files })
+    })
 }

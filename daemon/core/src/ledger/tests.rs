@@ -31,6 +31,10 @@ fn noop() -> JobSpec {
         at_most_once: false,
         patience: None,
         signed: None,
+        inputs: None,
+        each: None,
+        items: None,
+        outputs: Vec::new(),
     }
 }
 

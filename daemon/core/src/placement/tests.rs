@@ -69,6 +69,10 @@ prop_compose! {
         JobSpec {
             name: None, work: if is_noop { Work::Noop } else { Work::Exec(exec) }, needs, labels, timeout: None,
             retries: Retries::default(), on_partition: OnPartition::Replace, at_most_once: false, patience: None, signed: None,
+            inputs: None,
+            each: None,
+            items: None,
+            outputs: Vec::new(),
         }
     }
 }

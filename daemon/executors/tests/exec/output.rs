@@ -43,7 +43,7 @@ async fn silence_and_ignorance_differ() {
     let key = rig.sh("true");
     rig.ended(key).await;
     let heard = hear(rig.read(key, Which::Both, true), Duration::ZERO).await;
-    assert_eq!(heard.bytes, [Vec::new(), Vec::new()]);
+    assert!(heard.bytes.iter().all(Vec::is_empty));
     let unknown = ("j99.9".parse().unwrap(), key.1);
     assert!(matches!(rig.read(unknown, Which::Both, true).recv().await, Some(OutputChunk::Failed(_))));
 }

@@ -123,6 +123,10 @@ impl Rig {
             at_most_once: false,
             patience: None,
             signed: None,
+            inputs: None,
+            each: None,
+            items: None,
+            outputs: Vec::new(),
         }
     }
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::Text;
 use crate::{
     Code, Millis, PeerKey, Problem, UnixMillis,
+    manifest::Tree,
     signed::Signed,
-    spec::{Array, Cause, Exec, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Array, Cause, Exec, ItemList, JobSpec, OnPartition, Resources, Retries, Work},
 };
 
 /// One line of `POST /v1/submit`.
@@ -62,6 +63,15 @@ pub struct SubmitRequest {
     pub at_most_once: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience_ms: Option<u64>,
+    /// Files that each task finds in its own directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Tree>,
+    /// Files of which each task gets one, in their order; makes it an array of as many tasks, whose items are the paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each: Option<Tree>,
+    /// Paths below a task's own directory that are kept when it has ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
     /// Whether the end of the job is told on this stream; absent: yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
@@ -99,6 +109,9 @@ pub struct ArrayRequest {
     pub count: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<String>,
+    /// A blob whose lines are the items, where they are too many to name; needs `count`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<ItemList>,
 }
 
 impl SubmitRequest {
@@ -118,9 +131,12 @@ impl SubmitRequest {
         if !(0.0..=1e6).contains(&cores) {
             return Err(bad("cores must be between 0 and 1000000"));
         }
-        let array = match self.array {
-            None => Array::single(),
-            Some(array) => {
+        let items = self.array.as_ref().and_then(|array| array.list);
+        let array = match (self.array, self.each) {
+            (Some(_), Some(_)) => return Err(bad("each file is a task of its own, so there is no other array")),
+            (None, Some(tree)) => Array { first: 0, count: tree.files, is_array: true, items: Vec::new() },
+            (None, None) => Array::single(),
+            (Some(array), None) => {
                 let items = u32::try_from(array.items.len()).unwrap_or(u32::MAX);
                 Array { first: array.first, count: array.count.unwrap_or(items), is_array: true, items: array.items }
             }
@@ -151,9 +167,13 @@ impl SubmitRequest {
             at_most_once: self.at_most_once,
             patience: self.patience_ms.map(Millis),
             signed: self.signed.map(|signed| signed.into_signed(self.key.as_deref(), &array)).transpose()?.map(Box::new),
+            inputs: self.inputs,
+            each: self.each,
+            items,
+            outputs: self.outputs,
         };
         spec.check()?;
-        array.check()?;
+        spec.check_array(&array)?;
         Ok((spec, array))
     }
 }

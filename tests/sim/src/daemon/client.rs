@@ -181,6 +181,10 @@ impl Client {
             at_most_once: rng.random_bool(0.15),
             patience: rng.random_bool(0.1).then_some(Millis(2_000)),
             signed: None,
+            inputs: None,
+            each: None,
+            items: None,
+            outputs: Vec::new(),
         };
         (spec, array)
     }

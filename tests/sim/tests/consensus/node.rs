@@ -208,6 +208,10 @@ fn batch(key: &str) -> Batch {
         at_most_once: false,
         patience: None,
         signed: None,
+        inputs: None,
+        each: None,
+        items: None,
+        outputs: Vec::new(),
     };
     let submit = Submit { submitter: "sim".into(), key: Some(key.into()), spec: Arc::new(spec), array: Array::single(), retry_of: None };
     Batch { at: UnixMillis(1), commands: vec![Command::Submit(submit)] }

@@ -50,6 +50,10 @@ pub(super) fn noop() -> JobSpec {
         at_most_once: false,
         patience: None,
         signed: None,
+        inputs: None,
+        each: None,
+        items: None,
+        outputs: Vec::new(),
     }
 }
 

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{collection::btree_map, option, prelude::*};
 use swarm_proto::{
-    AttemptNo, Fence, JobId, LogIndex, Millis, PeerKey, TaskId, UnixMillis,
+    AttemptNo, Digest, Fence, JobId, LogIndex, Millis, PeerKey, TaskId, UnixMillis,
     ledger::{Command, End, Finish, Outcome, Output, Submit},
+    manifest::Tree,
     signed::Signed,
-    spec::{Array, Exec, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Array, Cause, Exec, ItemList, JobSpec, OnPartition, Resources, Retries, Work},
 };
 
 use crate::dispatch::size;
@@ -23,6 +24,12 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn tree()(manifest: [u8; 32], files: u32, bytes: u64) -> Tree {
+        Tree { manifest: Digest(manifest), files, bytes }
+    }
+}
+
+prop_compose! {
     fn spec()(
         name in option::of(".{0,40}"),
         work in work(),
@@ -30,7 +37,9 @@ prop_compose! {
         named in btree_map(".{0,9}", any::<u64>(), 0..4),
         labels in words(),
         times in (option::of(any::<u64>()), option::of(any::<u64>())),
-        retries: [u16; 7],
+        retries: [u16; Cause::ALL.len()],
+        trees in (option::of(tree()), option::of(tree()), option::of(any::<([u8; 32], u64)>())),
+        outputs in prop::collection::vec(".{0,20}", 0..4),
         signed in option::of((any::<[u8; 32]>(), ".{1,9}", prop::collection::vec(".{0,9}", 0..4), any::<u64>())),
     ) -> JobSpec {
         let (milli_cores, memory, disk, gpus) = amounts;
@@ -39,6 +48,7 @@ prop_compose! {
             needs: Resources { milli_cores, memory, disk, gpus, named },
             timeout: times.0.map(Millis), patience: times.1.map(Millis),
             retries: Retries(retries), on_partition: OnPartition::Wait, at_most_once: true,
+            inputs: trees.0, each: trees.1, items: trees.2.map(|(digest, size)| ItemList { digest: Digest(digest), size }), outputs,
             signed: signed.map(|(by, key, items, ends)| Box::new(Signed {
                 by: PeerKey(by), key, array: Array { items, ..Array::single() }, not_after: UnixMillis(ends), signature: vec![7; 64].into(),
             })),
@@ -66,12 +76,13 @@ proptest! {
     }
 
     #[test]
-    fn ends(text in option::of(".{0,300}"), output in option::of(any::<(Vec<u8>, Vec<u8>)>()), max: bool) {
+    fn ends(text in option::of(".{0,300}"), output in option::of(any::<(Vec<u8>, Vec<u8>)>()), files in option::of(tree()), max: bool) {
         let word = if max { u64::MAX } else { 0 };
         let short = if max { u32::MAX } else { 0 };
         let end = text.map_or(End::Exit(i32::MIN), End::Spawn);
         let output = output.map(|(out, err)| {
-            Box::new(Output { stdout: out.into(), stderr: err.into(), stdout_len: word, stderr_len: word })
+            let stdout_blob = max.then_some(Digest([9; 32]));
+            Box::new(Output { stdout: out.into(), stderr: err.into(), stdout_len: word, stderr_len: word, stdout_blob, files })
         });
         let task = TaskId { job: JobId(word), index: short };
         let fence = Fence { index: LogIndex(word), attempt: AttemptNo(short) };

@@ -133,7 +133,14 @@ fn output_is_forgotten_oldest_first() {
         desk.one(submit(&Arc::new(noop()), array(0, 4)));
         desk.one(assign(1, 0, 3));
         for index in 0..3 {
-            let output = Output { stdout: vec![1; 60].into(), stderr: vec![2; 40].into(), stdout_len: 60, stderr_len: 40 };
+            let output = Output {
+                stdout: vec![1; 60].into(),
+                stderr: vec![2; 40].into(),
+                stdout_len: 60,
+                stderr_len: 40,
+                stdout_blob: None,
+                files: None,
+            };
             let outcome = Outcome { end: End::Succeeded, started: UnixMillis(1), ended: UnixMillis(2), output: Some(Box::new(output)) };
             let (task, fence) = (task(1, index), desk.fence(task(1, index)));
             desk.one(Command::Finish(Finish { task, fence, outcome }));

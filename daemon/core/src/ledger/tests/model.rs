@@ -351,7 +351,7 @@ impl Model {
         let task = self.task(at);
         let spent = task.spent.entry(cause).or_default();
         let is_lost = matches!(cause, Cause::NodeLost | Cause::AttemptLost);
-        let may_run_again = !spec.at_most_once || matches!(cause, Cause::Spawn | Cause::Refused);
+        let may_run_again = !spec.at_most_once || matches!(cause, Cause::Spawn | Cause::Refused | Cause::Input);
         if *spent >= spec.retries.of(cause) || !may_run_again {
             return if is_lost { TaskState::Lost } else { TaskState::Failed };
         }

@@ -84,9 +84,9 @@ fn history() -> impl Strategy<Value = Vec<(Vec<Step>, i64, bool)>> {
 fn spec(kind: u8) -> Arc<JobSpec> {
     let mut spec = noop();
     match kind {
-        1 => spec.retries = Retries([2, 1, 1, 1, 2, 1, 1]),
-        2 => (spec.at_most_once, spec.retries) = (true, Retries([1, 1, 1, 1, 1, 1, 1])),
-        3 => spec.retries = Retries([0; 7]),
+        1 => spec.retries = Retries([2, 1, 1, 1, 2, 1, 1, 1, 1]),
+        2 => (spec.at_most_once, spec.retries) = (true, Retries([1; 9])),
+        3 => spec.retries = Retries([0; 9]),
         4 => spec.name = Some("other".into()),
         5 => spec.name = Some("n".repeat(limits::NAME + 1)),
         _ => {}
@@ -172,7 +172,14 @@ fn resolve(step: &Step, model: &Model) -> Option<Command> {
         Step::Finish { task, end: kind, output, fence: twist } => {
             let task = pick_task(model, task)?;
             let bytes = vec![b'x'; usize::from(output / 2)];
-            let output = Output { stdout: bytes.into(), stderr: Default::default(), stdout_len: u64::from(output / 2), stderr_len: 0 };
+            let output = Output {
+                stdout: bytes.into(),
+                stderr: Default::default(),
+                stdout_len: u64::from(output / 2),
+                stderr_len: 0,
+                stdout_blob: None,
+                files: None,
+            };
             let (started, ended) = (UnixMillis(u64::from(kind) * 100), UnixMillis(5_000));
             let outcome = Outcome { end: end(kind), started, ended, output: (kind % 2 == 0).then(|| Box::new(output)) };
             Command::Finish(Finish { task, fence: fence(model, task, twist), outcome })

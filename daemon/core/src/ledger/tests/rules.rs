@@ -90,7 +90,7 @@ fn after_a_cancel_nothing_is_granted_and_nothing_counts() {
 fn each_cause_has_its_own_budget() {
     let mut desk = Desk::new();
     let mut spec = noop();
-    spec.retries = Retries([0; 7]).with(Cause::Exit, 2).with(Cause::NodeLost, 1);
+    spec.retries = Retries([0; 9]).with(Cause::Exit, 2).with(Cause::NodeLost, 1);
     desk.one(submit(&Arc::new(spec), array(0, 2)));
     let mut try_with = |end: End| {
         desk.one(assign(1, 0, 1));
@@ -122,7 +122,7 @@ fn at_most_once_never_runs_twice() {
     ] {
         let mut desk = Desk::new();
         let mut spec = noop();
-        (spec.at_most_once, spec.retries) = (true, Retries([9; 7]));
+        (spec.at_most_once, spec.retries) = (true, Retries([9; 9]));
         desk.one(submit(&Arc::new(spec), Array::single()));
         desk.one(assign(1, 0, 1));
         desk.end(task(1, 0), end.clone());
@@ -293,7 +293,8 @@ fn what_a_worker_sends_is_cut_to_its_bounds() {
     desk.one(submit(&Arc::new(noop()), array(0, 2)));
     desk.one(assign(1, 0, 2));
     let stdout = vec![7u8; 5_000].into();
-    let output = Some(Box::new(Output { stdout, stderr: Default::default(), stdout_len: 5_000, stderr_len: 0 }));
+    let output =
+        Some(Box::new(Output { stdout, stderr: Default::default(), stdout_len: 5_000, stderr_len: 0, stdout_blob: None, files: None }));
     let outcome = Outcome { end: End::Spawn("é".repeat(600)), started: UnixMillis(0), ended: UnixMillis(0), output };
     let fence = desk.fence(task(1, 0));
     desk.one(Command::Finish(Finish { task: task(1, 0), fence, outcome }));
@@ -309,7 +310,8 @@ fn what_a_worker_sends_is_cut_to_its_bounds() {
 fn the_hash_covers_every_word() {
     let spec = |name: &str| Arc::new(JobSpec { name: Some(name.into()), ..noop() });
     let report = |end: End, ended: u64, byte: u8| {
-        let output = Output { stdout: vec![byte].into(), stderr: Default::default(), stdout_len: 1, stderr_len: 0 };
+        let output =
+            Output { stdout: vec![byte].into(), stderr: Default::default(), stdout_len: 1, stderr_len: 0, stdout_blob: None, files: None };
         let outcome = Outcome { end, started: UnixMillis(1), ended: UnixMillis(ended), output: Some(Box::new(output)) };
         let fence = Fence { index: LogIndex(3), attempt: AttemptNo(1) };
         Command::Finish(Finish { task: task(1, 0), fence, outcome })

@@ -49,7 +49,8 @@ fn rich() -> Ledger {
     let fence = desk.fence(task(2, 250));
     desk.one(Command::Lose { task: task(2, 250), fence, cause: Cause::NodeLost });
     desk.one(Command::CancelTask { task: task(2, 600) });
-    let output = Output { stdout: vec![1; 30].into(), stderr: Default::default(), stdout_len: 30, stderr_len: 0 };
+    let output =
+        Output { stdout: vec![1; 30].into(), stderr: Default::default(), stdout_len: 30, stderr_len: 0, stdout_blob: None, files: None };
     let outcome = Outcome { end: End::Succeeded, started: UnixMillis(1), ended: UnixMillis(2), output: Some(Box::new(output)) };
     let fence = desk.fence(task(1, 0));
     desk.one(Command::Finish(Finish { task: task(1, 0), fence, outcome }));
