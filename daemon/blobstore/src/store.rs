@@ -95,8 +95,7 @@ impl Inner {
     }
 
     fn shelf(&self, kind: &str, digest: Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.dir.join(kind).join(&name[..2]).join(name)
+        self.dir.join(kind).join(digest.shelf())
     }
 
     fn whole_path(&self, digest: Digest) -> PathBuf {

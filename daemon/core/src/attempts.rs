@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use swarm_proto::{
     Fence, JobId, LogIndex, NodeId, TaskId, UnixMillis,
     ledger::{End, Finish, Outcome},
+    manifest::FileEntry,
     peer::{FromWorker, GrantedJob, Load, NodeMeta, Report, ToWorker},
     spec::{JobSpec, OnPartition},
 };
@@ -71,6 +72,8 @@ pub struct Start {
     pub is_array: bool,
     /// `None`: the index in decimal.
     pub item: Option<String>,
+    /// The file of [`JobSpec::each`] that is this task's, once it is here; the driver finds it.
+    pub own: Option<Box<FileEntry>>,
 }
 
 /// What an executor says. Exactly one `Ended` follows each [`Start`], whatever happens; `Started` may be left out.

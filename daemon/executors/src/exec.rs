@@ -35,10 +35,11 @@ use tokio::{
 
 use crate::{
     Boot, Events, ExecEvent, Executor, OutputStore, Start,
+    files::left_dir,
     host::{self, Reading, Writing, wall_now},
     id::keeper_id,
     output::kept::Written,
-    protocol::{FRAME, FromKeeper, Key, ToKeeper, VERSION},
+    protocol::{FRAME, FromKeeper, Key, TaskStart, ToKeeper, VERSION},
 };
 
 /// Default bound of kept output, where a tenth of the disk is not less.
@@ -57,6 +58,8 @@ const INBOX: usize = 256;
 pub struct ExecSettings {
     /// Directory of the keeper, made if absent, mode 0700: socket, kept output, working directories.
     pub dir: PathBuf,
+    /// Where whole blobs are, below their [`swarm_proto::Digest::shelf`].
+    pub store: PathBuf,
     /// How a keeper for it comes to be.
     pub keeper: KeeperAt,
     /// Most bytes of kept output; `None`: 1 GiB or a tenth of the disk, whichever is less.
@@ -96,6 +99,7 @@ enum Command {
 
 /// Runs processes. Dropping it ends the connection: the keeper's tasks then go on until the lease ends.
 pub struct Exec {
+    dir: PathBuf,
     commands: mpsc::UnboundedSender<Command>,
     outputs: Arc<OutputStore>,
 }
@@ -133,7 +137,12 @@ impl Exec {
             Err(LinkError::Io(e)) => return Err(OpenError::Keeper { path: driver.settings.dir, why: e.to_string() }),
         };
         tokio::spawn(driver.run(link, inbox));
-        Ok((Self { commands, outputs }, recovered))
+        Ok((Self { dir, commands, outputs }, recovered))
+    }
+
+    /// Where the files are that an attempt left, from its end until it is forgotten. Nothing is there if it was to leave none.
+    pub fn left(&self, task: TaskId, fence: Fence) -> PathBuf {
+        left_dir(&self.dir, (task, fence))
     }
 
     /// What its tasks write.
@@ -394,14 +403,15 @@ impl Driver {
         while let Some(command) = commands.next() {
             let message = match command {
                 Command::Start(start) => {
-                    let Start { task, fence, spec, is_array, item } = start;
-                    let mut tasks = vec![(task, fence, item)];
+                    let (spec, is_array) = (start.spec.clone(), start.is_array);
+                    let told = |Start { task, fence, item, own, .. }: Start| TaskStart { task, fence, item, own };
+                    let mut tasks = vec![told(start)];
                     let same = |next: &Command| matches!(next, Command::Start(next) if Arc::ptr_eq(&next.spec, &spec));
                     while let Some(Command::Start(next)) = commands.next_if(same) {
-                        tasks.push((next.task, next.fence, next.item));
+                        tasks.push(told(next));
                     }
-                    self.held.extend(tasks.iter().map(|(task, fence, _)| (*task, *fence)));
-                    ToKeeper::Start { spec, is_array, tasks }
+                    self.held.extend(tasks.iter().map(|start| (start.task, start.fence)));
+                    ToKeeper::Start { spec, is_array, tasks, store: self.settings.store.clone() }
                 }
                 Command::Kill((task, fence), end) => ToKeeper::Kill { task, fence, end },
                 Command::LeaseUntil(until) => {
@@ -410,6 +420,11 @@ impl Driver {
                 }
                 Command::Follow((task, fence), is_wanted) => ToKeeper::Follow { task, fence, is_wanted },
                 Command::Forget(key) => {
+                    let left = left_dir(&self.settings.dir, key);
+                    if left.exists() {
+                        // many files can be in it, and nobody waits for that
+                        tokio::task::spawn_blocking(move || drop(std::fs::remove_dir_all(left)));
+                    }
                     forgotten.push(key);
                     continue;
                 }
@@ -431,7 +446,7 @@ impl Driver {
     fn refuse(&mut self, unsent: Vec<ToKeeper>) {
         for message in unsent {
             if let ToKeeper::Start { tasks, .. } = message {
-                for (task, fence, _) in tasks {
+                for TaskStart { task, fence, .. } in tasks {
                     self.ended((task, fence), End::Spawn("its spec is too large for the keeper".into()));
                 }
             }

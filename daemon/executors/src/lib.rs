@@ -12,6 +12,7 @@
 
 mod argv;
 mod exec;
+mod files;
 mod id;
 mod link;
 #[cfg(target_os = "linux")]

@@ -3,7 +3,7 @@
 //! Both sides are the same user on the same host; a daemon of another version finds a keeper that it does not understand and
 //! says so, and the lease ends that keeper's tasks.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use swarm_core::attempts::{Boot, Recovered};
 use swarm_proto::{
     Fence, TaskId, UnixMillis,
     ledger::{End, Outcome},
+    manifest::FileEntry,
     peer::Stream,
     spec::JobSpec,
 };
@@ -18,7 +19,7 @@ use swarm_proto::{
 use crate::output::kept::Written;
 
 /// Of these messages. A keeper of another version is left to its lease.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// Bytes of one frame.
 pub(crate) const FRAME: usize = 4 << 20;
 
@@ -33,7 +34,9 @@ pub(crate) enum ToKeeper {
     Start {
         spec: Arc<JobSpec>,
         is_array: bool,
-        tasks: Vec<(TaskId, Fence, Option<String>)>,
+        tasks: Vec<TaskStart>,
+        /// Where the blobs are that its inputs are made of.
+        store: PathBuf,
     },
     Kill {
         task: TaskId,
@@ -49,6 +52,16 @@ pub(crate) enum ToKeeper {
     },
     /// Outcomes that need not be kept.
     Forget(Vec<Key>),
+}
+
+/// One of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TaskStart {
+    pub(crate) task: TaskId,
+    pub(crate) fence: Fence,
+    pub(crate) item: Option<String>,
+    /// The file that only this task gets.
+    pub(crate) own: Option<Box<FileEntry>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,11 @@
 //! Names of things. Each is its own type, so that a job is never taken for a node.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -301,6 +306,14 @@ bytes! {
 bytes! {
     /// Names a blob: the BLAKE3 of its bytes, which is what `b3sum` prints.
     Digest(32)
+}
+
+impl Digest {
+    /// Where the blob lies below a directory of blobs: `ab/abcd..`, so that no directory holds all of them.
+    pub fn shelf(self) -> PathBuf {
+        let name = self.to_string();
+        Path::new(&name[..2]).join(&name)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"swarm_manifest":1,"files":2,"bytes":4711}
-//! {"path":"in/data.csv","size":4700,"digest":"..."}
+//! {"path":"in/data.csv","size":4700,"digest":"...","executable":false}
 //! {"path":"tool","size":11,"digest":"...","executable":true}
 //! ```
 //! JSON lines, ordered by path, so that the same files always have the same name and anybody can read it. There are no directories of
@@ -25,7 +25,6 @@ pub struct FileEntry {
     pub size: u64,
     pub digest: Digest,
     /// Whether it may be run as a program.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub executable: bool,
 }
 
@@ -292,7 +291,7 @@ mod tests {
         let digest = Digest([7; 32]);
         let lines = [
             r#"{"swarm_manifest":1,"files":2,"bytes":6}"#.to_owned(),
-            format!(r#"{{"path":"b/c","size":3,"digest":"{digest}"}}"#),
+            format!(r#"{{"path":"b/c","size":3,"digest":"{digest}","executable":false}}"#),
             format!(r#"{{"path":"x","size":3,"digest":"{digest}","executable":true}}"#),
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), lines);

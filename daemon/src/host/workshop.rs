@@ -38,7 +38,7 @@ async fn add_exec(
         Some(path) => KeeperAt::Socket(path.to_owned()),
         None => KeeperAt::Program(keeper_program(config, dir).map_err(refused)?),
     };
-    let settings = ExecSettings { dir: dir.to_owned(), keeper, keep: None };
+    let settings = ExecSettings { dir: dir.to_owned(), store: blobs.to_owned(), keeper, keep: None };
     let (exec, recovered) = Exec::open(settings, events).await.map_err(|e| refused(e.to_string()))?;
     workshop.outputs = Arc::new(Kept(exec.outputs()));
     workshop.recovered = recovered;

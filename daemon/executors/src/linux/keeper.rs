@@ -24,6 +24,7 @@
 
 mod capture;
 mod ending;
+mod porter;
 mod spawn;
 mod state;
 
@@ -43,10 +44,10 @@ use rustix::{
 use self::spawn::Spawner;
 use super::{
     keeper_id, socket_name,
-    task_user::{TaskUser, acting_as, make_private},
+    task_user::{TaskUser, acting_as},
     tree,
 };
-use crate::link;
+use crate::{files::make_private, link};
 
 /// Held by the keeper that owns the directory; holds its pid.
 pub(crate) const LOCK: &str = "keeper.lock";
@@ -126,6 +127,8 @@ fn serve(dir: &Path, user: Option<TaskUser>, listener: Option<UnixListener>) -> 
     }
     let work = make_work(dir, &id, user.as_ref())?;
     make_private(&dir.join("attempts")).map_err(system("making a directory"))?;
+    // what attempts of an earlier keeper left: nobody has their outcomes
+    let _ = fs::remove_dir_all(dir.join("left"));
     let is_own = listener.is_none();
     let listener = listener.map_or_else(|| bind(dir), Ok)?;
     let keeper = state::Keeper::new(dir, Spawner::base(work, id, user), listener).map_err(system("setting up"))?;

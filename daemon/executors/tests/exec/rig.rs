@@ -16,6 +16,7 @@ use swarm_executors::{Exec, ExecEvent, ExecSettings, Executor, KeeperAt, Recover
 use swarm_proto::{
     AttemptNo, Fence, JobId, LogIndex, TaskId,
     ledger::{End, Outcome},
+    manifest::FileEntry,
     peer::{OutputChunk, OutputRequest, Stream, Which},
     spec::{Exec as Process, JobSpec, OnPartition, Resources, Retries, Work},
 };
@@ -52,7 +53,7 @@ pub(crate) struct Rig {
 
 pub(crate) fn settings(dir: &Path) -> ExecSettings {
     let keeper = vec![env!("CARGO_BIN_EXE_swarm-keeper").into(), dir.into()];
-    ExecSettings { dir: dir.to_owned(), keeper: KeeperAt::Program(keeper), keep: None }
+    ExecSettings { dir: dir.to_owned(), store: dir.join("store"), keeper: KeeperAt::Program(keeper), keep: None }
 }
 
 fn new_mark() -> String {
@@ -139,11 +140,20 @@ impl Rig {
         self.start_array(Arc::new(spec), false, 0, None)
     }
 
+    /// A task of an array, with a file that only it gets.
+    pub(crate) fn start_own(&mut self, spec: Arc<JobSpec>, index: u32, own: FileEntry) -> Key {
+        self.begin(spec, index, |start| Start { is_array: true, item: Some(own.path.clone()), own: Some(Box::new(own)), ..start })
+    }
+
     pub(crate) fn start_array(&mut self, spec: Arc<JobSpec>, is_array: bool, index: u32, item: Option<String>) -> Key {
+        self.begin(spec, index, |start| Start { is_array, item, ..start })
+    }
+
+    fn begin(&mut self, spec: Arc<JobSpec>, index: u32, change: impl FnOnce(Start) -> Start) -> Key {
         let task = TaskId { job: JobId(self.next), index };
         let fence = Fence { index: LogIndex(100 + self.next), attempt: AttemptNo(1) };
         self.next += 1;
-        self.exec.start(Start { task, fence, spec, is_array, item });
+        self.exec.start(change(Start { task, fence, spec, is_array: false, item: None, own: None }));
         (task, fence)
     }
 
@@ -152,12 +162,15 @@ impl Rig {
     }
 
     pub(crate) async fn ended(&mut self, want: Key) -> Outcome {
-        loop {
-            if let Some(outcome) = self.past.remove(&want) {
-                // a keeper that owes nothing goes with the test
-                self.exec.forget(want.0, want.1);
-                return outcome;
-            }
+        self.settled(want).await;
+        // a keeper that owes nothing goes with the test
+        self.exec.forget(want.0, want.1);
+        self.past.remove(&want).unwrap()
+    }
+
+    /// It has ended, and its keeper has what it left.
+    pub(crate) async fn settled(&mut self, want: Key) {
+        while !self.past.contains_key(&want) {
             if let ExecEvent::Ended { task, fence, outcome } = self.event().await {
                 assert_eq!(self.past.insert((task, fence), outcome), None, "ends once");
             }

@@ -137,7 +137,14 @@ async fn a_keeper_that_cannot_start_is_the_task_s_end() {
     let mut starts = rig.spec(&["true"]);
     starts.timeout = None;
     let task = "j1.0".parse().unwrap();
-    exec.start(swarm_executors::Start { task, fence: "1.1".parse().unwrap(), spec: Arc::new(starts), is_array: false, item: None });
+    exec.start(swarm_executors::Start {
+        task,
+        fence: "1.1".parse().unwrap(),
+        spec: Arc::new(starts),
+        is_array: false,
+        item: None,
+        own: None,
+    });
     let Some(swarm_executors::ExecEvent::Ended { outcome, .. }) = events.recv().await else { panic!() };
     assert!(matches!(&outcome.end, End::Spawn(why) if why.contains("/no/such/swarmd")), "{outcome:?}");
 }
@@ -163,7 +170,14 @@ async fn a_long_directory_name_still_has_a_socket() {
     let (exec, _) = Exec::open(settings(&dir), tx).await.unwrap();
     let rig = Rig::new().await;
     let spec = Arc::new(rig.spec(&["true"]));
-    exec.start(swarm_executors::Start { task: "j1.0".parse().unwrap(), fence: "1.1".parse().unwrap(), spec, is_array: false, item: None });
+    exec.start(swarm_executors::Start {
+        task: "j1.0".parse().unwrap(),
+        fence: "1.1".parse().unwrap(),
+        spec,
+        is_array: false,
+        item: None,
+        own: None,
+    });
     let outcome = loop {
         if let swarm_executors::ExecEvent::Ended { outcome, .. } = events.recv().await.unwrap() {
             break outcome;

@@ -29,6 +29,7 @@ use rustix::{
 };
 use swarm_proto::{
     UnixMillis,
+    ledger::End,
     spec::{Exec, JobSpec, Work},
 };
 
@@ -38,7 +39,7 @@ use super::super::{
     task_user::{TaskUser, acting_as},
     tree, wall_now,
 };
-use crate::{Boot, argv::substitute};
+use crate::{Boot, argv::substitute, files::Inputs};
 
 /// Most spawning threads; more only take turns in the kernel.
 const THREADS: usize = 4;
@@ -58,6 +59,10 @@ pub(super) struct Order {
     pub(super) spec: Arc<JobSpec>,
     pub(super) is_array: bool,
     pub(super) item: Option<String>,
+    /// To be put into its directory first.
+    pub(super) inputs: Option<Inputs>,
+    /// Its own working directory, where there is one already.
+    pub(super) work: Option<PathBuf>,
 }
 
 /// A process made.
@@ -81,7 +86,7 @@ impl Spawned {
     }
 }
 
-pub(super) type Done = (Key, Result<Spawned, String>);
+pub(super) type Done = (Key, Result<Spawned, End>);
 
 struct Shared {
     orders: Mutex<VecDeque<Order>>,
@@ -105,6 +110,7 @@ pub(super) struct Base {
 }
 
 /// The threads. They end with the process.
+#[derive(Clone)]
 pub(super) struct Spawner(Arc<Shared>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -173,6 +179,17 @@ impl Spawner {
         let _ = std::thread::Builder::new().name("remove".into()).spawn(remove);
     }
 
+    /// An empty directory. Making and removing one a task waits for the file system's journal, so they are used again.
+    pub(super) fn work_dir(&self) -> Result<PathBuf, String> {
+        acting_as(self.user(), || self.0.work_dir())
+    }
+
+    /// An attempt cannot be made.
+    pub(super) fn fail(&self, key: Key, end: End) {
+        lock(&self.0.done).push((key, Err(end)));
+        self.0.wake_main();
+    }
+
     /// As whom processes run, if not as we do.
     pub(super) fn user(&self) -> Option<&TaskUser> {
         self.0.base.user.as_ref()
@@ -189,7 +206,7 @@ fn is_as_new(dir: &Path) -> bool {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
         loop {
             let mut orders = lock(&self.orders);
             let order = loop {
@@ -200,32 +217,36 @@ impl Shared {
             };
             drop(orders);
             let (key, token) = (order.key, order.token);
-            let made = self.spawn(order);
+            let made = self.spawn(order).map_err(End::Spawn);
             let mut done = lock(&self.done);
             let made = made.and_then(|made| {
                 let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
                 // an exit that nothing tells would be missed for ever
                 let added = epoll::add(&*self.epoll, &made.pidfd, epoll::EventData::new_u64(token), flags);
-                added.inspect_err(|_| made.abandon()).map(|()| made).map_err(|e| format!("watching the process: {e}"))
+                added.inspect_err(|_| made.abandon()).map(|()| made).map_err(|e| End::Spawn(format!("watching the process: {e}")))
             });
             let is_failed = made.is_err();
             done.push((key, made));
             drop(done);
             if is_failed {
-                // a counter that is full wakes just as well
-                let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+                self.wake_main();
             }
         }
     }
 
-    fn spawn(&self, order: Order) -> Result<Spawned, String> {
+    fn wake_main(&self) {
+        // a counter that is full wakes just as well
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+
+    fn spawn(self: &Arc<Self>, order: Order) -> Result<Spawned, String> {
         let Work::Exec(exec) = &order.spec.work else { return Err("the keeper runs processes only".into()) };
         let item = order.item.unwrap_or_else(|| order.key.0.index.to_string());
         let argv: Vec<String> =
             if order.is_array { exec.argv.iter().map(|arg| substitute(arg, &item)).collect() } else { exec.argv.clone() };
         let name = argv.first().ok_or("there is no program to run")?;
         let user = self.base.user.as_ref();
-        let Prepared { program, input, own, stdout, stderr } = acting_as(user, || self.prepare(name, exec))?;
+        let Prepared { program, input, own, stdout, stderr } = acting_as(user, || self.prepare(name, exec, order.work))?;
         let mut command = Command::new(program);
         command.arg0(name).args(&argv[1..]).process_group(0).stdin(input).stdout(stdout.1).stderr(stderr.1);
         if let Some(user) = user {
@@ -236,21 +257,25 @@ impl Shared {
         command.current_dir(cwd);
         let made = command.spawn().map_err(|e| acting_as(user, || explain(name, cwd, &e)));
         let made = made.and_then(|child| spawned(&child, [stdout.0, stderr.0], own.clone()));
-        if made.is_err() {
-            lock(&self.spare).extend(own);
+        if made.is_err()
+            && let Some(own) = own
+        {
+            Spawner(Arc::clone(self)).take_back(own);
         }
         made
     }
 
     /// What belongs to the task before it is there: its user may open a pipe by name, as `echo >/dev/stderr` does.
-    fn prepare(&self, name: &str, exec: &Exec) -> Result<Prepared, String> {
+    fn prepare(&self, name: &str, exec: &Exec, work: Option<PathBuf>) -> Result<Prepared, String> {
         let (program, input) = (self.base.find(name, exec)?, stdin(exec)?);
         let (stdout, stderr) = (pipe()?, pipe()?);
-        let own = if exec.cwd.is_none() { Some(self.work_dir()?) } else { None };
+        let own = match work {
+            None if exec.cwd.is_none() => Some(self.work_dir()?),
+            work => work,
+        };
         Ok(Prepared { program, input, own, stdout, stderr })
     }
 
-    /// An empty directory. Making and removing one a task waits for the file system's journal, so they are used again.
     fn work_dir(&self) -> Result<PathBuf, String> {
         if let Some(path) = lock(&self.spare).pop() {
             return Ok(path);

@@ -26,13 +26,15 @@ use super::{
     capture::{Capture, Got},
     ending::Endings,
     link::Link,
+    porter::{Leaving, Porter},
     spawn::{Base, Order, Spawned, Spawner},
 };
 use crate::{
     Boot,
+    files::{Inputs, declared, left_dir},
     linux::{
         boot_now,
-        protocol::{FromKeeper, Key, STREAMS, ToKeeper, VERSION},
+        protocol::{FromKeeper, Key, STREAMS, TaskStart, ToKeeper, VERSION},
     },
     outcomes::{Life, Outcomes},
     output::kept::Written,
@@ -55,6 +57,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 pub(super) struct Starting {
     spec: Arc<JobSpec>,
+    /// Of an array: what `{}` stands for.
+    item: Option<String>,
     killed: Option<End>,
     serial: u64,
     is_followed: bool,
@@ -67,6 +71,7 @@ pub(super) struct Attempt {
     serial: u64,
     streams: [Capture; 2],
     work: Option<PathBuf>,
+    item: Option<String>,
     is_followed: bool,
     pub(super) killed: Option<End>,
 }
@@ -83,6 +88,10 @@ pub(super) struct Keeper {
     had_link: bool,
     pub(super) starting: BTreeMap<Key, Starting>,
     pub(super) running: BTreeMap<Key, Attempt>,
+    porter: Porter,
+    /// All of it is gone, and what it left is being taken away.
+    leaving: BTreeMap<Key, (Attempt, End)>,
+    dir: PathBuf,
     outcomes: Outcomes,
     serials: BTreeMap<u64, Key>,
     next_serial: u64,
@@ -109,6 +118,7 @@ impl Keeper {
         watch(&*wake, WAKE)?;
         watch(&timer, TIMER)?;
         let spawner = Spawner::new(base, Arc::clone(&epoll), Arc::clone(&wake))?;
+        let porter = Porter::new(spawner.clone(), Arc::clone(&wake))?;
         let mut this = Self {
             listener,
             epoll,
@@ -120,6 +130,9 @@ impl Keeper {
             had_link: false,
             starting: BTreeMap::new(),
             running: BTreeMap::new(),
+            porter,
+            leaving: BTreeMap::new(),
+            dir: dir.to_owned(),
             outcomes: Outcomes::new(dir.join("attempts")),
             serials: BTreeMap::new(),
             next_serial: FIRST_SERIAL,
@@ -142,6 +155,7 @@ impl Keeper {
                 Err(e) => return Err(e.into()),
             }
             self.register_spawned();
+            self.register_left();
             for event in events.drain(..) {
                 self.handle_event(event.data.u64());
             }
@@ -163,7 +177,7 @@ impl Keeper {
     }
 
     fn is_finished(&self) -> bool {
-        let has_work = !self.starting.is_empty() || !self.running.is_empty() || self.endings.has_strays();
+        let has_work = !self.starting.is_empty() || !self.running.is_empty() || !self.leaving.is_empty() || self.endings.has_strays();
         let is_awaited = self.link.is_some() || !(self.had_link || self.is_lease_over);
         let owes = !self.outcomes.is_empty() && !self.is_lease_over;
         !has_work && !is_awaited && !owes
@@ -226,9 +240,9 @@ impl Keeper {
         for message in messages {
             match message {
                 ToKeeper::Hello { version } => self.greet(version),
-                ToKeeper::Start { spec, is_array, tasks } => {
-                    for (task, fence, item) in tasks {
-                        orders.extend(self.take_on((task, fence), &spec, is_array, item));
+                ToKeeper::Start { spec, is_array, tasks, store } => {
+                    for start in tasks {
+                        orders.extend(self.take_on(start, &spec, is_array, &store));
                     }
                 }
                 ToKeeper::Kill { task, fence, end } => {
@@ -247,6 +261,9 @@ impl Keeper {
     }
 
     fn carry_out(&self, orders: &mut Vec<Order>) {
+        for order in orders.extract_if(.., |order| order.inputs.is_some()) {
+            self.porter.bring(order);
+        }
         if !orders.is_empty() {
             self.spawner.order(std::mem::take(orders));
         }
@@ -263,15 +280,19 @@ impl Keeper {
         for (key, starting) in &self.starting {
             link.say(&FromKeeper::Recovered(Life::begun(&starting.spec).told(*key, self.lease_until), [Written::default(); 2]));
         }
-        for (key, attempt) in &self.running {
+        let leaving = self.leaving.iter().map(|(key, (attempt, _))| (key, attempt));
+        for (key, attempt) in self.running.iter().chain(leaving) {
             link.say(&FromKeeper::Recovered(attempt.life.told(*key, self.lease_until), attempt.streams.each_ref().map(Capture::written)));
         }
         self.outcomes.tell_all(link);
         link.say(&FromKeeper::Ready);
     }
 
-    fn take_on(&mut self, key: Key, spec: &Arc<JobSpec>, is_array: bool, item: Option<String>) -> Option<Order> {
-        if self.starting.contains_key(&key) || self.running.contains_key(&key) || self.outcomes.holds(key) {
+    fn take_on(&mut self, start: TaskStart, spec: &Arc<JobSpec>, is_array: bool, store: &Path) -> Option<Order> {
+        let TaskStart { task, fence, item, own } = start;
+        let key = (task, fence);
+        let is_here = self.starting.contains_key(&key) || self.running.contains_key(&key) || self.leaving.contains_key(&key);
+        if is_here || self.outcomes.holds(key) {
             return None;
         }
         if must_stop(spec) && boot_now() >= self.lease_until {
@@ -280,8 +301,11 @@ impl Keeper {
         }
         let serial = self.next_serial;
         self.next_serial += 1;
-        self.starting.insert(key, Starting { spec: Arc::clone(spec), killed: None, serial, is_followed: false });
-        Some(Order { key, token: serial << 2, spec: Arc::clone(spec), is_array, item })
+        let told = is_array.then(|| item.clone().unwrap_or_else(|| task.index.to_string()));
+        self.starting.insert(key, Starting { spec: Arc::clone(spec), item: told, killed: None, serial, is_followed: false });
+        let manifest = spec.inputs.map(|tree| tree.manifest);
+        let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.to_owned(), manifest, own });
+        Some(Order { key, token: serial << 2, spec: Arc::clone(spec), is_array, item, inputs, work: None })
     }
 
     fn set_lease(&mut self, until: Boot) -> io::Result<()> {
@@ -315,7 +339,7 @@ impl Keeper {
 
     fn kill(&mut self, key: Key, end: End) {
         if let Some(starting) = self.starting.get_mut(&key) {
-            if self.spawner.revoke(key) {
+            if self.spawner.revoke(key) || self.porter.revoke(key) {
                 let spec = Arc::clone(&starting.spec);
                 self.starting.remove(&key);
                 self.end_unrun(key, &spec, end);
@@ -355,18 +379,18 @@ impl Keeper {
             let Some(starting) = self.starting.remove(&key) else { continue };
             match made {
                 Ok(made) => self.register(key, starting, made),
-                Err(why) => self.end_unrun(key, &starting.spec, End::Spawn(why)),
+                Err(end) => self.end_unrun(key, &starting.spec, starting.killed.unwrap_or(end)),
             }
         }
     }
 
     fn register(&mut self, key: Key, starting: Starting, made: Spawned) {
-        let Starting { spec, killed, serial, is_followed } = starting;
+        let Starting { spec, item, killed, serial, is_followed } = starting;
         let Spawned { pid, pidfd, stdout, stderr, work, started, started_boot } = made;
         let [out, err] = self.outcomes.files(key);
         let streams = [Capture::new(stdout, out), Capture::new(stderr, err)];
         let life = Life { spec, started, started_boot };
-        let attempt = Attempt { life, pid, pidfd, serial, streams, work, is_followed, killed: None };
+        let attempt = Attempt { life, pid, pidfd, serial, streams, work, item, is_followed, killed: None };
         self.running.insert(key, attempt);
         self.serials.insert(serial, key);
         self.young.push_back(key);
@@ -435,10 +459,34 @@ impl Keeper {
         }
         let Some(mut attempt) = self.running.remove(&key) else { return };
         self.serials.remove(&attempt.serial);
-        if let Some(work) = attempt.work.take() {
-            self.spawner.take_back(work);
+        let end = attempt.killed.take().unwrap_or(end);
+        let work = attempt.work.take();
+        match work {
+            Some(work) if !attempt.life.spec.outputs.is_empty() && matches!(end, End::Succeeded | End::Exit(_)) => {
+                let (paths, must_be_there) = (declared(&attempt.life.spec, attempt.item.as_deref()), end == End::Succeeded);
+                self.porter.take(Leaving { key, work, paths, must_be_there, to: left_dir(&self.dir, key) });
+                self.leaving.insert(key, (attempt, end));
+                return;
+            }
+            Some(work) => self.spawner.take_back(work),
+            None => {}
         }
-        let (life, end) = (attempt.life.told(key, self.lease_until), attempt.killed.take().unwrap_or(end));
+        self.tell_end(key, attempt, end);
+    }
+
+    /// What attempts left is where the daemon finds it.
+    fn register_left(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        for (key, left) in self.porter.left() {
+            let Some((attempt, end)) = self.leaving.remove(&key) else { continue };
+            self.tell_end(key, attempt, left.map_or_else(End::Output, |()| end));
+        }
+    }
+
+    fn tell_end(&mut self, key: Key, mut attempt: Attempt, end: End) {
+        let life = attempt.life.told(key, self.lease_until);
         self.outcomes.conclude(self.link.as_mut(), life, attempt.streams.each_mut().map(Capture::record), end);
     }
 

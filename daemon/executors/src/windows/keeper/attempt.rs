@@ -1,6 +1,11 @@
 //! One attempt while it runs: reads its streams, waits for its root, sees to it that nothing stays.
 
-use std::{path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitStatus,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use swarm_proto::ledger::End;
 use swarm_win32::Job;
@@ -11,7 +16,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::protocol::Key;
+use super::spawn::Order;
+use crate::{
+    files::{Inputs, Owner, collect, stage},
+    protocol::Key,
+};
 
 /// Bytes of one read.
 const BUFFER: usize = 64 << 10;
@@ -27,17 +36,64 @@ pub(super) enum Event {
     Wrote(Key, usize, Vec<u8>),
     /// The whole tree is gone, and both streams were read to their ends.
     Gone(Key, End),
+    /// Its inputs are in its directory, or why not.
+    Staged(Order, Result<(), String>),
+}
+
+/// What an attempt is to leave.
+pub(super) struct Leaving {
+    /// As declared; or why that is not known.
+    pub(super) paths: Result<Vec<String>, String>,
+    pub(super) to: PathBuf,
+}
+
+/// Everything here runs as the keeper's own user.
+struct Keeper;
+
+impl Owner for Keeper {
+    fn act<T>(&self, work: impl FnOnce() -> T) -> T {
+        work()
+    }
+}
+
+/// Puts the inputs into an order's directory.
+pub(super) async fn bring(order: Order, inputs: Inputs, is_revoked: Arc<AtomicBool>, events: mpsc::Sender<Event>) {
+    let staging = tokio::task::spawn_blocking(move || {
+        let work = order.work.clone().unwrap_or_default();
+        let staged = stage(&inputs, &work, &Keeper, &is_revoked);
+        if staged.is_err() {
+            let _ = std::fs::remove_dir_all(work);
+        }
+        Event::Staged(order, staged)
+    });
+    if let Ok(event) = staging.await {
+        let _ = events.send(event).await;
+    }
 }
 
 /// Follows an attempt to its end.
-pub(super) async fn follow(key: Key, mut child: Child, job: Arc<Job>, work: Option<PathBuf>, events: mpsc::Sender<Event>) {
+pub(super) async fn follow(
+    key: Key,
+    mut child: Child,
+    job: Arc<Job>,
+    work: Option<PathBuf>,
+    leaving: Option<Leaving>,
+    events: mpsc::Sender<Event>,
+) {
     let stdout = child.stdout.take().map(|stream| tokio::spawn(read(key, 0, stream, events.clone())));
     let stderr = child.stderr.take().map(|stream| tokio::spawn(read(key, 1, stream, events.clone())));
-    let end = child.wait().await.map_or(End::Lost, end_of);
+    let mut end = child.wait().await.map_or(End::Lost, end_of);
     clear(&job).await;
     for mut reading in [stdout, stderr].into_iter().flatten() {
         if timeout(DRAIN, &mut reading).await.is_err() {
             reading.abort();
+        }
+    }
+    if let (Some(work), Some(Leaving { paths, to }), End::Succeeded | End::Exit(_)) = (work.clone(), leaving, &end) {
+        let must_be_there = end == End::Succeeded;
+        let taking = tokio::task::spawn_blocking(move || paths.and_then(|paths| collect(&paths, must_be_there, &work, &to, &Keeper)));
+        if let Ok(Err(why)) = taking.await {
+            end = End::Output(why);
         }
     }
     if let Some(work) = work {

@@ -55,6 +55,8 @@ pub(super) struct Order {
     pub(super) spec: Arc<JobSpec>,
     pub(super) is_array: bool,
     pub(super) item: Option<String>,
+    /// Its own working directory, where there is one already.
+    pub(super) work: Option<PathBuf>,
 }
 
 /// A process made; it runs.
@@ -86,7 +88,10 @@ impl Spawner {
         let argv: Vec<String> =
             if order.is_array { exec.argv.iter().map(|arg| substitute(arg, &item)).collect() } else { exec.argv.clone() };
         let name = argv.first().ok_or("there is no program to run")?;
-        let own = if exec.cwd.is_none() { Some(self.work_dir()?) } else { None };
+        let own = match &order.work {
+            None if exec.cwd.is_none() => Some(self.work_dir()?),
+            work => work.clone(),
+        };
         let cwd = own.as_deref().unwrap_or_else(|| Path::new(exec.cwd.as_deref().unwrap_or(".")));
         let made = self.find(name, cwd, exec).and_then(|program| {
             let mut command = Command::new(program);
@@ -98,13 +103,14 @@ impl Spawner {
         match made {
             Ok((child, pid, job)) => Ok(Spawned { child, pid, job: Arc::new(job), work: own }),
             Err(why) => {
-                own.into_iter().for_each(|path| drop(fs::remove_dir(path)));
+                own.into_iter().for_each(|path| drop(fs::remove_dir_all(path)));
                 Err(why)
             }
         }
     }
 
-    fn work_dir(&mut self) -> Result<PathBuf, String> {
+    /// An empty directory.
+    pub(super) fn work_dir(&mut self) -> Result<PathBuf, String> {
         self.dirs_made += 1;
         let path = self.work.join(self.dirs_made.to_string());
         fs::create_dir(&path).map_err(|e| format!("making the working directory {}: {e}", path.display()))?;

@@ -1,6 +1,15 @@
 //! What the keeper holds, and its loop.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use swarm_core::attempts::must_stop;
@@ -10,16 +19,20 @@ use tokio::{net::windows::named_pipe::NamedPipeServer, sync::mpsc, time::sleep};
 
 use super::{
     DEFAULT_LEASE, GRACE,
-    attempt::{self, Event},
+    attempt::{self, Event, Leaving},
     pipe_name,
     spawn::{Order, Spawned, Spawner},
 };
 use crate::{
     Boot,
+    files::{Inputs, declared, left_dir},
     link::Link,
     outcomes::{Life, Outcomes},
-    output::record::{Record, Taken},
-    protocol::{FromKeeper, Key, STREAMS, ToKeeper, VERSION},
+    output::{
+        kept::Written,
+        record::{Record, Taken},
+    },
+    protocol::{FromKeeper, Key, STREAMS, TaskStart, ToKeeper, VERSION},
     windows::{boot_now, pipe::Pipe},
 };
 
@@ -41,6 +54,13 @@ struct Attempt {
     patience: Option<Boot>,
 }
 
+/// One whose inputs are on their way.
+struct Starting {
+    spec: Arc<JobSpec>,
+    is_revoked: Arc<AtomicBool>,
+    killed: Option<End>,
+}
+
 pub(super) struct Keeper {
     pipe: String,
     /// The instance that the next daemon will get.
@@ -48,7 +68,9 @@ pub(super) struct Keeper {
     spawner: Spawner,
     link: Option<Link<Pipe>>,
     had_link: bool,
+    starting: BTreeMap<Key, Starting>,
     running: BTreeMap<Key, Attempt>,
+    dir: PathBuf,
     outcomes: Outcomes,
     lease_until: Boot,
     is_lease_over: bool,
@@ -76,7 +98,9 @@ impl Keeper {
             spawner: Spawner::new(dir, id),
             link: None,
             had_link: false,
+            starting: BTreeMap::new(),
             running: BTreeMap::new(),
+            dir: dir.to_owned(),
             outcomes: Outcomes::new(dir.join("attempts")),
             lease_until: boot_now() + DEFAULT_LEASE,
             is_lease_over: false,
@@ -128,7 +152,7 @@ impl Keeper {
     fn is_finished(&self) -> bool {
         let is_awaited = self.link.is_some() || !(self.had_link || self.is_lease_over);
         let owes = !self.outcomes.is_empty() && !self.is_lease_over;
-        self.running.is_empty() && !is_awaited && !owes
+        self.starting.is_empty() && self.running.is_empty() && !is_awaited && !owes
     }
 
     /// The newest daemon is the daemon.
@@ -165,9 +189,11 @@ impl Keeper {
         for message in messages {
             match message {
                 ToKeeper::Hello { version } => self.greet(version),
-                ToKeeper::Start { spec, is_array, tasks } => {
-                    for (task, fence, item) in tasks {
-                        self.take_on(&Order { key: (task, fence), spec: Arc::clone(&spec), is_array, item });
+                ToKeeper::Start { spec, is_array, tasks, store } => {
+                    for TaskStart { task, fence, item, own } in tasks {
+                        let manifest = spec.inputs.map(|tree| tree.manifest);
+                        let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.clone(), manifest, own });
+                        self.take_on(Order { key: (task, fence), spec: Arc::clone(&spec), is_array, item, work: None }, inputs);
                     }
                 }
                 ToKeeper::Kill { task, fence, end } => self.kill((task, fence), end),
@@ -190,6 +216,9 @@ impl Keeper {
         }
         link.is_greeted = true;
         self.had_link = true;
+        for (key, starting) in &self.starting {
+            link.say(&FromKeeper::Recovered(Life::begun(&starting.spec).told(*key, self.lease_until), [Written::default(); 2]));
+        }
         for (key, attempt) in &self.running {
             link.say(&FromKeeper::Recovered(attempt.life.told(*key, self.lease_until), attempt.records.each_ref().map(Record::written)));
         }
@@ -197,25 +226,51 @@ impl Keeper {
         link.say(&FromKeeper::Ready);
     }
 
-    fn take_on(&mut self, order: &Order) {
-        let (key, spec) = (order.key, &order.spec);
-        if self.running.contains_key(&key) || self.outcomes.holds(key) {
+    fn take_on(&mut self, mut order: Order, inputs: Option<Inputs>) {
+        let (key, spec) = (order.key, Arc::clone(&order.spec));
+        if self.starting.contains_key(&key) || self.running.contains_key(&key) || self.outcomes.holds(key) {
             return;
         }
-        if must_stop(spec) && boot_now() >= self.lease_until {
-            return self.end_unrun(key, spec, End::Lost);
+        if must_stop(&spec) && boot_now() >= self.lease_until {
+            return self.end_unrun(key, &spec, End::Lost);
         }
-        match self.spawner.spawn(order) {
-            Ok(spawned) => self.register(key, spec, spawned),
-            Err(why) => self.end_unrun(key, spec, End::Spawn(why)),
+        let Some(inputs) = inputs else { return self.spawn(&order) };
+        match self.spawner.work_dir() {
+            Ok(work) => {
+                order.work = Some(work);
+                let is_revoked = Arc::new(AtomicBool::new(false));
+                self.starting.insert(key, Starting { spec, is_revoked: Arc::clone(&is_revoked), killed: None });
+                tokio::spawn(attempt::bring(order, inputs, is_revoked, self.tell.clone()));
+            }
+            Err(why) => self.end_unrun(key, &spec, End::Spawn(why)),
         }
     }
 
-    fn register(&mut self, key: Key, spec: &Arc<JobSpec>, spawned: Spawned) {
+    fn spawn(&mut self, order: &Order) {
+        match self.spawner.spawn(order) {
+            Ok(spawned) => self.register(order, spawned),
+            Err(why) => self.end_unrun(order.key, &order.spec, End::Spawn(why)),
+        }
+    }
+
+    /// Its inputs are there, or it cannot run.
+    fn staged(&mut self, order: &Order, staged: Result<(), String>) {
+        let Some(starting) = self.starting.remove(&order.key) else { return };
+        let end = starting.killed.or_else(|| staged.err().map(End::Input));
+        let Some(end) = end else { return self.spawn(order) };
+        order.work.iter().for_each(|work| drop(std::fs::remove_dir_all(work)));
+        self.end_unrun(order.key, &order.spec, end);
+    }
+
+    fn register(&mut self, order: &Order, spawned: Spawned) {
+        let (key, spec) = (order.key, &order.spec);
         let Spawned { child, pid, job, work } = spawned;
         let life = Life::begun(spec);
         let records = self.outcomes.files(key).map(Record::new);
-        tokio::spawn(attempt::follow(key, child, Arc::clone(&job), work, self.tell.clone()));
+        let item = order.is_array.then(|| order.item.clone().unwrap_or_else(|| key.0.index.to_string()));
+        let leaves = !spec.outputs.is_empty();
+        let leaving = leaves.then(|| Leaving { paths: declared(spec, item.as_deref()), to: left_dir(&self.dir, key) });
+        tokio::spawn(attempt::follow(key, child, Arc::clone(&job), work, leaving, self.tell.clone()));
         let started = life.started;
         let attempt = Attempt { life, pid, job, records, is_followed: false, killed: None, patience: None };
         self.running.insert(key, attempt);
@@ -234,11 +289,18 @@ impl Keeper {
     }
 
     fn kill_all(&mut self, which: impl Fn(&JobSpec) -> bool) {
-        let doomed: Vec<Key> = self.running.iter().filter(|(_, attempt)| which(&attempt.life.spec)).map(|(key, _)| *key).collect();
+        let starting = self.starting.iter().map(|(key, starting)| (key, &starting.spec));
+        let running = self.running.iter().map(|(key, attempt)| (key, &attempt.life.spec));
+        let doomed: Vec<Key> = starting.chain(running).filter(|(_, spec)| which(spec)).map(|(key, _)| *key).collect();
         doomed.into_iter().for_each(|key| self.kill(key, End::Lost));
     }
 
     fn kill(&mut self, key: Key, end: End) {
+        if let Some(starting) = self.starting.get_mut(&key) {
+            starting.is_revoked.store(true, Ordering::Relaxed);
+            starting.killed.get_or_insert(end);
+            return;
+        }
         let Some(attempt) = self.running.get_mut(&key) else { return };
         let is_urgent = end == End::Lost || swarm_win32::ask_to_stop(attempt.pid).is_err();
         attempt.killed.get_or_insert(end);
@@ -276,6 +338,7 @@ impl Keeper {
         match event {
             Event::Wrote(key, stream, data) => self.wrote(key, stream, data),
             Event::Gone(key, end) => self.conclude(key, end),
+            Event::Staged(order, staged) => self.staged(&order, staged),
         }
     }
 

@@ -1,0 +1,391 @@
+//! Files into a task's own directory, and out of it.
+//!
+//! ```text
+//!   store: whole/ab/abcd..  --copied and hashed-->  work/17/in/data.csv   read-only, the task's own
+//!                                                   work/17/out.csv       --copied-->  left/j3.0-120.1/out.csv
+//! ```
+//! **In.** Each attempt has copies of its own, so nothing that a task does to its inputs reaches another task or the store. Every byte
+//! is hashed on its way: what changed on the disk since it was fetched is not run. **Out.** What an attempt was to leave is copied to a
+//! place of the daemon's, where it stays until the outcome is in the ledger. What touches the task's directory is done as the task's
+//! user, so a link that the task laid leads nowhere that the task could not have gone.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use serde::{Deserialize, Serialize};
+use swarm_proto::{
+    Digest, limits,
+    manifest::{FileEntry, Manifest, check_path},
+    spec::JobSpec,
+};
+
+use crate::{argv::substitute, output::kept::stem, protocol::Key};
+
+/// Copied at a time.
+const PIECE: usize = 1 << 20;
+
+/// Whose a task's directory is.
+pub(crate) trait Owner {
+    /// Does it as that user.
+    fn act<T>(&self, work: impl FnOnce() -> T) -> T;
+}
+
+/// What goes into an attempt's directory before it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inputs {
+    /// Where whole blobs are.
+    pub(crate) store: PathBuf,
+    /// Of these files all.
+    pub(crate) manifest: Option<Digest>,
+    /// And this one.
+    pub(crate) own: Option<Box<FileEntry>>,
+}
+
+/// Where what an attempt leaves waits for the daemon.
+pub(crate) fn left_dir(dir: &Path, key: Key) -> PathBuf {
+    dir.join("left").join(stem(key))
+}
+
+/// The paths that an attempt is to leave.
+///
+/// # Errors
+/// The item makes one that is none.
+pub(crate) fn declared(spec: &JobSpec, item: Option<&str>) -> Result<Vec<String>, String> {
+    let with_item = |path: &String| {
+        let path = item.map_or_else(|| path.clone(), |item| substitute(path, item));
+        check_path(&path).map(|()| path).map_err(|problem| problem.why)
+    };
+    spec.outputs.iter().map(with_item).collect()
+}
+
+/// Puts the inputs below `dir`. Stops where `is_revoked` becomes true.
+///
+/// # Errors
+/// Which file, and why: it is not in the store, its bytes are not what they were, or the disk has no room.
+pub(crate) fn stage(inputs: &Inputs, dir: &Path, owner: &impl Owner, is_revoked: &AtomicBool) -> Result<(), String> {
+    let mut files = Vec::new();
+    if let Some(digest) = inputs.manifest {
+        let manifest = read_manifest(&inputs.store, digest).map_err(|e| format!("the list of its files: {e}"))?;
+        files.extend_from_slice(manifest.files());
+    }
+    files.extend(inputs.own.as_deref().cloned());
+    let mut buffer = vec![0; PIECE];
+    for file in &files {
+        place(&inputs.store, file, dir, owner, is_revoked, &mut buffer).map_err(|e| format!("'{}': {e}", file.path))?;
+    }
+    Ok(())
+}
+
+fn open_blob(store: &Path, digest: Digest) -> io::Result<File> {
+    File::open(store.join(digest.shelf())).map_err(|e| {
+        let is_missing = e.kind() == io::ErrorKind::NotFound;
+        if is_missing { io::Error::new(e.kind(), format!("blob {digest} is not on this node")) } else { e }
+    })
+}
+
+fn damaged(digest: Digest) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("blob {digest} has changed on this node's disk"))
+}
+
+fn read_manifest(store: &Path, digest: Digest) -> io::Result<Manifest> {
+    let mut bytes = Vec::new();
+    open_blob(store, digest)?.take(limits::MANIFEST as u64 + 1).read_to_end(&mut bytes)?;
+    if blake3::hash(&bytes).as_bytes() != &digest.0 {
+        return Err(damaged(digest));
+    }
+    Manifest::decode(&bytes).map_err(|problem| io::Error::other(problem.why))
+}
+
+fn place(store: &Path, file: &FileEntry, dir: &Path, owner: &impl Owner, is_revoked: &AtomicBool, buffer: &mut [u8]) -> io::Result<()> {
+    // what comes from a peer is checked where it is used
+    check_path(&file.path).map_err(|problem| io::Error::other(problem.why))?;
+    let mut source = open_blob(store, file.digest)?;
+    let path = dir.join(&file.path);
+    let mut target = owner.act(|| {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        make(&path, if file.executable { 0o555 } else { 0o444 })
+    })?;
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        if is_revoked.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        match source.read(buffer)? {
+            0 => break,
+            count => {
+                hasher.update(&buffer[..count]);
+                target.write_all(&buffer[..count])?;
+            }
+        }
+    }
+    if hasher.finalize().as_bytes() != &file.digest.0 {
+        return Err(damaged(file.digest));
+    }
+    #[cfg(windows)]
+    {
+        let mut permissions = target.metadata()?.permissions();
+        permissions.set_readonly(true);
+        target.set_permissions(permissions)?;
+    }
+    Ok(())
+}
+
+/// A new file, open to be written whatever its mode says.
+fn make(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(windows)]
+    let _ = mode;
+    options.open(path)
+}
+
+/// Copies what was declared from `dir` to `to`, which is made. `must_be_there`: one that is missing is an error; otherwise it is left out.
+///
+/// # Errors
+/// Which path, and why. Then nothing is at `to`.
+pub(crate) fn collect(paths: &[String], must_be_there: bool, dir: &Path, to: &Path, owner: &impl Owner) -> Result<(), String> {
+    let done = Collection { dir, to, owner, count: 0, buffer: vec![0; PIECE] }.run(paths, must_be_there);
+    if done.is_err() {
+        let _ = fs::remove_dir_all(to);
+    }
+    done
+}
+
+struct Collection<'a, O> {
+    dir: &'a Path,
+    to: &'a Path,
+    owner: &'a O,
+    count: usize,
+    buffer: Vec<u8>,
+}
+
+impl<O: Owner> Collection<'_, O> {
+    fn run(&mut self, paths: &[String], must_be_there: bool) -> Result<(), String> {
+        // what an earlier try left
+        let _ = fs::remove_dir_all(self.to);
+        make_private(self.to).map_err(|e| e.to_string())?;
+        for path in paths {
+            match self.take(path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound && !must_be_there => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(format!("'{path}' is not there")),
+                done => done.map_err(|e| format!("'{path}': {e}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A file, or all that is below a directory.
+    fn take(&mut self, path: &str) -> io::Result<()> {
+        let mut waiting = vec![path.to_owned()];
+        while let Some(path) = waiting.pop() {
+            let from = self.dir.join(&path);
+            let metadata = self.owner.act(|| fs::metadata(&from))?;
+            if metadata.is_dir() {
+                for name in self.owner.act(|| names(&from))? {
+                    waiting.push(format!("{path}/{name}"));
+                }
+            } else if metadata.is_file() {
+                self.copy(&path, &metadata)?;
+            } else {
+                return Err(io::Error::other(format!("'{path}' is neither a file nor a directory")));
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, path: &str, metadata: &fs::Metadata) -> io::Result<()> {
+        check_path(path).map_err(|problem| io::Error::other(problem.why))?;
+        self.count += 1;
+        if self.count > limits::FILES {
+            return Err(io::Error::other(format!("there are more than {} files", limits::FILES)));
+        }
+        let mut source = self.owner.act(|| File::open(self.dir.join(path)))?;
+        let target = self.to.join(path);
+        target.parent().map_or(Ok(()), make_private)?;
+        let mut target = match make(&target, if is_executable(metadata) { 0o700 } else { 0o600 }) {
+            // declared twice
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made?,
+        };
+        loop {
+            match source.read(&mut self.buffer)? {
+                0 => return Ok(()),
+                count => target.write_all(&self.buffer[..count])?,
+            }
+        }
+    }
+}
+
+/// What is in a directory, but for links to directories: they may lead round in a circle.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_symlink() && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
+            continue;
+        }
+        let name = entry.file_name().into_string();
+        names.push(name.map_err(|name| io::Error::other(format!("'{}' is no name in UTF-8", name.to_string_lossy())))?);
+    }
+    Ok(names)
+}
+
+/// Makes the directory and those above it, for their owner only.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+#[cfg(unix)]
+fn is_executable(metadata: &fs::Metadata) -> bool {
+    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0
+}
+
+#[cfg(windows)]
+fn is_executable(_: &fs::Metadata) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use swarm_proto::spec::{OnPartition, Resources, Retries, Work};
+
+    use super::*;
+
+    struct Me;
+
+    impl Owner for Me {
+        fn act<T>(&self, work: impl FnOnce() -> T) -> T {
+            work()
+        }
+    }
+
+    fn put(store: &Path, bytes: &[u8]) -> Digest {
+        let digest = Digest(*blake3::hash(bytes).as_bytes());
+        let path = store.join(digest.shelf());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+        digest
+    }
+
+    fn entry(path: &str, digest: Digest, executable: bool) -> FileEntry {
+        FileEntry { path: path.into(), size: 0, digest, executable }
+    }
+
+    fn boxed(path: &str, digest: Digest, executable: bool) -> Box<FileEntry> {
+        Box::new(entry(path, digest, executable))
+    }
+
+    fn staged(inputs: &Inputs, dir: &Path) -> Result<(), String> {
+        stage(inputs, dir, &Me, &AtomicBool::new(false))
+    }
+
+    #[test]
+    fn inputs_are_copies_that_cannot_be_written() {
+        let root = tempfile::tempdir().unwrap();
+        let (store, dir) = (root.path().join("store"), root.path().join("work"));
+        fs::create_dir(&dir).unwrap();
+        let (data, tool, mine) = (put(&store, &vec![7; PIECE + 3]), put(&store, b"#!/bin/sh\n"), put(&store, b"mine"));
+        let manifest = Manifest::new(vec![entry("in/data", data, false), entry("tool", tool, true)]).unwrap();
+        let manifest = put(&store, &manifest.encode());
+        let inputs = Inputs { store: store.clone(), manifest: Some(manifest), own: Some(boxed("x/y", mine, false)) };
+        staged(&inputs, &dir).unwrap();
+        assert_eq!(fs::read(dir.join("in/data")).unwrap(), vec![7; PIECE + 3]);
+        assert_eq!(fs::read(dir.join("x/y")).unwrap(), b"mine");
+        for (path, runs) in [("in/data", false), ("tool", true), ("x/y", false)] {
+            let metadata = fs::metadata(dir.join(path)).unwrap();
+            assert!(metadata.permissions().readonly(), "{path}");
+            assert_eq!(is_executable(&metadata), runs && cfg!(unix), "{path}");
+        }
+        // another path to the same place is one too many
+        assert!(staged(&inputs, &dir).unwrap_err().contains("in/data"));
+    }
+
+    #[test]
+    fn what_changed_on_the_disk_is_not_run() {
+        let root = tempfile::tempdir().unwrap();
+        let (store, dir) = (root.path().join("store"), root.path().join("work"));
+        let data = put(&store, b"right");
+        let own = |path: &str, digest| Inputs { store: store.clone(), manifest: None, own: Some(boxed(path, digest, false)) };
+        fs::write(store.join(data.shelf()), b"wrong").unwrap();
+        assert!(staged(&own("a", data), &dir).unwrap_err().contains("has changed"));
+        assert!(staged(&own("b", Digest([9; 32])), &dir).unwrap_err().contains("is not on this node"));
+        for path in ["../b", "/b", "con"] {
+            assert!(staged(&own(path, data), &dir).is_err(), "{path}");
+        }
+        assert!(staged(&Inputs { manifest: Some(data), ..own("c", data) }, &dir).unwrap_err().contains("the list of its files"));
+        let revoked = AtomicBool::new(true);
+        fs::write(store.join(data.shelf()), b"right").unwrap();
+        assert!(stage(&own("d", data), &dir, &Me, &revoked).is_err());
+    }
+
+    #[test]
+    fn what_was_declared_is_collected() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, to) = (root.path().join("work"), root.path().join("left").join("j1.0-1.1"));
+        fs::create_dir_all(dir.join("out/deep")).unwrap();
+        for (path, text) in [("one", "1"), ("out/two", "2"), ("out/deep/three", "3"), ("other", "4")] {
+            fs::write(dir.join(path), text).unwrap();
+        }
+        let paths = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        collect(&paths(&["one", "out", "out/two"]), true, &dir, &to, &Me).unwrap();
+        for (path, text) in [("one", "1"), ("out/two", "2"), ("out/deep/three", "3")] {
+            assert_eq!(fs::read_to_string(to.join(path)).unwrap(), text);
+        }
+        assert!(!to.join("other").exists());
+        let why = collect(&paths(&["one", "none"]), true, &dir, &to, &Me).unwrap_err();
+        assert!(why.contains("'none' is not there") && !to.exists(), "{why}");
+        collect(&paths(&["one", "none"]), false, &dir, &to, &Me).unwrap();
+        assert!(to.join("one").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_refused_and_circles_end() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, to) = (root.path().join("work"), root.path().join("left"));
+        fs::create_dir_all(dir.join("out")).unwrap();
+        std::os::unix::fs::symlink(&dir, dir.join("out/up")).unwrap();
+        fs::write(dir.join("out/a"), "a").unwrap();
+        collect(&["out".to_owned()], true, &dir, &to, &Me).unwrap();
+        assert!(to.join("out/a").exists() && !to.join("out/up").exists());
+        fs::write(dir.join("out/a:b"), "").unwrap();
+        assert!(collect(&["out".to_owned()], true, &dir, &to, &Me).unwrap_err().contains("not every system"));
+        rustix::fs::mknodat(rustix::fs::CWD, dir.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(collect(&["pipe".to_owned()], true, &dir, &to, &Me).unwrap_err().contains("neither a file"));
+    }
+
+    #[test]
+    fn items_make_paths() {
+        let spec = |outputs: &[&str]| JobSpec {
+            name: None,
+            work: Work::Noop,
+            needs: Resources::default(),
+            labels: BTreeMap::new(),
+            timeout: None,
+            retries: Retries::default(),
+            on_partition: OnPartition::Replace,
+            at_most_once: false,
+            patience: None,
+            signed: None,
+            inputs: None,
+            each: None,
+            items: None,
+            outputs: outputs.iter().map(|path| (*path).to_owned()).collect(),
+        };
+        assert_eq!(declared(&spec(&["out/{}.txt", "log"]), Some("a/b")).unwrap(), ["out/a/b.txt", "log"]);
+        assert_eq!(declared(&spec(&["{}.txt"]), None).unwrap(), ["{}.txt"]);
+        assert!(declared(&spec(&["{}"]), Some("../up")).is_err());
+    }
+}
