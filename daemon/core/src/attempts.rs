@@ -318,7 +318,7 @@ impl Attempts {
         if self.is_draining { 0 } else { self.window.size() }
     }
 
-    /// A message of the leader. A view is the driver's and ignored here, and so is [`ToWorker::NotLeader`].
+    /// A message of the leader. Views and blobs are the driver's and ignored here, and so is [`ToWorker::NotLeader`].
     pub fn handle_to_worker(&mut self, message: ToWorker, now: Boot) {
         self.now = now;
         self.expire(now);
@@ -327,7 +327,7 @@ impl Attempts {
                 self.lease.welcome(lease.duration(), now);
                 self.ask_if_due(now);
             }
-            ToWorker::NotLeader { .. } | ToWorker::View(_) => {}
+            ToWorker::NotLeader { .. } | ToWorker::View(_) | ToWorker::Keep { .. } => {}
             ToWorker::Grants { jobs, grants } => self.grants(jobs, &grants, now),
             ToWorker::Cancel(list) => list.into_iter().for_each(|key| self.cancel(key)),
             ToWorker::OutcomesTaken { seq } => self.taken(seq, now),

@@ -21,11 +21,13 @@ use std::{
 use swarm_proto::{NodeId, blob::SegmentRange, limits};
 
 mod directory;
+mod owed;
 mod segments;
 #[cfg(test)]
 mod tests;
 
 pub use directory::{Directory, Known};
+pub use owed::{KeepOrder, Owed, Owner};
 pub use segments::SegmentSet;
 
 /// How much is asked ahead of a source: what it delivers in this time.

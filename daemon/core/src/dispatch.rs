@@ -218,8 +218,8 @@ impl Dispatch {
         let Some(worker) = self.workers.get_mut(&node).filter(|worker| !worker.is_gone && worker.stream.is_some()) else { return };
         worker.heard = now;
         match message {
-            // the desk itself compares views
-            FromWorker::Report(_) | FromWorker::Synced { .. } | FromWorker::Blobs { .. } => {}
+            // the desk itself compares views, and knows about blobs
+            FromWorker::Report(_) | FromWorker::Synced { .. } | FromWorker::Blobs { .. } | FromWorker::Kept { .. } => {}
             FromWorker::Outcomes { seq, list } => self.take_outcomes(node, seq, list),
             FromWorker::Started(list) => list.into_iter().for_each(|key| worker.started(key)),
             FromWorker::Load(load) => {

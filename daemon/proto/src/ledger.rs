@@ -10,6 +10,7 @@ use crate::{
     access::Role,
     identity::{Change, Kind, NodeRole, Pass, Roots, Step, UserRecord},
     manifest::Tree,
+    peer::Owing,
     settings::{Set, SettingRecord},
     spec::{Array, Cause, JobSpec},
 };
@@ -173,6 +174,14 @@ pub struct Output {
     pub stdout_blob: Option<Digest>,
     /// The files that it left.
     pub files: Option<Tree>,
+}
+
+impl Output {
+    /// What it left that is somewhere else than here.
+    pub fn left(&self) -> impl Iterator<Item = Owing> + use<> {
+        let stdout = self.stdout_blob.map(|digest| Owing { digest, is_tree: false });
+        stdout.into_iter().chain(self.files.map(|tree| Owing { digest: tree.manifest, is_tree: true }))
+    }
 }
 
 /// A node that asks to be let in.

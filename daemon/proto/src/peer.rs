@@ -132,6 +132,15 @@ pub enum FromWorker {
     Synced { version: LogIndex, hash: [u8; 32], root: RootId },
     /// Blobs that are whole here, each with its size: all of them (`is_all`; more may follow), or what has changed since.
     Blobs { is_all: bool, has: Vec<(Digest, u64)>, lost: Vec<Digest> },
+    /// What of [`ToWorker::Keep`] is here and stays, and what could not be had, and why.
+    Kept { kept: Vec<Owing>, failed: Vec<(Owing, Problem)> },
+}
+
+/// Something that must not be lost: a blob, or a manifest with all of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Owing {
+    pub digest: Digest,
+    pub is_tree: bool,
 }
 
 /// What a worker offers and holds.
@@ -191,6 +200,8 @@ pub enum ToWorker {
     Lease { seq: u64 },
     /// Members changed: what is new since the last view sent.
     View(View),
+    /// Have these here and keep them until they are released; answered by [`FromWorker::Kept`].
+    Keep { keep: Vec<Owing>, release: Vec<Owing> },
 }
 
 /// A job as a worker needs it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Code, Digest, Millis, Problem, limits,
     manifest::{Tree, check_path},
+    peer::Owing,
     signed::Signed,
 };
 
@@ -271,6 +272,12 @@ impl JobSpec {
             Some(tree) if tree.files != array.count => Err(refuse("array", format!("{} files for {} indices", tree.files, array.count))),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// What must not be lost while the job is open.
+    pub fn owings(&self) -> impl Iterator<Item = Owing> + use<> {
+        let items = self.items.map(|list| Owing { digest: list.digest, is_tree: false });
+        self.trees().map(|tree| Owing { digest: tree.manifest, is_tree: true }).chain(items)
     }
 
     /// The files that a node needs for its tasks.

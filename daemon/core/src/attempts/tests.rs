@@ -414,7 +414,11 @@ impl Model {
                                 assert!(report.held.contains(key), "{key:?} is not held");
                             }
                         }
-                        FromWorker::Started(_) | FromWorker::Load(_) | FromWorker::Synced { .. } | FromWorker::Blobs { .. } => {}
+                        FromWorker::Started(_)
+                        | FromWorker::Load(_)
+                        | FromWorker::Synced { .. }
+                        | FromWorker::Blobs { .. }
+                        | FromWorker::Kept { .. } => {}
                     }
                 }
                 Output::Forget { task, fence } => assert!(!self.running.contains_key(&(task, fence))),

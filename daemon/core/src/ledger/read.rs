@@ -3,13 +3,13 @@
 use swarm_proto::{
     AttemptNo, Cursor, Fence, JobId, LogIndex, NodeId, PeerKey, TaskId, UnixMillis,
     api::{JobOutcome, JobView, SpecView, TaskView},
-    ledger::{Counts, End, Event, NodeRecord, TaskState, View},
+    ledger::{Counts, End, Event, NodeRecord, Output, TaskState, View},
 };
 
 use super::{
     Job, Ledger,
     cells::Cell,
-    tasks::{List, Task},
+    tasks::{List, NIL, Task},
 };
 
 impl Ledger {
@@ -84,6 +84,21 @@ impl Ledger {
             Cell::Waiting(slot) => TaskView { attempt: self.tasks[slot].attempt, end: self.tasks[slot].end.clone(), ..bare },
             Cell::Held(slot) | Cell::Kept(slot) => detailed(&self.tasks[slot], bare),
         })
+    }
+
+    /// Tasks that have ended and left something beyond what the ledger itself remembers.
+    pub fn left(&self) -> impl Iterator<Item = (TaskId, &Output)> {
+        let slots = std::iter::successors(Some(self.kept.head()), |slot| Some(List::behind(&self.tasks, *slot)));
+        let kept = slots.take_while(|slot| *slot != NIL).map(|slot| &self.tasks[slot]);
+        kept.filter_map(|task| Some((task.id(), task.output.as_deref().filter(|output| output.left().next().is_some())?)))
+    }
+
+    /// What a task left that is remembered.
+    pub fn output(&self, id: TaskId) -> Option<&Output> {
+        match self.cell(id)?.1 {
+            Cell::Kept(slot) => self.tasks[slot].output.as_deref(),
+            Cell::Fresh | Cell::Bare(_) | Cell::Waiting(_) | Cell::Held(_) => None,
+        }
     }
 
     /// A job as it is shown.

@@ -1,0 +1,545 @@
+//! What the swarm owes, and on which nodes it is: the inputs of jobs that have not ended, and the results of tasks that are remembered.
+//!
+//! ```text
+//!   a job with inputs, a result --owe--.                          .--> Keep, Release: to a node
+//!   nodes come, go, say "kept"  -------+--> Owed: who should ---poll---+--> Ready: a job's inputs have their copies
+//!   the directory: who holds it -------'                          '--> wake me then
+//! ```
+//! **Copies.** Each thing is on two nodes, or on all where there are fewer. A node that holds it already is asked to keep it before
+//! another is asked to fetch it; among those the order is by a hash of both names (rendezvous; Thaler and Ravishankar, 1998), so that
+//! load spreads and a new leader asks the same ones. **Repair.** A keeper that was away for half a minute counts no more, and another one is
+//! asked. A node that comes back is asked again: what it had to keep it may have forgotten. **Before `accepted`** a job's inputs must
+//! have their copies, so that no accepted job depends on one disk.
+//!
+//! A leader's memory only: made again from the ledger, the directory and what nodes answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::{Duration, Instant},
+};
+
+use swarm_proto::{Code, JobId, NodeId, Problem, TaskId, peer::Owing};
+
+/// Nodes that keep each thing.
+const COPIES: usize = 2;
+/// How long a keeper may be away before another one is asked: longer than a host takes to start again.
+const AWAY: Duration = Duration::from_secs(30);
+/// Before a node that could not keep something is asked again.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How long a job waits for somebody to say that it holds its inputs: that and the job come on different streams.
+const UNHEARD: Duration = Duration::from_secs(3);
+
+/// For whom something is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A submission that is not accepted yet.
+    Ticket(u64),
+    /// A job that has not ended.
+    Job(JobId),
+    /// A task that has.
+    Task(TaskId),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeepOrder {
+    Keep {
+        node: NodeId,
+        owing: Owing,
+    },
+    Release {
+        node: NodeId,
+        owing: Owing,
+    },
+    /// Everything that this submission needs has its copies, or cannot have them.
+    Ready {
+        ticket: u64,
+        end: Result<(), Problem>,
+    },
+}
+
+/// How far a node is with something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum At {
+    Asked,
+    Kept,
+    Failed { until: Instant, problem: Problem },
+}
+
+#[derive(Debug)]
+struct Item {
+    owners: BTreeSet<Owner>,
+    since: Instant,
+    at: BTreeMap<NodeId, At>,
+}
+
+/// See the head of the module.
+#[derive(Debug, Default)]
+pub struct Owed {
+    items: BTreeMap<Owing, Item>,
+    owners: BTreeMap<Owner, BTreeSet<Owing>>,
+    /// Nodes that can be asked.
+    here: BTreeSet<NodeId>,
+    /// Nodes that cannot, since when.
+    away: BTreeMap<NodeId, Instant>,
+    by_node: BTreeMap<NodeId, BTreeSet<Owing>>,
+    /// To be looked at.
+    dirty: BTreeSet<Owing>,
+    wakes: BTreeSet<(Instant, Owing)>,
+    outputs: VecDeque<KeepOrder>,
+}
+
+impl Owed {
+    /// Something has to be kept for this owner, beside what else has to be.
+    pub fn owe(&mut self, owner: Owner, owings: impl IntoIterator<Item = Owing>, now: Instant) {
+        for owing in owings {
+            let item = self.items.entry(owing).or_insert_with(|| Item { owners: BTreeSet::new(), since: now, at: BTreeMap::new() });
+            item.owners.insert(owner);
+            self.owners.entry(owner).or_default().insert(owing);
+            self.dirty.insert(owing);
+        }
+    }
+
+    /// Nothing has to be kept for this owner any more.
+    pub fn release(&mut self, owner: Owner) {
+        for owing in self.owners.remove(&owner).unwrap_or_default() {
+            let Some(item) = self.items.get_mut(&owing) else { continue };
+            item.owners.remove(&owner);
+            self.dirty.insert(owing);
+        }
+    }
+
+    /// Those for whom something is kept, after `after`, in order.
+    pub fn owners(&self, after: Option<Owner>) -> impl Iterator<Item = Owner> + '_ {
+        use std::ops::Bound;
+        self.owners.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)).map(|(owner, _)| *owner)
+    }
+
+    /// A node can be asked from now on. Whatever it was to keep it is asked for again.
+    pub fn handle_here(&mut self, node: NodeId) {
+        self.here.insert(node);
+        self.away.remove(&node);
+        for owing in self.by_node.get(&node).into_iter().flatten() {
+            if let Some(item) = self.items.get_mut(owing) {
+                item.at.remove(&node);
+            }
+        }
+        // one node more may be one copy more for everything that has too few
+        let few = self.items.iter().filter(|(_, item)| item.at.len() < COPIES).map(|(owing, _)| *owing);
+        self.dirty.extend(few);
+        self.dirty.extend(self.by_node.remove(&node).unwrap_or_default());
+    }
+
+    /// A node cannot be asked for now.
+    pub fn handle_gone(&mut self, node: NodeId, now: Instant) {
+        if !self.here.remove(&node) {
+            return;
+        }
+        self.away.insert(node, now);
+        for owing in self.by_node.get(&node).into_iter().flatten() {
+            self.wakes.insert((now + AWAY, *owing));
+            self.dirty.insert(*owing);
+        }
+    }
+
+    /// A node keeps it.
+    pub fn handle_kept(&mut self, node: NodeId, owing: Owing) {
+        match self.items.get_mut(&owing) {
+            Some(item) => {
+                item.at.insert(node, At::Kept);
+                self.by_node.entry(node).or_default().insert(owing);
+                self.dirty.insert(owing);
+            }
+            // it was asked by this leader before that was over
+            None => self.outputs.push_back(KeepOrder::Release { node, owing }),
+        }
+    }
+
+    /// A node could not keep it.
+    pub fn handle_failed(&mut self, node: NodeId, owing: Owing, problem: Problem, now: Instant) {
+        let Some(item) = self.items.get_mut(&owing) else { return };
+        item.at.insert(node, At::Failed { until: now + AGAIN, problem });
+        self.by_node.entry(node).or_default().insert(owing);
+        self.wakes.insert((now + AGAIN, owing));
+        self.dirty.insert(owing);
+    }
+
+    /// Somebody holds it now.
+    pub fn handle_held(&mut self, digest: swarm_proto::Digest) {
+        for is_tree in [false, true] {
+            let owing = Owing { digest, is_tree };
+            if self.items.contains_key(&owing) {
+                self.dirty.insert(owing);
+            }
+        }
+    }
+
+    /// When to call [`Owed::handle_timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, owing)) = self.wakes.first().copied()
+            && at <= now
+        {
+            self.wakes.pop_first();
+            if let Some(item) = self.items.get_mut(&owing) {
+                item.at.retain(|_, at| !matches!(at, At::Failed { until, .. } if *until <= now));
+                self.dirty.insert(owing);
+            }
+        }
+    }
+
+    /// What to do next. `holders`: who has all of a blob, by the directory.
+    pub fn poll_output(&mut self, holders: impl Fn(swarm_proto::Digest) -> Vec<NodeId>, now: Instant) -> Option<KeepOrder> {
+        while self.outputs.is_empty() {
+            let owing = self.dirty.pop_first()?;
+            self.plan(owing, &holders, now);
+        }
+        self.outputs.pop_front()
+    }
+
+    fn plan(&mut self, owing: Owing, holders: &impl Fn(swarm_proto::Digest) -> Vec<NodeId>, now: Instant) {
+        let Some(item) = self.items.get_mut(&owing) else { return };
+        if item.owners.is_empty() {
+            for (node, at) in std::mem::take(&mut item.at) {
+                if let Some(held) = self.by_node.get_mut(&node) {
+                    held.remove(&owing);
+                }
+                if self.here.contains(&node) && !matches!(at, At::Failed { .. }) {
+                    self.outputs.push_back(KeepOrder::Release { node, owing });
+                }
+            }
+            self.items.remove(&owing);
+            return;
+        }
+        let is_gone = |node: &NodeId| self.away.get(node).is_some_and(|since| *since + AWAY <= now);
+        item.at.retain(|node, at| self.here.contains(node) || (*at == At::Kept && !is_gone(node)));
+        let wanted = COPIES.min(self.here.len());
+        let count = item.at.values().filter(|at| !matches!(at, At::Failed { .. })).count();
+        let has_it = holders(owing.digest);
+        let is_known = !has_it.is_empty() || item.at.values().any(|at| *at == At::Kept);
+        if count < wanted && is_known {
+            let mut candidates: Vec<NodeId> = self.here.iter().filter(|node| !item.at.contains_key(node)).copied().collect();
+            candidates.sort_by_key(|node| (!has_it.contains(node), rendezvous(owing, *node)));
+            for node in candidates.into_iter().take(wanted - count) {
+                item.at.insert(node, At::Asked);
+                self.by_node.entry(node).or_default().insert(owing);
+                self.outputs.push_back(KeepOrder::Keep { node, owing });
+            }
+        }
+        let tickets: Vec<u64> =
+            item.owners.iter().filter_map(|owner| if let Owner::Ticket(ticket) = owner { Some(*ticket) } else { None }).collect();
+        if tickets.is_empty() {
+            return;
+        }
+        let end = match outlook(item, &self.here, wanted) {
+            Outlook::Enough => Ok(()),
+            Outlook::Waiting => return,
+            Outlook::Nobody if !is_known && now < item.since + UNHEARD => {
+                self.wakes.insert((item.since + UNHEARD, owing));
+                return;
+            }
+            Outlook::Nobody => Err(too_few(owing, item)),
+        };
+        for ticket in tickets {
+            self.answer(ticket, &end);
+        }
+    }
+
+    /// A submission is ready when all that it needs is.
+    fn answer(&mut self, ticket: u64, end: &Result<(), Problem>) {
+        let owner = Owner::Ticket(ticket);
+        let wanted = COPIES.min(self.here.len());
+        let has_all = || {
+            let mut owings = self.owners.get(&owner).into_iter().flatten();
+            owings.all(|owing| self.items.get(owing).is_some_and(|item| matches!(outlook(item, &self.here, wanted), Outlook::Enough)))
+        };
+        if end.is_err() || has_all() {
+            self.outputs.push_back(KeepOrder::Ready { ticket, end: end.clone() });
+        }
+    }
+}
+
+enum Outlook {
+    Enough,
+    Waiting,
+    Nobody,
+}
+
+/// Whether there are enough copies, or may be soon.
+fn outlook(item: &Item, here: &BTreeSet<NodeId>, wanted: usize) -> Outlook {
+    let kept = item.at.iter().filter(|(node, at)| **at == At::Kept && here.contains(node)).count();
+    if kept >= wanted && kept > 0 {
+        Outlook::Enough
+    } else if item.at.values().any(|at| *at == At::Asked) {
+        Outlook::Waiting
+    } else {
+        Outlook::Nobody
+    }
+}
+
+fn too_few(owing: Owing, item: &Item) -> Problem {
+    let what = format!("{} does not have its {COPIES} copies", owing.digest);
+    let failed = item.at.values().find_map(|at| if let At::Failed { problem, .. } = at { Some(problem) } else { None });
+    match failed {
+        Some(problem) => Problem::new(problem.code, what, problem.why.clone()),
+        None => Problem::new(Code::NotFound, what, "no node has it").hint("put it first: swarmctl blob put"),
+    }
+}
+
+fn rendezvous(owing: Owing, node: NodeId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (owing.digest.0, node.0).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use swarm_proto::Digest;
+
+    use super::*;
+
+    fn owing(n: u8) -> Owing {
+        Owing { digest: Digest([n; 32]), is_tree: n.is_multiple_of(2) }
+    }
+
+    /// Nodes as they are: who lives, who holds what, who has no room.
+    struct World {
+        owed: Owed,
+        now: Instant,
+        here: BTreeSet<NodeId>,
+        holds: BTreeMap<NodeId, BTreeSet<Digest>>,
+        keeps: BTreeMap<NodeId, BTreeSet<Owing>>,
+        full: BTreeSet<NodeId>,
+        ready: BTreeMap<u64, Result<(), Problem>>,
+        asked: usize,
+    }
+
+    impl World {
+        fn new(nodes: u64) -> Self {
+            let mut world = Self {
+                owed: Owed::default(),
+                now: Instant::now(),
+                here: (1..=nodes).map(NodeId).collect(),
+                holds: BTreeMap::new(),
+                keeps: BTreeMap::new(),
+                full: BTreeSet::new(),
+                ready: BTreeMap::new(),
+                asked: 0,
+            };
+            for node in world.here.clone() {
+                world.owed.handle_here(node);
+            }
+            world
+        }
+
+        fn put(&mut self, node: u64, n: u8) {
+            self.holds.entry(NodeId(node)).or_default().insert(owing(n).digest);
+            self.owed.handle_held(owing(n).digest);
+        }
+
+        fn order(&mut self) -> Option<KeepOrder> {
+            let (holds, here) = (self.holds.clone(), self.here.clone());
+            let holders = |digest| here.iter().filter(|node| holds.get(node).is_some_and(|held| held.contains(&digest))).copied().collect();
+            self.owed.poll_output(holders, self.now)
+        }
+
+        /// Everybody does what is asked.
+        fn settle(&mut self) {
+            while let Some(order) = self.order() {
+                match order {
+                    KeepOrder::Keep { node, owing } => {
+                        assert!(self.here.contains(&node), "{node} is away");
+                        self.asked += 1;
+                        let has = self.holds.entry(node).or_default().contains(&owing.digest);
+                        if self.full.contains(&node) && !has {
+                            self.owed.handle_failed(node, owing, Problem::new(Code::NoSpace, "no", "full"), self.now);
+                        } else {
+                            self.holds.entry(node).or_default().insert(owing.digest);
+                            self.keeps.entry(node).or_default().insert(owing);
+                            self.owed.handle_kept(node, owing);
+                        }
+                    }
+                    KeepOrder::Release { node, owing } => {
+                        self.keeps.entry(node).or_default().remove(&owing);
+                    }
+                    KeepOrder::Ready { ticket, end } => {
+                        self.ready.insert(ticket, end);
+                    }
+                }
+            }
+        }
+
+        fn pass(&mut self, span: Duration) {
+            let until = self.now + span;
+            while let Some(at) = self.owed.poll_timeout().filter(|at| *at <= until) {
+                self.now = self.now.max(at);
+                self.owed.handle_timeout(self.now);
+                self.settle();
+            }
+            self.now = until;
+        }
+
+        fn keepers(&self, n: u8) -> usize {
+            self.here.iter().filter(|node| self.keeps.get(node).is_some_and(|kept| kept.contains(&owing(n)))).count()
+        }
+
+        fn away(&mut self, node: u64) {
+            self.here.remove(&NodeId(node));
+            // what it was to keep it forgets
+            self.keeps.remove(&NodeId(node));
+            self.owed.handle_gone(NodeId(node), self.now);
+        }
+
+        fn back(&mut self, node: u64) {
+            self.here.insert(NodeId(node));
+            self.owed.handle_here(NodeId(node));
+        }
+    }
+
+    #[test]
+    fn a_job_waits_for_two_copies() {
+        let mut world = World::new(3);
+        world.put(2, 1);
+        world.owed.owe(Owner::Ticket(7), [owing(1)], world.now);
+        world.settle();
+        assert_eq!(world.ready.remove(&7), Some(Ok(())));
+        assert_eq!(world.keepers(1), 2);
+        assert!(world.keeps[&NodeId(2)].contains(&owing(1)), "who has it keeps it");
+        // the job has it now
+        world.owed.owe(Owner::Job(JobId(1)), [owing(1)], world.now);
+        world.owed.release(Owner::Ticket(7));
+        world.settle();
+        assert_eq!((world.keepers(1), world.asked), (2, 2));
+        world.owed.release(Owner::Job(JobId(1)));
+        world.settle();
+        assert_eq!(world.keepers(1), 0);
+        assert!(world.owed.items.is_empty() && world.owed.owners.is_empty());
+    }
+
+    #[test]
+    fn one_node_is_enough_where_there_is_one() {
+        let mut world = World::new(1);
+        world.put(1, 1);
+        world.owed.owe(Owner::Ticket(7), [owing(1)], world.now);
+        world.settle();
+        assert_eq!(world.ready.remove(&7), Some(Ok(())));
+    }
+
+    #[test]
+    fn what_nobody_has_is_waited_for_a_moment_and_then_refused() {
+        let mut world = World::new(2);
+        world.owed.owe(Owner::Ticket(7), [owing(1)], world.now);
+        world.owed.owe(Owner::Ticket(8), [owing(2)], world.now);
+        world.settle();
+        assert!(world.ready.is_empty() && world.asked == 0);
+        world.put(1, 2);
+        world.settle();
+        assert_eq!(world.ready.remove(&8), Some(Ok(())));
+        world.pass(UNHEARD);
+        let problem = world.ready.remove(&7).expect("told").expect_err("refused");
+        assert_eq!(problem.code, Code::NotFound);
+    }
+
+    #[test]
+    fn a_full_node_is_passed_over_and_none_left_is_said() {
+        let mut world = World::new(3);
+        world.put(1, 1);
+        world.put(1, 2);
+        world.full.insert(NodeId(2));
+        world.owed.owe(Owner::Ticket(1), [owing(1), owing(2)], world.now);
+        world.settle();
+        assert_eq!(world.ready.remove(&1), Some(Ok(())));
+        world.full.insert(NodeId(3));
+        world.put(1, 3);
+        world.owed.owe(Owner::Ticket(2), [owing(1), owing(3)], world.now);
+        world.settle();
+        let problem = world.ready.remove(&2).expect("told").expect_err("refused");
+        assert_eq!((problem.code, problem.why.as_str()), (Code::NoSpace, "full"));
+    }
+
+    #[test]
+    fn a_keeper_that_stays_away_is_replaced_and_one_that_is_back_soon_is_not() {
+        let mut world = World::new(4);
+        world.put(1, 1);
+        world.owed.owe(Owner::Job(JobId(1)), [owing(1)], world.now);
+        world.settle();
+        let other = (2..=4).find(|node| world.keeps.contains_key(&NodeId(*node))).expect("a second one");
+        world.away(other);
+        world.pass(AWAY / 2);
+        world.settle();
+        assert_eq!(world.keepers(1), 1, "it may be back soon");
+        world.back(other);
+        world.settle();
+        assert_eq!((world.keepers(1), world.asked), (2, 3), "and is asked again");
+        world.away(other);
+        world.pass(AWAY);
+        assert_eq!(world.keepers(1), 2, "somebody else has it");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u64, u8),
+        Owe(u64, u8),
+        Release(u64),
+        Away(u64),
+        Back(u64),
+        Full(u64, bool),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1u64..6, 0u8..5).prop_map(|(node, n)| Step::Put(node, n)),
+            3 => (0u64..6, 0u8..5).prop_map(|(job, n)| Step::Owe(job, n)),
+            1 => (0u64..6).prop_map(Step::Release),
+            1 => (1u64..6).prop_map(Step::Away),
+            1 => (1u64..6).prop_map(Step::Back),
+            1 => (1u64..6, any::<bool>()).prop_map(|(node, is_full)| Step::Full(node, is_full)),
+            1 => (0u64..40).prop_map(Step::Pass),
+        ]
+    }
+
+    proptest! {
+        /// When everything is quiet, what is owed and can be had is on two nodes, and nobody keeps what is not owed.
+        #[test]
+        fn in_the_end_there_are_two_copies(steps in prop::collection::vec(step(), 0..60)) {
+            let mut world = World::new(5);
+            let mut jobs: BTreeMap<u64, BTreeSet<u8>> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Put(node, n) if world.here.contains(&NodeId(node)) => world.put(node, n),
+                    Step::Owe(job, n) => {
+                        jobs.entry(job).or_default().insert(n);
+                        world.owed.owe(Owner::Job(JobId(job)), [owing(n)], world.now);
+                    }
+                    Step::Release(job) => {
+                        jobs.remove(&job);
+                        world.owed.release(Owner::Job(JobId(job)));
+                    }
+                    Step::Away(node) => world.away(node),
+                    Step::Back(node) if !world.here.contains(&NodeId(node)) => world.back(node),
+                    Step::Full(node, true) => { world.full.insert(NodeId(node)); }
+                    Step::Full(node, false) => { world.full.remove(&NodeId(node)); }
+                    Step::Pass(seconds) => world.pass(Duration::from_secs(seconds)),
+                    Step::Put(..) | Step::Back(_) => {}
+                }
+                world.settle();
+            }
+            world.full.clear();
+            world.pass(AWAY + AGAIN * 2);
+            let owed: BTreeSet<u8> = jobs.into_values().flatten().collect();
+            for n in 0..5 {
+                let can_be_had = world.here.iter().any(|node| world.holds.get(node).is_some_and(|held| held.contains(&owing(n).digest)));
+                let wanted = if owed.contains(&n) && can_be_had { COPIES.min(world.here.len()) } else { 0 };
+                prop_assert!(world.keepers(n) >= wanted, "{n}: {} of {wanted}", world.keepers(n));
+                prop_assert!(owed.contains(&n) || world.keepers(n) == 0, "{n} is kept for nobody");
+            }
+        }
+    }
+}
