@@ -12,11 +12,13 @@ mod doorway;
 mod enroll;
 mod env;
 mod events;
+mod files;
 mod followers;
 mod gateway;
 mod gossip;
 mod join;
 mod journal;
+mod keeping;
 mod lead;
 mod links;
 mod moves;
@@ -52,7 +54,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{clock::SwarmClock, desk::DeskWatch, papers::Papers, peers::Peers, roster::Roster};
 pub use self::{
-    env::{AskTailnet, Clocks, Domains, Env, Holdings, OpenSocket, Outputs, SetLogLevel, Settings, Workshop},
+    env::{AskTailnet, Clocks, Domains, Env, Holdings, Left, OpenSocket, Outputs, SetLogLevel, Settings, Workshop},
     gateway::{Gateway, HostOrder},
     join::{remember, remembered},
     journal::Journal,
@@ -89,6 +91,7 @@ pub(crate) struct Node {
     pub(crate) gossip: gossip::Inbox,
     pub(crate) outputs: Arc<dyn Outputs>,
     pub(crate) blobs: blobs::Blobs,
+    pub(crate) files: files::Files,
     pub(crate) journal: Journal,
     pub(crate) phase: watch::Sender<Phase>,
     /// Whether the farewell to the other members is said.

@@ -18,8 +18,10 @@ use crate::{error::StoreError, files, partial::Partial};
 pub enum Pin {
     /// An operator said so; remembered over restarts.
     Hand,
-    /// A job needs it. The ledger knows, and says so again after a restart.
+    /// An attempt of this job is here. Forgotten with it.
     Job(JobId),
+    /// The swarm owes it, or the manifest of this name that it belongs to. The leader knows, and says so again after a restart.
+    Owed(Digest),
 }
 
 /// One blob that is here.
@@ -111,6 +113,14 @@ impl Books {
             self.pins.remove(&digest);
         }
         was_pinned
+    }
+
+    /// Takes this pin away wherever it is.
+    pub(crate) fn unpin_all(&mut self, pin: Pin) {
+        self.pins.retain(|_, pins| {
+            pins.remove(&pin);
+            !pins.is_empty()
+        });
     }
 
     pub(crate) fn pinned_by_hand(&self) -> impl Iterator<Item = Digest> {

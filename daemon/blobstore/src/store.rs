@@ -138,6 +138,11 @@ impl Store {
         Self::open_in(files::boot_id(), dir.into(), quota)
     }
 
+    /// Where whole blobs are in such a directory, each at its [`Digest::shelf`].
+    pub fn shelves(dir: &Path) -> PathBuf {
+        dir.join("whole")
+    }
+
     /// In this run of the host's kernel.
     pub(crate) fn open_in(boot: String, dir: PathBuf, quota: u64) -> Result<Self, StoreError> {
         let inner = Inner { dir, boot, drafts: AtomicU64::new(0), shelves: Mutex::default(), books: Mutex::default() };
@@ -469,6 +474,11 @@ impl Store {
     /// The disk's, for [`Pin::Hand`]; then it stays pinned.
     pub fn unpin(&self, digest: Digest, pin: Pin) -> Result<(), StoreError> {
         self.repin(digest, pin, false)
+    }
+
+    /// Takes a pin away wherever it is; not for [`Pin::Hand`], which is written down.
+    pub fn unpin_all(&self, pin: Pin) {
+        self.0.books().unpin_all(pin);
     }
 
     fn repin(&self, digest: Digest, pin: Pin, is_pinned: bool) -> Result<(), StoreError> {

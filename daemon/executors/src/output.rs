@@ -105,6 +105,11 @@ impl OutputStore {
         rx
     }
 
+    /// The file with what is kept of an attempt's standard output; it is there once there is one byte.
+    pub fn stdout_file(&self, task: TaskId, fence: Fence) -> PathBuf {
+        kept::path(&self.dir, (task, fence), Stream::Stdout)
+    }
+
     /// One more reader of a live attempt.
     fn enter(&self, key: Key) -> Option<watch::Receiver<()>> {
         let mut inner = self.lock();

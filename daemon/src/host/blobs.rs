@@ -1,6 +1,6 @@
 //! Where the blobs of this host are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mesh_config::Config;
 use swarm_blobstore::Store;
@@ -14,6 +14,11 @@ const DIR: &str = "blobs";
 const SHARE: u64 = 4;
 /// What it takes where the disk does not tell its size.
 const AT_LEAST: u64 = 1 << 30;
+
+/// Where whole blobs are.
+pub(super) fn shelves(state_dir: &Path) -> PathBuf {
+    Store::shelves(&state_dir.join(DIR))
+}
 
 /// Opens the store.
 pub(super) fn open(config: &Config, state_dir: &Path) -> Result<Store, Problem> {

@@ -5,13 +5,13 @@ use std::{path::Path, sync::Arc};
 use mesh_config::Config;
 use swarm_executors::{Events, ExecEvent, Executor, Noop};
 use swarm_proto::{
-    Code, Problem,
+    Code, Fence, Problem, TaskId,
     peer::{OutputChunk, OutputRequest},
 };
 use tokio::sync::mpsc;
 
-use super::{clocks, keeper};
-use crate::node::{Outputs, Workshop};
+use super::{blobs, clocks, keeper};
+use crate::node::{Left, Outputs, Workshop};
 
 /// Opens the executors, and takes over what an earlier daemon of this directory left running.
 pub(crate) async fn open(config: &Config, state_dir: &Path, keeper_socket: Option<&Path>) -> Result<Workshop, Problem> {
@@ -19,7 +19,7 @@ pub(crate) async fn open(config: &Config, state_dir: &Path, keeper_socket: Optio
     let noop: Arc<dyn Executor> = Arc::new(Noop::new(tx.clone(), clocks::wall));
     let mut workshop = Workshop { executors: vec![noop], events, recovered: Vec::new(), outputs: Arc::new(NoOutputs) };
     if config.exec.enabled {
-        add_exec(&mut workshop, config, &state_dir.join(keeper::DIR), keeper_socket, tx).await?;
+        add_exec(&mut workshop, config, state_dir, keeper_socket, tx).await?;
     }
     Ok(workshop)
 }
@@ -27,22 +27,24 @@ pub(crate) async fn open(config: &Config, state_dir: &Path, keeper_socket: Optio
 async fn add_exec(
     workshop: &mut Workshop,
     config: &Config,
-    dir: &Path,
+    state_dir: &Path,
     keeper_socket: Option<&Path>,
     events: Events,
 ) -> Result<(), Problem> {
     use swarm_executors::{Exec, ExecSettings, KeeperAt};
 
+    let dir = state_dir.join(keeper::DIR);
     let refused = |why: String| Problem::new(Code::NotReady, "the exec executor does not start", why);
     let keeper = match keeper_socket {
         Some(path) => KeeperAt::Socket(path.to_owned()),
-        None => KeeperAt::Program(keeper_program(config, dir).map_err(refused)?),
+        None => KeeperAt::Program(keeper_program(config, &dir).map_err(refused)?),
     };
-    let settings = ExecSettings { dir: dir.to_owned(), store: blobs.to_owned(), keeper, keep: None };
+    let settings = ExecSettings { dir, store: blobs::shelves(state_dir), keeper, keep: None };
     let (exec, recovered) = Exec::open(settings, events).await.map_err(|e| refused(e.to_string()))?;
-    workshop.outputs = Arc::new(Kept(exec.outputs()));
+    let exec = Arc::new(exec);
+    workshop.outputs = Arc::new(Kept(exec.clone()));
     workshop.recovered = recovered;
-    workshop.executors.push(Arc::new(exec));
+    workshop.executors.push(exec);
     Ok(())
 }
 
@@ -57,11 +59,15 @@ fn keeper_program(config: &Config, dir: &Path) -> Result<Vec<std::ffi::OsString>
 }
 
 /// Output of `exec` attempts.
-struct Kept(Arc<swarm_executors::OutputStore>);
+struct Kept(Arc<swarm_executors::Exec>);
 
 impl Outputs for Kept {
     fn read(&self, request: OutputRequest) -> mpsc::Receiver<OutputChunk> {
-        self.0.read(request)
+        self.0.outputs().read(request)
+    }
+
+    fn left(&self, task: TaskId, fence: Fence) -> Left {
+        Left { stdout: Some(self.0.outputs().stdout_file(task, fence)), files: Some(self.0.left(task, fence)) }
     }
 }
 
@@ -73,5 +79,9 @@ impl Outputs for NoOutputs {
         let (tx, rx) = mpsc::channel(1);
         tx.try_send(OutputChunk::End).expect("a fresh channel has room for one");
         rx
+    }
+
+    fn left(&self, _task: TaskId, _fence: Fence) -> Left {
+        Left::default()
     }
 }

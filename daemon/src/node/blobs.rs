@@ -76,6 +76,11 @@ impl Blobs {
         };
         Self { store, lanes, runtime, coming: Mutex::default() }
     }
+
+    /// Where what is large is driven.
+    pub(crate) const fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
 }
 
 /// Gives a peer what it asks for.
@@ -211,7 +216,7 @@ async fn holders(node: &Arc<Node>, digest: Digest) -> Result<(u64, Vec<SourceAt>
     Ok((view.size, sources))
 }
 
-async fn show(node: &Arc<Node>, digest: Digest) -> Result<BlobView, Problem> {
+pub(crate) async fn show(node: &Arc<Node>, digest: Digest) -> Result<BlobView, Problem> {
     let reply = forward(node, "local".to_owned(), Call::Blob { digest }).await?;
     if let Reply::Blob(view) = reply {
         return Ok(view);
@@ -299,7 +304,7 @@ async fn give(node: &Arc<Node>, digest: Digest, tx: &mpsc::Sender<Result<BlobPie
 }
 
 /// Waits for the end of a fetch.
-async fn arrived(mut coming: watch::Receiver<Coming>) -> Result<(), Problem> {
+pub(crate) async fn arrived(mut coming: watch::Receiver<Coming>) -> Result<(), Problem> {
     let ended = coming.wait_for(|coming| coming.end.is_some()).await.map(|coming| coming.end.clone());
     ended.ok().flatten().unwrap_or_else(|| Err(Problem::new(Code::NotReady, "the blob did not come", "this daemon is stopping")))
 }
@@ -355,6 +360,7 @@ fn store_view(store: &Store) -> StoreView {
     let word = |pin: Pin| match pin {
         Pin::Hand => "hand".to_owned(),
         Pin::Job(job) => job.to_string(),
+        Pin::Owed(_) => "owed".to_owned(),
     };
     let view =
         |held: swarm_blobstore::Held| StoredView { digest: held.digest, size: held.size, pins: held.pins.into_iter().map(word).collect() };

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -15,7 +16,7 @@ use swarm_blobstore::Store;
 use swarm_consensus::{Disk, Lanes};
 use swarm_executors::{ExecEvent, Executor, Recovered};
 use swarm_proto::{
-    UnixMillis,
+    Fence, TaskId, UnixMillis,
     identity::Found,
     peer::{Load, NodeMeta, OutputChunk, OutputRequest},
 };
@@ -114,6 +115,17 @@ pub struct Workshop {
 pub trait Outputs: Send + Sync {
     /// Kept output from its beginning, then live where asked.
     fn read(&self, request: OutputRequest) -> mpsc::Receiver<OutputChunk>;
+    /// Where what an attempt that has ended left is on this host's disk.
+    fn left(&self, task: TaskId, fence: Fence) -> Left;
+}
+
+/// What an attempt left on the disk.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// What is kept of its standard output.
+    pub stdout: Option<PathBuf>,
+    /// The directory of the files that it was to leave; it is there if there are any.
+    pub files: Option<PathBuf>,
 }
 
 /// How a part that must not share the control thread is run: a thread with a runtime of its own, or, in the simulator, a task.

@@ -31,6 +31,7 @@ use super::{
     desk::{Desk, INBOX, Sight, ToDesk},
     env::BoxFuture,
     followers::Followers,
+    keeping::{Act, Keeping},
     throughput::Throughput,
 };
 use std::collections::BTreeMap;
@@ -85,6 +86,9 @@ enum Waiter {
     Nobody,
 }
 
+/// A submission, and who waits for what becomes of it.
+type Held = (Command, Waiter);
+
 struct Worker {
     session: u64,
     tx: mpsc::UnboundedSender<ToWorker>,
@@ -103,6 +107,7 @@ struct DeskTerm {
     next_ticket: u64,
     workers: BTreeMap<NodeId, Worker>,
     directory: Directory,
+    keeping: Keeping<Held>,
     followers: Followers,
     seen: Cursor,
     health: BTreeMap<NodeId, Health>,
@@ -124,7 +129,8 @@ impl DeskTerm {
         let consensus = node.consensus.clone().expect("only a node with a ledger leads");
         let timing = &node.settings.timing;
         let settings = DispatchSettings { lease: timing.lease, margin: timing.margin, patience: timing.patience };
-        let (dispatch, seen) = consensus.with_ledger(|ledger| (Dispatch::new(node.me, term, settings, ledger, now()), last_event(ledger)));
+        let (dispatch, keeping, seen) = consensus
+            .with_ledger(|ledger| (Dispatch::new(node.me, term, settings, ledger, now()), Keeping::new(ledger, now()), last_event(ledger)));
         Self {
             node: node.clone(),
             consensus,
@@ -135,6 +141,7 @@ impl DeskTerm {
             next_ticket: 0,
             workers: BTreeMap::new(),
             directory: Directory::default(),
+            keeping,
             followers: Followers::default(),
             seen,
             health: BTreeMap::new(),
@@ -158,7 +165,8 @@ impl DeskTerm {
                 break;
             }
             let timer = self.dispatch.poll_timeout().map(|(due, _)| Instant::from_std(due));
-            let due = [timer, self.progress_due].into_iter().flatten().min();
+            let keeping = Some(Instant::from_std(self.keeping.poll_timeout()));
+            let due = [timer, self.progress_due, keeping].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 done = async { self.in_flight.as_mut().expect("guarded").await }, if self.in_flight.is_some() => self.handle_committed(done),
@@ -178,6 +186,7 @@ impl DeskTerm {
 
     /// Proposes what has gathered and carries out what dispatch says, until there is nothing left to do.
     fn turn(&mut self) {
+        self.keep();
         loop {
             self.carry_out();
             if self.in_flight.is_some() {
@@ -194,6 +203,38 @@ impl DeskTerm {
             }
         }
         self.followers.flush();
+    }
+
+    /// Has nodes keep what is owed, and lets submissions go on whose inputs have their copies.
+    fn keep(&mut self) {
+        for act in self.keeping.poll(&self.directory, now()) {
+            match act {
+                Act::Say(node, message) => {
+                    if let Some(worker) = self.workers.get(&node) {
+                        let _ = worker.tx.send(message);
+                    }
+                }
+                Act::GoOn((command, waiter), Ok(())) => self.command(command, waiter),
+                Act::GoOn((_, waiter), Err(problem)) => self.refuse(waiter, problem),
+            }
+        }
+    }
+
+    fn refuse(&mut self, waiter: Waiter, problem: Problem) {
+        match waiter {
+            Waiter::Caller(reply) => drop(reply.send(Err(problem))),
+            Waiter::Stream { stream, seq, .. } => self.followers.answer(stream, Answer::Refused { seq, problem }),
+            Waiter::Nobody => {}
+        }
+    }
+
+    /// A submission waits until its inputs have their copies.
+    fn submit(&mut self, command: Command, waiter: Waiter) {
+        let owings = match &command {
+            Command::Submit(submit) => submit.spec.owings().collect(),
+            _ => Vec::new(),
+        };
+        if owings.is_empty() { self.command(command, waiter) } else { self.keeping.hold(owings, (command, waiter), now()) }
     }
 
     fn carry_out(&mut self) {
@@ -258,6 +299,7 @@ impl DeskTerm {
                         self.seen = event.cursor;
                         ended += u64::from(matches!(event.what, What::TaskEnded { .. }));
                         self.followers.handle_event(event, ledger);
+                        self.keeping.handle_event(event, ledger, now());
                     }
                 });
                 self.throughput.add(ended, Instant::now());
@@ -277,6 +319,9 @@ impl DeskTerm {
             self.progress_due = None;
             self.consensus.with_ledger(|ledger| self.followers.tell_progress(ledger));
         }
+        if self.keeping.poll_timeout() <= now() {
+            self.consensus.with_ledger(|ledger| self.keeping.handle_timeout(ledger, now()));
+        }
         if self.dispatch.poll_timeout().is_some_and(|(due, _)| due <= now()) {
             self.consensus.with_ledger(|ledger| self.dispatch.handle_timeout(ledger, now()));
         }
@@ -294,10 +339,10 @@ impl DeskTerm {
 
     fn handle(&mut self, message: ToDesk) {
         match message {
-            ToDesk::Command { command, reply } => self.command(command, Waiter::Caller(reply)),
+            ToDesk::Command { command, reply } => self.submit(command, Waiter::Caller(reply)),
             ToDesk::Submit { stream, list } => {
                 for item in list {
-                    self.command(Command::Submit(item.submit), Waiter::Stream { stream, seq: item.seq, follow: item.follow });
+                    self.submit(Command::Submit(item.submit), Waiter::Stream { stream, seq: item.seq, follow: item.follow });
                 }
             }
             ToDesk::Worker { session, report, tx } => self.handle_worker(session, report, tx),
@@ -310,6 +355,7 @@ impl DeskTerm {
                 if self.workers.get(&node).is_some_and(|worker| worker.session == session) {
                     self.workers.remove(&node);
                     self.directory.handle_gone(node);
+                    self.keeping.handle_gone(node, now());
                     self.dispatch.handle_worker_gone(node, now());
                 }
             }
@@ -338,6 +384,7 @@ impl DeskTerm {
             return;
         }
         self.workers.insert(node, Worker { session, tx });
+        self.keeping.handle_here(node);
         let health = self.health.get(&node).copied().unwrap_or_default();
         self.dispatch.handle_health(node, health, now());
         self.consensus.with_ledger(|ledger| self.dispatch.handle_worker(report, ledger, now()));
@@ -382,7 +429,11 @@ impl DeskTerm {
     fn handle_from_worker(&mut self, node: NodeId, message: FromWorker) {
         match message {
             FromWorker::Synced { version, hash, root } => self.handle_synced(node, version, hash, root),
-            FromWorker::Blobs { is_all, has, lost } => self.directory.handle_holds(node, is_all, has, &lost),
+            FromWorker::Blobs { is_all, has, lost } => {
+                self.keeping.handle_held(has.iter().map(|(digest, _)| *digest));
+                self.directory.handle_holds(node, is_all, has, &lost);
+            }
+            FromWorker::Kept { kept, failed } => self.keeping.handle_kept(node, kept, failed, now()),
             FromWorker::Report(report) => self.consensus.with_ledger(|ledger| self.dispatch.handle_worker(report, ledger, now())),
             work @ (FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_)) => {
                 self.consensus.with_ledger(|ledger| self.dispatch.handle_from_worker(node, work, ledger, now()));
@@ -427,6 +478,9 @@ impl DeskTerm {
         }
         self.dispatch.handle_failed(lost_batch(&ProposeError::Unknown));
         self.carry_out();
+        for (_, waiter) in self.keeping.close() {
+            self.refuse(waiter, super::desk::no_leader("the job was not accepted"));
+        }
         self.followers.flush();
     }
 }

@@ -43,7 +43,8 @@ pub(crate) fn to_worker(message: ToWorker) -> Vec<ToWorker> {
         | ToWorker::Grants { .. }
         | ToWorker::Cancel(_)
         | ToWorker::OutcomesTaken { .. }
-        | ToWorker::Lease { .. }) => vec![other],
+        | ToWorker::Lease { .. }
+        | ToWorker::Keep { .. }) => vec![other],
     }
 }
 

@@ -1,19 +1,26 @@
 //! The worker of this node: one task that owns [`Attempts`] and speaks with whoever leads.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::{StreamExt as _, stream};
 use swarm_blobstore::Change;
 use swarm_core::attempts::{Attempts, Output, Settings as AttemptSettings};
-use swarm_executors::{ExecEvent, Executor, Start};
+use swarm_executors::{ExecEvent, Executor, Recovered, Start};
 use swarm_proto::{
-    NodeId,
+    Fence, NodeId, Problem, TaskId,
     ledger::{End, Outcome},
-    peer::{FromWorker, Open, Report, ToWorker},
+    limits,
+    peer::{FromWorker, Open, Owing, Report, ToWorker},
     spec::Work,
 };
 use swarm_transport::{FrameRx, FrameTx, Plane};
 use tokio::{
     sync::{mpsc, watch},
+    task::AbortHandle,
     time::Instant,
 };
 
@@ -21,6 +28,7 @@ use super::{
     Node,
     desk::{Desk, ToDesk},
     env::{Workshop, stopped},
+    files::{self, Files},
     signed::Signatures,
 };
 
@@ -34,6 +42,11 @@ const LOAD_EVERY: Duration = Duration::from_secs(5);
 const BLOBS: usize = 8_192;
 /// Events of executors taken in one turn.
 const TURN: usize = 1_024;
+
+/// Things kept for the leader that are brought at a time.
+const KEEPS: usize = 4;
+
+type Key = (TaskId, Fence);
 
 /// A stream to the leader's desk, here or elsewhere.
 struct Link {
@@ -54,6 +67,19 @@ struct Worker {
     blobs: Option<mpsc::UnboundedReceiver<Change>>,
     /// What was signed and begun here; or why that is not known.
     signatures: Result<Signatures, String>,
+    /// Attempts whose files are on their way.
+    gathering: BTreeMap<Key, AbortHandle>,
+    /// Attempts that are to leave files.
+    leaves: BTreeSet<Key>,
+    /// What of all this comes back.
+    done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
+}
+
+/// Work with files that was done elsewhere.
+enum Done {
+    Gathered(Key, Result<Start, String>),
+    Delivered(ExecEvent),
+    Kept(Owing, Result<(), Problem>),
 }
 
 /// Runs attempts until the node stops.
@@ -61,14 +87,45 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
     let boot = (node.clocks.boot)();
     let mut attempts =
         Attempts::new(node.me, life, node.settings.meta.clone(), AttemptSettings { lease: node.settings.timing.lease }, boot);
-    attempts.handle_recovered(workshop.recovered);
+    let leaves = workshop.recovered.iter().filter(|found| !found.spec.outputs.is_empty()).map(|found| (found.task, found.fence)).collect();
+    let mut recovered = Vec::with_capacity(workshop.recovered.len());
+    for found in workshop.recovered {
+        recovered.push(delivered(&node, found).await);
+    }
+    attempts.handle_recovered(recovered);
     let executors = workshop.executors.into_iter().map(|executor| (executor.name(), executor)).collect();
     let now = Instant::now();
     let signatures =
         if node.settings.require_signed { Signatures::load(node.roster.disk()) } else { Err("nothing has to be signed here".into()) };
-    Worker { node, attempts, executors, events: workshop.events, link: None, retry_at: now, load_at: now, blobs: None, signatures }
-        .run(stop)
-        .await;
+    let worker = Worker {
+        node,
+        attempts,
+        executors,
+        events: workshop.events,
+        link: None,
+        retry_at: now,
+        load_at: now,
+        blobs: None,
+        signatures,
+        gathering: BTreeMap::new(),
+        leaves,
+        done: mpsc::unbounded_channel(),
+    };
+    worker.run(stop).await;
+}
+
+/// An attempt that ended while no daemon was here: what it left becomes blobs first.
+async fn delivered(node: &Arc<Node>, found: Recovered) -> Recovered {
+    let Some(outcome) = found.outcome else { return found };
+    let has_files = !found.spec.outputs.is_empty();
+    let outcome =
+        if leaves(has_files, &outcome) { files::deliver(node, (found.task, found.fence), has_files, outcome).await } else { outcome };
+    Recovered { outcome: Some(outcome), ..found }
+}
+
+/// Whether an attempt left more than its outcome can hold.
+fn leaves(has_files: bool, outcome: &Outcome) -> bool {
+    has_files || outcome.output.as_ref().is_some_and(|output| output.stdout_len > limits::INLINE_RESULT as u64)
 }
 
 impl Worker {
@@ -92,6 +149,7 @@ impl Worker {
                 }
                 Ok(()) = leader.changed() => self.handle_leader(leader.borrow_and_update().1),
                 message = async { self.link.as_mut().expect("guarded").from.recv().await }, if self.link.is_some() => self.handle_message(message),
+                Some(done) = self.done.1.recv() => self.handle_done(done).await,
                 Some(change) = async { self.blobs.as_mut().expect("guarded").recv().await }, if self.blobs.is_some() => self.tell_blobs(change).await,
                 () = tokio::time::sleep_until(wake) => self.handle_wake().await,
             }
@@ -100,11 +158,51 @@ impl Worker {
 
     fn drain_events(&mut self, first: ExecEvent) {
         let boot = (self.node.clocks.boot)();
-        self.attempts.handle_event(first, boot);
+        self.handle_event(first, boot);
         for _ in 0..TURN {
             match self.events.try_recv() {
-                Ok(event) => self.attempts.handle_event(event, boot),
+                Ok(event) => self.handle_event(event, boot),
                 Err(_) => return,
+            }
+        }
+    }
+
+    /// An outcome is told when what it names is here.
+    fn handle_event(&mut self, event: ExecEvent, boot: Duration) {
+        match event {
+            ExecEvent::Ended { task, fence, outcome } => {
+                let has_files = self.leaves.remove(&(task, fence));
+                if !leaves(has_files, &outcome) {
+                    return self.attempts.handle_event(ExecEvent::Ended { task, fence, outcome }, boot);
+                }
+                let (node, done) = (self.node.clone(), self.done.0.clone());
+                self.node.blobs.runtime().spawn(async move {
+                    let outcome = files::deliver(&node, (task, fence), has_files, outcome).await;
+                    let _ = done.send(Done::Delivered(ExecEvent::Ended { task, fence, outcome }));
+                });
+            }
+            started @ ExecEvent::Started { .. } => self.attempts.handle_event(started, boot),
+        }
+    }
+
+    async fn handle_done(&mut self, done: Done) {
+        match done {
+            Done::Delivered(event) => self.attempts.handle_event(event, (self.node.clocks.boot)()),
+            Done::Gathered(key, gathered) => {
+                // one that was killed meanwhile has ended already
+                if self.gathering.remove(&key).is_some() {
+                    match gathered {
+                        Ok(start) => self.execute(start),
+                        Err(why) => self.end_unrun(key, End::Input(why)),
+                    }
+                }
+            }
+            Done::Kept(owing, end) => {
+                let (kept, failed) = match end {
+                    Ok(()) => (vec![owing], Vec::new()),
+                    Err(problem) => (Vec::new(), vec![(owing, problem)]),
+                };
+                self.say(FromWorker::Kept { kept, failed }).await;
             }
         }
     }
@@ -128,8 +226,29 @@ impl Worker {
                 self.attempts.handle_to_worker(message, boot);
                 self.tell_view();
             }
+            Some(ToWorker::Keep { keep, release }) => self.keep(keep, release),
             Some(message) => self.attempts.handle_to_worker(message, boot),
         }
+    }
+
+    /// One after the other, a few at a time: who asks has time.
+    fn keep(&self, keep: Vec<Owing>, release: Vec<Owing>) {
+        let (node, done) = (self.node.clone(), self.done.0.clone());
+        self.node.blobs.runtime().spawn(async move {
+            for owing in release {
+                files::release(&node, owing).await;
+            }
+            let kept = stream::iter(keep).map(|owing| {
+                let node = node.clone();
+                async move { (owing, files::keep(&node, owing).await) }
+            });
+            let mut kept = kept.buffer_unordered(KEEPS);
+            while let Some((owing, end)) = kept.next().await {
+                if done.send(Done::Kept(owing, end)).is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Says to the leader what view this node has, and whose certificate. One that finds no room is said again after the next
@@ -187,7 +306,7 @@ impl Worker {
         // an empty first message clears what the leader may remember
         let mut pieces = all.chunks(BLOBS);
         while let Some(piece) = pieces.next().or(is_all.then_some(&[])) {
-            self.say_blobs(FromWorker::Blobs { is_all, has: piece.to_vec(), lost: Vec::new() }).await;
+            self.say(FromWorker::Blobs { is_all, has: piece.to_vec(), lost: Vec::new() }).await;
             is_all = false;
         }
     }
@@ -201,10 +320,10 @@ impl Worker {
         }
         let lost = latest.iter().filter(|(_, size)| size.is_none()).map(|(digest, _)| *digest).collect();
         let has = latest.into_iter().filter_map(|(digest, size)| size.map(|size| (digest, size))).collect();
-        self.say_blobs(FromWorker::Blobs { is_all: false, has, lost }).await;
+        self.say(FromWorker::Blobs { is_all: false, has, lost }).await;
     }
 
-    async fn say_blobs(&mut self, message: FromWorker) {
+    async fn say(&mut self, message: FromWorker) {
         if let Some(link) = &self.link
             && link.to.send(message).await.is_err()
         {
@@ -223,8 +342,17 @@ impl Worker {
                     }
                 }
                 Output::Start(start) => self.start(start),
-                Output::Kill { task, fence, end } => self.executors.values().for_each(|executor| executor.kill(task, fence, end.clone())),
-                Output::Forget { task, fence } => self.executors.values().for_each(|executor| executor.forget(task, fence)),
+                Output::Kill { task, fence, end } => match self.gathering.remove(&(task, fence)) {
+                    Some(gathering) => {
+                        gathering.abort();
+                        self.end_unrun((task, fence), end);
+                    }
+                    None => self.executors.values().for_each(|executor| executor.kill(task, fence, end.clone())),
+                },
+                Output::Forget { task, fence } => {
+                    files::end(&self.node, (task, fence));
+                    self.executors.values().for_each(|executor| executor.forget(task, fence));
+                }
                 Output::LeaseUntil(until) => self.executors.values().for_each(|executor| executor.lease_until(until)),
             }
         }
@@ -240,15 +368,41 @@ impl Worker {
     }
 
     fn start(&mut self, start: Start) {
-        let name = executor_of(&start.spec.work);
-        let why = match (self.executors.get(name).cloned(), self.judge(&start)) {
-            (Some(executor), Ok(())) => return executor.start(start),
-            (Some(_), Err(why)) => why,
-            (None, _) => format!("the executor '{name}' is not enabled on {}", self.node.settings.meta.name),
+        let (key, name) = ((start.task, start.fence), executor_of(&start.spec.work));
+        let why = match (self.executors.contains_key(name), self.judge(&start)) {
+            (true, Ok(())) if Files::needs(&start.spec) => return self.gather(start),
+            (true, Ok(())) => return self.execute(start),
+            (true, Err(why)) => why,
+            (false, _) => format!("the executor '{name}' is not enabled on {}", self.node.settings.meta.name),
         };
+        self.end_unrun(key, End::Refused(why));
+    }
+
+    /// Has its files brought first.
+    fn gather(&mut self, start: Start) {
+        let key = (start.task, start.fence);
+        self.node.files.begin(key);
+        let (node, done) = (self.node.clone(), self.done.0.clone());
+        let gathering = self.node.blobs.runtime().spawn(async move {
+            let gathered = files::gather(&node, start).await;
+            let _ = done.send(Done::Gathered(key, gathered));
+        });
+        self.gathering.insert(key, gathering.abort_handle());
+    }
+
+    fn execute(&mut self, start: Start) {
+        if !start.spec.outputs.is_empty() {
+            self.leaves.insert((start.task, start.fence));
+        }
+        if let Some(executor) = self.executors.get(executor_of(&start.spec.work)) {
+            executor.start(start);
+        }
+    }
+
+    fn end_unrun(&mut self, (task, fence): Key, end: End) {
         let at = (self.node.clocks.wall)();
-        let outcome = Outcome { end: End::Refused(why), started: at, ended: at, output: None };
-        self.attempts.handle_event(ExecEvent::Ended { task: start.task, fence: start.fence, outcome }, (self.node.clocks.boot)());
+        let outcome = Outcome { end, started: at, ended: at, output: None };
+        self.attempts.handle_event(ExecEvent::Ended { task, fence, outcome }, (self.node.clocks.boot)());
     }
 }
 
@@ -315,7 +469,8 @@ async fn serve_desk(
             | FromWorker::LeaseAsk { .. }
             | FromWorker::Load(_)
             | FromWorker::Synced { .. }
-            | FromWorker::Blobs { .. } => true,
+            | FromWorker::Blobs { .. }
+            | FromWorker::Kept { .. } => true,
         };
         if !own || desk.send(ToDesk::FromWorker { node: worker, session, message }).await.is_err() {
             break;

@@ -27,6 +27,8 @@ const COPIES: usize = 2;
 const AWAY: Duration = Duration::from_secs(30);
 /// Before a node that could not keep something is asked again.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How long a new leader asks only those who hold something already: the others may not have said so yet.
+const SETTLING: Duration = Duration::from_secs(10);
 /// How long a job waits for somebody to say that it holds its inputs: that and the job come on different streams.
 const UNHEARD: Duration = Duration::from_secs(3);
 
@@ -75,8 +77,9 @@ struct Item {
 }
 
 /// See the head of the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Owed {
+    began: Instant,
     items: BTreeMap<Owing, Item>,
     owners: BTreeMap<Owner, BTreeSet<Owing>>,
     /// Nodes that can be asked.
@@ -91,6 +94,21 @@ pub struct Owed {
 }
 
 impl Owed {
+    /// For a leader whose term begins now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            items: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            here: BTreeSet::new(),
+            away: BTreeMap::new(),
+            by_node: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
     /// Something has to be kept for this owner, beside what else has to be.
     pub fn owe(&mut self, owner: Owner, owings: impl IntoIterator<Item = Owing>, now: Instant) {
         for owing in owings {
@@ -125,9 +143,10 @@ impl Owed {
                 item.at.remove(&node);
             }
         }
-        // one node more may be one copy more for everything that has too few
-        let few = self.items.iter().filter(|(_, item)| item.at.len() < COPIES).map(|(owing, _)| *owing);
-        self.dirty.extend(few);
+        if self.here.len() <= COPIES {
+            // one node more is one copy more for everything; later on it is only one more to choose from
+            self.dirty.extend(self.items.keys());
+        }
         self.dirty.extend(self.by_node.remove(&node).unwrap_or_default());
     }
 
@@ -224,6 +243,10 @@ impl Owed {
         let is_known = !has_it.is_empty() || item.at.values().any(|at| *at == At::Kept);
         if count < wanted && is_known {
             let mut candidates: Vec<NodeId> = self.here.iter().filter(|node| !item.at.contains_key(node)).copied().collect();
+            if now < self.began + SETTLING && !item.owners.iter().any(|owner| matches!(owner, Owner::Ticket(_))) {
+                candidates.retain(|node| has_it.contains(node));
+                self.wakes.insert((self.began + SETTLING, owing));
+            }
             candidates.sort_by_key(|node| (!has_it.contains(node), rendezvous(owing, *node)));
             for node in candidates.into_iter().take(wanted - count) {
                 item.at.insert(node, At::Asked);
@@ -322,9 +345,10 @@ mod tests {
 
     impl World {
         fn new(nodes: u64) -> Self {
+            let now = Instant::now();
             let mut world = Self {
-                owed: Owed::default(),
-                now: Instant::now(),
+                owed: Owed::new(now),
+                now: now + SETTLING,
                 here: (1..=nodes).map(NodeId).collect(),
                 holds: BTreeMap::new(),
                 keeps: BTreeMap::new(),
@@ -444,6 +468,23 @@ mod tests {
         world.pass(UNHEARD);
         let problem = world.ready.remove(&7).expect("told").expect_err("refused");
         assert_eq!(problem.code, Code::NotFound);
+    }
+
+    #[test]
+    fn a_new_leader_asks_first_who_has_it() {
+        let mut world = World::new(4);
+        world.now -= SETTLING;
+        world.put(1, 1);
+        world.owed.owe(Owner::Job(JobId(1)), [owing(1)], world.now);
+        world.settle();
+        assert_eq!(world.keepers(1), 1);
+        world.put(3, 1);
+        world.settle();
+        assert_eq!((world.keepers(1), world.asked), (2, 2), "it said so a moment later");
+        world.put(2, 2);
+        world.owed.owe(Owner::Job(JobId(1)), [owing(2)], world.now);
+        world.pass(SETTLING);
+        assert_eq!(world.keepers(2), 2, "nobody else said so");
     }
 
     #[test]

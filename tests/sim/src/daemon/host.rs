@@ -6,13 +6,13 @@ use mesh_config::Preset;
 use swarm_consensus::{Consensus, Lanes};
 use swarm_executors::{Executor, Noop};
 use swarm_proto::{
-    ClusterId, UnixMillis,
+    ClusterId, Fence, TaskId, UnixMillis,
     ledger::Addrs,
     peer::{Load, NodeMeta, OutputChunk, OutputRequest},
     spec::Resources,
 };
 use swarm_transport::Realm;
-use swarmd::node::{self, Clocks, Domains, Env, Gateway, Holdings, Journal, OpenSocket, Outputs, Settings, Whereabouts, Workshop};
+use swarmd::node::{self, Clocks, Domains, Env, Gateway, Holdings, Journal, Left, OpenSocket, Outputs, Settings, Whereabouts, Workshop};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{keeper::SimExec, world::World};
@@ -43,6 +43,10 @@ impl Outputs for NoOutputs {
         let (tx, rx) = mpsc::channel(1);
         let _ = tx.try_send(OutputChunk::End);
         rx
+    }
+
+    fn left(&self, _: TaskId, _: Fence) -> Left {
+        Left::default()
     }
 }
 

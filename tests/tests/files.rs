@@ -1,0 +1,161 @@
+//! Files of tasks: from the node that has them to those that need them, and back.
+
+use bytes::Bytes;
+use swarm_client::Client;
+use swarm_proto::{
+    Code, Digest, TaskId,
+    api::{ArrayRequest, SubmitRequest, TaskView},
+    ledger::{End, TaskState},
+    manifest::{FileEntry, Manifest, Tree},
+    spec::ItemList,
+};
+use swarm_tests::{Rig, ended, eventually, shell, submit};
+use tokio::sync::mpsc;
+
+async fn put(client: &Client, bytes: &[u8]) -> Digest {
+    let (tx, pieces) = mpsc::channel(4);
+    let bytes = Bytes::copy_from_slice(bytes);
+    let feed = async {
+        for piece in bytes.chunks(1 << 20) {
+            let _ = tx.send(Ok(Bytes::copy_from_slice(piece))).await;
+        }
+        drop(tx);
+    };
+    let (put, ()) = tokio::join!(client.put_blob(Some(bytes.len() as u64), pieces), feed);
+    put.expect("it is put").digest
+}
+
+async fn put_tree(client: &Client, files: &[(&str, &[u8])]) -> Tree {
+    let mut entries = Vec::new();
+    for (path, bytes) in files {
+        let (digest, executable) = (put(client, bytes).await, bytes.starts_with(b"#!"));
+        entries.push(FileEntry { path: (*path).to_owned(), size: bytes.len() as u64, digest, executable });
+    }
+    let manifest = Manifest::new(entries).expect("names that fit");
+    manifest.tree(put(client, &manifest.encode()).await)
+}
+
+async fn get(client: &Client, digest: Digest) -> Vec<u8> {
+    let mut reader = client.read_blob(digest).await.expect("it is somewhere");
+    let mut bytes = Vec::new();
+    while let Some(piece) = reader.next().await.expect("it comes") {
+        bytes.extend_from_slice(&piece);
+    }
+    bytes
+}
+
+async fn file(client: &Client, tree: Tree, path: &str) -> String {
+    let manifest = Manifest::decode(&get(client, tree.manifest).await).expect("a manifest");
+    assert_eq!(manifest.tree(tree.manifest), tree);
+    let entry = manifest.get(path).unwrap_or_else(|| panic!("no {path} among {:?}", manifest.files()));
+    String::from_utf8(get(client, entry.digest).await).expect("text")
+}
+
+async fn task(client: &Client, job: swarm_proto::JobId, index: u32) -> TaskView {
+    client.task(TaskId { job, index }).await.expect("the task is known")
+}
+
+fn left(task: &TaskView) -> Tree {
+    task.output.as_ref().and_then(|output| output.files).unwrap_or_else(|| panic!("{task:?} left nothing"))
+}
+
+const TOOL: &[u8] = b"#!/bin/sh\ntr a-z A-Z < \"$1\"\n";
+
+/// Held back until several nodes have had their turn.
+const SCRIPT: &str = "sleep 0.3; mkdir out; ./tool \"$SWARM_ITEM\" > out/result; echo \"$SWARM_ITEM by $SWARM_TASK_ID\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_over_files_of_one_node_runs_on_all_and_its_results_outlive_a_worker() {
+    let rig = Rig::start(3).await;
+    let client = rig.client(0);
+    let names: Vec<String> = (0..9).map(|n| format!("in/{n}.txt")).collect();
+    let texts: Vec<String> = (0..9).map(|n| format!("text {n} ").repeat(1 + n * 40_000)).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().zip(&texts).map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+    let (each, inputs) = (put_tree(&client, &files).await, put_tree(&client, &[("tool", TOOL)]).await);
+    let request = SubmitRequest { each: Some(each), inputs: Some(inputs), outputs: vec!["out".into()], cores: Some(0.5), ..shell(SCRIPT) };
+    let job = submit(&client, request).await;
+    // accepted means that no single disk has them alone
+    for tree in [each, inputs] {
+        assert!(client.blob(tree.manifest).await.expect("known").holders.len() >= 2, "{tree:?}");
+    }
+    for digest in Manifest::decode(&get(&client, each.manifest).await).expect("a manifest").files().iter().map(|file| file.digest) {
+        assert!(client.blob(digest).await.expect("known").holders.len() >= 2, "{digest}");
+    }
+    let view = ended(&client, job).await;
+    assert_eq!(view.state, Some(TaskState::Succeeded), "{view:?}");
+    let mut nodes = std::collections::BTreeSet::new();
+    for (n, text) in texts.iter().enumerate() {
+        let done = task(&client, job, u32::try_from(n).expect("few")).await;
+        nodes.insert(done.node);
+        assert!(file(&rig.client(1), left(&done), "out/result").await == text.to_uppercase(), "{n}");
+        let said = done.output.expect("it said something").stdout;
+        assert_eq!(said.into_bytes().expect("text"), format!("{} by {job}.{n}\n", names[n]).into_bytes());
+    }
+    assert!(nodes.len() > 1, "all on {nodes:?}");
+    // two nodes keep each result, so one of them can go
+    let first = task(&client, job, 0).await;
+    let tree = left(&first);
+    eventually("a second copy", async || client.blob(tree.manifest).await.ok().filter(|view| view.holders.len() >= 2)).await;
+    let name = client.nodes().await.expect("nodes").into_iter().find(|view| Some(view.node) == first.node).expect("a member").name;
+    let worker = rig.position(&name);
+    rig.signal(worker, rustix::process::Signal::KILL);
+    let other = rig.client((worker + 1) % 3);
+    eventually("there is a leader", async || other.blob(tree.manifest).await.ok().filter(|view| !view.holders.is_empty())).await;
+    assert_eq!(file(&other, tree, "out/result").await, texts[0].to_uppercase());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_at_length_is_a_blob_and_long_lists_are_items() {
+    let rig = Rig::start(2).await;
+    let client = rig.client(0);
+    let lines: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    assert!(lines.len() > swarm_proto::limits::INLINE_INPUT);
+    let list = ItemList { digest: put(&client, lines.as_bytes()).await, size: lines.len() as u64 };
+    let array = ArrayRequest { count: Some(3), list: Some(list), ..ArrayRequest::default() };
+    let request = SubmitRequest { array: Some(array), ..shell("for n in $(seq 500); do echo {} $n; done") };
+    let job = submit(&client, request).await;
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    for n in 0..3 {
+        let output = task(&client, job, n).await.output.expect("it said something");
+        let want: String = (1..=500).map(|times| format!("line {n} {times}\n")).collect();
+        assert_eq!(output.stdout_len, want.len() as u64);
+        assert_eq!(get(&rig.client(1), output.stdout_blob.expect("more than the head")).await, want.into_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_is_said() {
+    let rig = Rig::start(2).await;
+    let client = rig.client(0);
+    let nowhere = Tree { manifest: Digest([9; 32]), files: 1, bytes: 1 };
+    let problem = client.submit(&SubmitRequest { inputs: Some(nowhere), ..shell("true") }).await.expect_err("nobody has it");
+    assert_eq!(problem.code, Code::NotFound, "{problem:?}");
+    // what is no manifest, and one that counts otherwise
+    let text = put(&client, b"hello").await;
+    let none = Tree { manifest: text, files: 1, bytes: 5 };
+    let problem = client.submit(&SubmitRequest { inputs: Some(none), ..shell("true") }).await.expect_err("no manifest");
+    assert_eq!(problem.code, Code::BadRequest, "{problem:?}");
+    let tree = put_tree(&client, &[("a", b"a")]).await;
+    let request =
+        SubmitRequest { inputs: Some(Tree { bytes: 2, ..tree }), retries: [(swarm_proto::spec::Cause::Input, 0)].into(), ..shell("true") };
+    let end = client.run_to_end(request).await;
+    assert!(matches!(end, Some(End::Input(_))), "{end:?}");
+    let end = client.run_to_end(SubmitRequest { outputs: vec!["none".into()], ..shell("true") }).await;
+    assert!(matches!(&end, Some(End::Output(why)) if why.contains("'none' is not there")), "{end:?}");
+    for outputs in ["../up", "/etc/passwd", "con"] {
+        let refused = client.submit(&SubmitRequest { outputs: vec![outputs.into()], ..shell("true") }).await;
+        assert_eq!(refused.expect_err(outputs).code, Code::BadRequest);
+    }
+}
+
+trait RunToEnd {
+    async fn run_to_end(&self, request: SubmitRequest) -> Option<End>;
+}
+
+impl RunToEnd for Client {
+    async fn run_to_end(&self, request: SubmitRequest) -> Option<End> {
+        let job = submit(self, request).await;
+        ended(self, job).await;
+        task(self, job, 0).await.end
+    }
+}
