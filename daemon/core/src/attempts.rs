@@ -327,7 +327,7 @@ impl Attempts {
                 self.lease.welcome(lease.duration(), now);
                 self.ask_if_due(now);
             }
-            ToWorker::NotLeader { .. } | ToWorker::View(_) | ToWorker::Keep { .. } => {}
+            ToWorker::NotLeader { .. } | ToWorker::View(_) | ToWorker::Keep { .. } | ToWorker::Hint { .. } => {}
             ToWorker::Grants { jobs, grants } => self.grants(jobs, &grants, now),
             ToWorker::Cancel(list) => list.into_iter().for_each(|key| self.cancel(key)),
             ToWorker::OutcomesTaken { seq } => self.taken(seq, now),

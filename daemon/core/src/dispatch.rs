@@ -48,7 +48,7 @@ use std::{
 };
 
 use swarm_proto::{
-    Code, LogIndex, Millis, NodeId, Problem, TaskId, Term,
+    Code, Digest, LogIndex, Millis, NodeId, Problem, TaskId, Term,
     api::Health,
     ledger::{Applied, Command, Finish},
     peer::{FromWorker, Load, NodeMeta, Report, ToWorker},
@@ -60,7 +60,7 @@ use self::{
     queue::Queue,
     worker::{Key, State, Worker},
 };
-use crate::ledger::Ledger;
+use crate::{blobs::Directory, ledger::Ledger};
 
 /// How often workers' views are compared with the ledger beside the entries that change them.
 const VIEW_CHECK: Duration = Duration::from_secs(1);
@@ -138,6 +138,9 @@ pub struct Dispatch {
     workers: BTreeMap<NodeId, Worker>,
     judgements: BTreeSet<(Instant, NodeId)>,
     leases: Leases,
+    directory: Directory,
+    /// Who was told which files it may need; forgotten as a whole when that is much.
+    hinted: BTreeSet<(NodeId, Digest)>,
     /// What workers said before the first entry was applied.
     early: Vec<(NodeId, FromWorker)>,
     /// The last entry that the desk knows of; the ledger may be ahead by the one in flight.
@@ -172,6 +175,8 @@ impl Dispatch {
             workers: BTreeMap::new(),
             judgements: BTreeSet::new(),
             leases: Leases::default(),
+            directory: Directory::default(),
+            hinted: BTreeSet::new(),
             early: Vec::new(),
             applied: LogIndex(0),
             starved: BTreeSet::new(),
@@ -201,6 +206,7 @@ impl Dispatch {
     pub fn handle_worker_gone(&mut self, node: NodeId, now: Instant) {
         self.early.retain(|(from, _)| *from != node);
         self.leases.forget(node);
+        self.directory.handle_gone(node);
         if let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.stream.is_some()) {
             worker.stream = None;
             self.judge_at(node, now);
@@ -218,8 +224,9 @@ impl Dispatch {
         let Some(worker) = self.workers.get_mut(&node).filter(|worker| !worker.is_gone && worker.stream.is_some()) else { return };
         worker.heard = now;
         match message {
-            // the desk itself compares views, and knows about blobs
-            FromWorker::Report(_) | FromWorker::Synced { .. } | FromWorker::Blobs { .. } | FromWorker::Kept { .. } => {}
+            // the driver compares views, and has things kept
+            FromWorker::Report(_) | FromWorker::Synced { .. } | FromWorker::Kept { .. } => {}
+            FromWorker::Blobs { is_all, has, lost } => self.directory.handle_holds(node, is_all, has, &lost),
             FromWorker::Outcomes { seq, list } => self.take_outcomes(node, seq, list),
             FromWorker::Started(list) => list.into_iter().for_each(|key| worker.started(key)),
             FromWorker::Load(load) => {
@@ -344,6 +351,11 @@ impl Dispatch {
     /// What is known of a node beyond the ledger.
     pub fn node_figures(&self, node: NodeId) -> NodeFigures {
         self.workers.get(&node).map(Worker::figures).unwrap_or_default()
+    }
+
+    /// Who holds which blob.
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// Attempts known to run.

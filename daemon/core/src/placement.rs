@@ -10,13 +10,16 @@
 //! a node, in proportion. **Ahead of time.** A node may also be given tasks that wait for its resources, but only once no node that
 //! could run them now is left: work that waits at a busy node while another is idle is what users of such systems curse most.
 //!
+//! **Near.** Where a task needs much data, nodes that have it come before those to which it would have to be brought, as long as they
+//! can run it now.
+//!
 //! A node of which membership has heard nothing yet counts as alive when its worker is connected: the stream is the better evidence,
 //! and a node that just joined gets work at once.
 
 use std::{cmp::Ordering, time::Duration};
 
 use swarm_proto::{
-    NodeId,
+    Digest, NodeId,
     api::{Health, Reason},
     ledger::Schedule,
     limits,
@@ -28,6 +31,9 @@ use swarm_proto::{
 pub const SHORT: Duration = Duration::from_secs(1);
 /// How much work, in time, a node is kept ahead: a few commits and round trips of a slow mesh. Longer would be hoarding.
 pub const AHEAD: Duration = Duration::from_millis(50);
+
+/// Bytes that are worth going where they are: what takes longer to bring than to start a task.
+const HEAVY: u64 = 4 << 20;
 
 /// A node at this moment.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +64,15 @@ pub struct Room {
     pub total: u32,
     /// Now, beyond `free`, to wait there.
     pub ahead: u32,
+    /// Whether it has what is heavy of the job's files.
+    pub is_near: bool,
+}
+
+/// Files of a job that are worth a detour, by their manifests: those of which a task needs at least [`HEAVY`].
+pub(crate) fn heavy(spec: &JobSpec) -> [Option<Digest>; 2] {
+    let inputs = spec.inputs.filter(|tree| tree.bytes >= HEAVY);
+    let each = spec.each.filter(|tree| tree.bytes / u64::from(tree.files.max(1)) >= HEAVY);
+    [inputs, each].map(|tree| tree.map(|tree| tree.manifest))
 }
 
 /// A part of what was shared out.
@@ -190,7 +205,7 @@ pub fn room(spec: &JobSpec, longest: Option<Duration>, at: &Standing) -> Option<
     let left = at.window.saturating_sub(at.held);
     let free = multiples(&spec.needs, &meta.capacity, at.used).min(left);
     let ahead = ahead(longest, runs_at_once).saturating_sub(at.waiting).min(left - free);
-    Some(Room { node: at.node, free, total: runs_at_once.min(at.window).max(1), ahead })
+    Some(Room { node: at.node, free, total: runs_at_once.min(at.window).max(1), ahead, is_near: true })
 }
 
 /// How many tasks may wait at a node that runs so many at once: as many as it ends in [`AHEAD`], at least one, none if they are long.
@@ -200,12 +215,14 @@ fn ahead(longest: Option<Duration>, runs_at_once: u32) -> u32 {
     u32::try_from(in_time).unwrap_or(u32::MAX).clamp(1, limits::PREFETCH)
 }
 
-/// Shares out at most `want` tasks: first what can run, then what may wait. `turn` says who is first among equals; raise it each time.
+/// Shares out at most `want` tasks: first what can run, then what may wait; of both first what is near. `turn` says who is first among
+/// equals; raise it each time.
 pub fn share(want: u32, rooms: &[Room], turn: u64) -> Vec<Share> {
     let mut shares = Vec::with_capacity(rooms.len());
     let mut left = want;
-    for waits in [false, true] {
-        let of = |room: &Room| if waits { room.ahead } else { room.free };
+    for (waits, is_near) in [(false, true), (false, false), (true, true), (true, false)] {
+        let count = |room: &Room| if waits { room.ahead } else { room.free };
+        let of = |room: &Room| if room.is_near == is_near { count(room) } else { 0 };
         for (room, count) in rooms.iter().zip(fill(left, rooms, of, turn)) {
             if count > 0 {
                 left -= count;

@@ -21,6 +21,7 @@ use crate::{
     blob::{BlobRequest, BringRequest},
     identity::Petition,
     ledger::{Addrs, Admit, Counts, Event, Finish, Grant, Submit, View},
+    manifest::Tree,
     spec::{JobSpec, Resources},
 };
 
@@ -202,6 +203,8 @@ pub enum ToWorker {
     View(View),
     /// Have these here and keep them until they are released; answered by [`FromWorker::Kept`].
     Keep { keep: Vec<Owing>, release: Vec<Owing> },
+    /// These files may be needed here soon, for this job. A hint, and no grant.
+    Hint { job: JobId, tree: Tree },
 }
 
 /// A job as a worker needs it.

@@ -226,7 +226,7 @@ impl Context {
     }
 
     fn reply(&self, call: Call, sight: &Sight<'_>) -> Result<Reply, Problem> {
-        let Sight { dispatch, ledger, directory, .. } = *sight;
+        let Sight { dispatch, ledger, .. } = *sight;
         Ok(match call {
             Call::Jobs { before, limit, open_only } => {
                 let mine = ledger.jobs().rev().filter(|job| before.is_none_or(|before| job.id() < before) && (!open_only || job.is_open()));
@@ -249,7 +249,7 @@ impl Context {
             },
             Call::Blobs { after, limit } => {
                 let mut room = split::ROOM;
-                let all = directory.after(after).take(page(limit)).map(|(digest, known)| blob(ledger, *digest, known));
+                let all = dispatch.directory().after(after).take(page(limit)).map(|(digest, known)| blob(ledger, *digest, known));
                 // at least one, however many hold it; a page that ends early is followed by another one
                 let fits = |blob: &BlobView| {
                     let is_first = room == split::ROOM;
@@ -258,7 +258,7 @@ impl Context {
                 };
                 Reply::Blobs(all.take_while(fits).collect())
             }
-            Call::Blob { digest } => Reply::Blob(blob(ledger, digest, directory.get(digest).ok_or_else(|| no_blob(digest))?)),
+            Call::Blob { digest } => Reply::Blob(blob(ledger, digest, dispatch.directory().get(digest).ok_or_else(|| no_blob(digest))?)),
             Call::CancelJob { .. }
             | Call::CancelTask { .. }
             | Call::RetryJob { .. }

@@ -1,6 +1,6 @@
 //! The way to the leader's desk: what others may put on it. The desk itself is [`super::lead`].
 
-use swarm_core::{blobs::Directory, dispatch::Dispatch, ledger::Ledger};
+use swarm_core::{dispatch::Dispatch, ledger::Ledger};
 use swarm_proto::{
     Code, LogIndex, NodeId, Problem,
     ledger::{Applied, Command},
@@ -22,8 +22,6 @@ pub(crate) type Desk = mpsc::Sender<ToDesk>;
 pub(crate) struct Sight<'a> {
     pub(crate) dispatch: &'a Dispatch,
     pub(crate) ledger: &'a Ledger,
-    /// Who holds which blob.
-    pub(crate) directory: &'a Directory,
     /// Tasks ended a second, lately.
     pub(crate) throughput: f64,
 }

@@ -138,6 +138,13 @@ pub(crate) async fn gather(node: &Arc<Node>, start: Start) -> Result<Start, Stri
     Ok(start)
 }
 
+/// Brings files that an attempt may need soon. Nothing is pinned while there is none.
+pub(crate) async fn prefetch(node: &Arc<Node>, job: JobId, tree: Tree) {
+    if let Err(problem) = (Keep { node, pin: Pin::Job(job) }).tree(tree).await {
+        tracing::debug!(%job, why = %problem.why, "files that may be needed did not come");
+    }
+}
+
 /// Has something here that the leader wants to be kept.
 pub(crate) async fn keep(node: &Arc<Node>, owing: Owing) -> Result<(), Problem> {
     let keep = Keep { node, pin: Pin::Owed(owing.digest) };

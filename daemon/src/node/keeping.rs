@@ -89,17 +89,14 @@ impl<W> Keeping<W> {
 
     /// Something came true.
     pub(super) fn handle_event(&mut self, event: &Event, ledger: &Ledger, now: Instant) {
-        match &event.what {
-            What::JobSubmitted { job, .. } => {
-                let owings = ledger.job(*job).filter(|job| job.ended().is_none()).map(|job| job.spec().owings());
-                self.owed.owe(Owner::Job(*job), owings.into_iter().flatten(), now);
-            }
-            What::JobEnded { job, .. } => self.owed.release(Owner::Job(*job)),
-            What::TaskEnded { task, .. } => {
-                let left = ledger.output(*task).map(|output| output.left());
-                self.owed.owe(Owner::Task(*task), left.into_iter().flatten(), now);
-            }
-            _ => {}
+        if let What::JobSubmitted { job, .. } = &event.what {
+            let owings = ledger.job(*job).filter(|job| job.ended().is_none()).map(|job| job.spec().owings());
+            self.owed.owe(Owner::Job(*job), owings.into_iter().flatten(), now);
+        } else if let What::JobEnded { job, .. } = &event.what {
+            self.owed.release(Owner::Job(*job));
+        } else if let What::TaskEnded { task, .. } = &event.what {
+            let left = ledger.output(*task).map(|output| output.left());
+            self.owed.owe(Owner::Task(*task), left.into_iter().flatten(), now);
         }
     }
 

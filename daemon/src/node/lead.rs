@@ -10,10 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use swarm_consensus::ProposeError;
-use swarm_core::{
-    blobs::Directory,
-    dispatch::{Dispatch, DispatchSettings, Output},
-};
+use swarm_core::dispatch::{Dispatch, DispatchSettings, Output};
 use swarm_proto::{
     Code, Cursor, LogIndex, NodeId, Problem, RootId, Term,
     api::Health,
@@ -106,7 +103,6 @@ struct DeskTerm {
     waiters: BTreeMap<u64, Waiter>,
     next_ticket: u64,
     workers: BTreeMap<NodeId, Worker>,
-    directory: Directory,
     keeping: Keeping<Held>,
     followers: Followers,
     seen: Cursor,
@@ -140,7 +136,6 @@ impl DeskTerm {
             waiters: BTreeMap::new(),
             next_ticket: 0,
             workers: BTreeMap::new(),
-            directory: Directory::default(),
             keeping,
             followers: Followers::default(),
             seen,
@@ -207,7 +202,7 @@ impl DeskTerm {
 
     /// Has nodes keep what is owed, and lets submissions go on whose inputs have their copies.
     fn keep(&mut self) {
-        for act in self.keeping.poll(&self.directory, now()) {
+        for act in self.keeping.poll(self.dispatch.directory(), now()) {
             match act {
                 Act::Say(node, message) => {
                     if let Some(worker) = self.workers.get(&node) {
@@ -230,10 +225,7 @@ impl DeskTerm {
 
     /// A submission waits until its inputs have their copies.
     fn submit(&mut self, command: Command, waiter: Waiter) {
-        let owings = match &command {
-            Command::Submit(submit) => submit.spec.owings().collect(),
-            _ => Vec::new(),
-        };
+        let owings: Vec<_> = if let Command::Submit(submit) = &command { submit.spec.owings().collect() } else { Vec::new() };
         if owings.is_empty() { self.command(command, waiter) } else { self.keeping.hold(owings, (command, waiter), now()) }
     }
 
@@ -354,7 +346,6 @@ impl DeskTerm {
             ToDesk::WorkerGone { node, session } => {
                 if self.workers.get(&node).is_some_and(|worker| worker.session == session) {
                     self.workers.remove(&node);
-                    self.directory.handle_gone(node);
                     self.keeping.handle_gone(node, now());
                     self.dispatch.handle_worker_gone(node, now());
                 }
@@ -367,8 +358,7 @@ impl DeskTerm {
             ToDesk::Probed { node, reached } => self.dispatch.handle_probe(node, reached, now()),
             ToDesk::Look(look) => {
                 let throughput = self.throughput.rate(Instant::now());
-                self.consensus
-                    .with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, directory: &self.directory, throughput }));
+                self.consensus.with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, throughput }));
             }
         }
     }
@@ -429,13 +419,16 @@ impl DeskTerm {
     fn handle_from_worker(&mut self, node: NodeId, message: FromWorker) {
         match message {
             FromWorker::Synced { version, hash, root } => self.handle_synced(node, version, hash, root),
-            FromWorker::Blobs { is_all, has, lost } => {
-                self.keeping.handle_held(has.iter().map(|(digest, _)| *digest));
-                self.directory.handle_holds(node, is_all, has, &lost);
-            }
             FromWorker::Kept { kept, failed } => self.keeping.handle_kept(node, kept, failed, now()),
             FromWorker::Report(report) => self.consensus.with_ledger(|ledger| self.dispatch.handle_worker(report, ledger, now())),
-            work @ (FromWorker::Outcomes { .. } | FromWorker::Started(_) | FromWorker::LeaseAsk { .. } | FromWorker::Load(_)) => {
+            work @ (FromWorker::Outcomes { .. }
+            | FromWorker::Started(_)
+            | FromWorker::LeaseAsk { .. }
+            | FromWorker::Load(_)
+            | FromWorker::Blobs { .. }) => {
+                if let FromWorker::Blobs { has, .. } = &work {
+                    self.keeping.handle_held(has.iter().map(|(digest, _)| *digest));
+                }
                 self.consensus.with_ledger(|ledger| self.dispatch.handle_from_worker(node, work, ledger, now()));
             }
         }

@@ -44,7 +44,8 @@ pub(crate) fn to_worker(message: ToWorker) -> Vec<ToWorker> {
         | ToWorker::Cancel(_)
         | ToWorker::OutcomesTaken { .. }
         | ToWorker::Lease { .. }
-        | ToWorker::Keep { .. }) => vec![other],
+        | ToWorker::Keep { .. }
+        | ToWorker::Hint { .. }) => vec![other],
     }
 }
 

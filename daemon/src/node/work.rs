@@ -227,6 +227,10 @@ impl Worker {
                 self.tell_view();
             }
             Some(ToWorker::Keep { keep, release }) => self.keep(keep, release),
+            Some(ToWorker::Hint { job, tree }) => {
+                let node = self.node.clone();
+                self.node.blobs.runtime().spawn(async move { files::prefetch(&node, job, tree).await });
+            }
             Some(message) => self.attempts.handle_to_worker(message, boot),
         }
     }

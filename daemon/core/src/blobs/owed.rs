@@ -423,6 +423,10 @@ mod tests {
         fn back(&mut self, node: u64) {
             self.here.insert(NodeId(node));
             self.owed.handle_here(NodeId(node));
+            // and says what it holds
+            for digest in self.holds.get(&NodeId(node)).into_iter().flatten() {
+                self.owed.handle_held(*digest);
+            }
         }
     }
 
@@ -547,6 +551,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// When everything is quiet, what is owed and can be had is on two nodes, and nobody keeps what is not owed.
         #[test]
         fn in_the_end_there_are_two_copies(steps in prop::collection::vec(step(), 0..60)) {

@@ -110,6 +110,10 @@ impl Draft {
     }
 }
 
+/// Nodes that are told which files they may need next, and how many such words are remembered.
+const HINTS: usize = 4;
+const HINTED: usize = 4_096;
+
 impl Dispatch {
     /// The next entry, if none is in flight and there is anything to say: outcomes, losses, clients' commands, then grants of all pending
     /// work that fits, jobs of this same entry included. `at` is wall time, for people. The caller proposes it and answers by
@@ -226,6 +230,7 @@ impl Dispatch {
             looks = looks.saturating_sub(self.workers.len());
             let places = rooms.iter().fold(0u32, |sum, room| sum.saturating_add(room.free).saturating_add(room.ahead));
             if places == 0 {
+                self.hint(group);
                 self.queue.block(group);
                 continue;
             }
@@ -247,8 +252,34 @@ impl Dispatch {
     pub(super) fn rooms(&self, group: GroupId) -> Vec<Room> {
         let group = self.queue.group(group);
         let (spec, longest) = (&group.spec, group.longest());
-        let rooms = self.workers.iter().filter_map(|(node, worker)| placement::room(spec, longest, &worker.standing(*node)));
+        let heavy = placement::heavy(spec);
+        let has = |node: NodeId, digest| self.directory.get(digest).is_some_and(|known| known.holders().any(|holder| holder == node));
+        let rooms = self.workers.iter().filter_map(|(node, worker)| {
+            let room = placement::room(spec, longest, &worker.standing(*node))?;
+            Some(Room { is_near: heavy.into_iter().flatten().all(|digest| has(*node, digest)), ..room })
+        });
         rooms.filter(|room| room.free > 0 || room.ahead > 0).collect()
+    }
+
+    /// Tasks of this group wait for room. Nodes that may run them next can have their files brought meanwhile.
+    fn hint(&mut self, group: GroupId) {
+        let group = self.queue.group(group);
+        let Some((job, tree)) = group.next_job().zip(group.spec.inputs).filter(|_| placement::heavy(&group.spec)[0].is_some()) else {
+            return;
+        };
+        let has = |node: NodeId| self.directory.get(tree.manifest).is_some_and(|known| known.holders().any(|holder| holder == node));
+        let may_run =
+            |node: &NodeId| self.workers.get(node).is_some_and(|at| placement::room(&group.spec, None, &at.standing(*node)).is_some());
+        let mut nodes: Vec<NodeId> = self.workers.keys().copied().filter(|node| may_run(node) && !has(*node)).collect();
+        nodes.sort_by_key(|node| self.workers.get(node).map_or(u32::MAX, |worker| worker.standing(*node).held));
+        if self.hinted.len() > HINTED {
+            self.hinted.clear();
+        }
+        for node in nodes.into_iter().take(HINTS) {
+            if self.hinted.insert((node, tree.manifest)) {
+                self.say(node, ToWorker::Hint { job, tree });
+            }
+        }
     }
 
     /// Cuts the slices to the nodes' shares.

@@ -26,7 +26,7 @@ use swarm_proto::{
     spec::{JobSpec, Resources, Work},
 };
 
-use crate::ledger::Ledger;
+use crate::{ledger::Ledger, placement::heavy};
 
 /// Groups are forgotten as soon as they are idle when there are more than this; before, they remember how long their tasks take.
 const GROUPS: usize = 4_096;
@@ -61,7 +61,16 @@ impl Alike {
             Work::Noop => None,
             Work::Exec(exec) => Some(exec.argv.first()),
         };
-        (program, needs.milli_cores, needs.memory, needs.disk, needs.gpus, &needs.named, labels, (at_most_once, signed.is_some()))
+        (
+            program,
+            needs.milli_cores,
+            needs.memory,
+            needs.disk,
+            needs.gpus,
+            &needs.named,
+            labels,
+            (at_most_once, signed.is_some(), heavy(&self.0)),
+        )
     }
 }
 
@@ -107,6 +116,11 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// The job whose turn is next.
+    pub(super) fn next_job(&self) -> Option<JobId> {
+        self.waiting.first().copied()
+    }
+
     fn head(&self) -> Option<Place> {
         self.waiting.first().map(|job| Place::Known(*job)).or_else(|| self.fresh.front().map(|(n, _)| Place::Fresh(*n)))
     }

@@ -88,8 +88,9 @@ impl Ledger {
 
     /// Tasks that have ended and left something beyond what the ledger itself remembers.
     pub fn left(&self) -> impl Iterator<Item = (TaskId, &Output)> {
-        let slots = std::iter::successors(Some(self.kept.head()), |slot| Some(List::behind(&self.tasks, *slot)));
-        let kept = slots.take_while(|slot| *slot != NIL).map(|slot| &self.tasks[slot]);
+        let some = |slot: u32| Some(slot).filter(|slot| *slot != NIL);
+        let slots = std::iter::successors(some(self.kept.head()), move |slot| some(List::behind(&self.tasks, *slot)));
+        let kept = slots.map(|slot| &self.tasks[slot]);
         kept.filter_map(|task| Some((task.id(), task.output.as_deref().filter(|output| output.left().next().is_some())?)))
     }
 

@@ -6,7 +6,7 @@ use swarm_proto::spec::{Exec, OnPartition, Retries};
 use super::*;
 
 fn room(node: u64, free: u32, total: u32, ahead: u32) -> Room {
-    Room { node: NodeId(node), free, total, ahead }
+    Room { node: NodeId(node), free, total, ahead, is_near: true }
 }
 
 fn shares(want: u32, rooms: &[Room], turn: u64) -> Vec<(u64, u32, bool)> {
@@ -36,6 +36,15 @@ fn nothing_waits_before_everything_runs() {
     assert_eq!(shares(6, &rooms, 0), [(1, 1, false), (3, 3, false), (1, 1, true), (2, 1, true)]);
     assert_eq!(shares(0, &rooms, 0), []);
     assert_eq!(shares(5, &[], 3), []);
+}
+
+#[test]
+fn what_is_near_comes_first_and_nothing_waits_for_it() {
+    let far = |room: Room| Room { is_near: false, ..room };
+    let rooms = [far(room(1, 8, 8, 8)), room(2, 1, 8, 8), room(3, 2, 8, 0)];
+    assert_eq!(shares(2, &rooms, 0), [(3, 2, false)]);
+    assert_eq!(shares(5, &rooms, 0), [(2, 1, false), (3, 2, false), (1, 2, false)]);
+    assert_eq!(shares(12, &rooms, 0), [(2, 1, false), (3, 2, false), (1, 8, false), (2, 1, true)]);
 }
 
 #[test]
@@ -101,6 +110,7 @@ proptest! {
 
     #[test]
     fn as_much_is_shared_as_there_is_and_no_room_is_overfilled(want in 0u32..3000, rooms in rooms(), turn in 0u64..9) {
+        let rooms: Vec<Room> = (0..).zip(rooms).map(|(n, room)| Room { is_near: n % 3 > 0, ..room }).collect();
         let shares = share(want, &rooms, turn);
         let free: u32 = rooms.iter().map(|room| room.free).sum();
         let ahead: u32 = rooms.iter().map(|room| room.ahead).sum();

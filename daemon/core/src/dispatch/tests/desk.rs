@@ -13,6 +13,8 @@ use swarm_proto::{
     spec::{Array, Cause, JobSpec, OnPartition, Resources},
 };
 
+mod files;
+
 use super::{
     samples::{admit, exec, meta, noop},
     world::{SETTINGS, ms},

@@ -134,7 +134,7 @@ impl Fake {
     pub(super) fn hear(&mut self, message: ToWorker, now: Instant) {
         match message {
             ToWorker::Welcome { .. } => self.ask(now),
-            ToWorker::NotLeader { .. } | ToWorker::View(_) | ToWorker::Keep { .. } => {}
+            ToWorker::NotLeader { .. } | ToWorker::View(_) | ToWorker::Keep { .. } | ToWorker::Hint { .. } => {}
             ToWorker::Grants { jobs, grants } => {
                 let items: BTreeMap<JobId, _> = jobs.into_iter().map(|job| (job.job, (job.spec, job.items))).collect();
                 self.specs.extend(items.iter().map(|(job, (spec, _))| (*job, Arc::clone(spec))));

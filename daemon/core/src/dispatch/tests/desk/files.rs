@@ -1,0 +1,76 @@
+//! Tasks go where their files are, and files where tasks will go.
+
+use swarm_proto::{Digest, manifest::Tree};
+
+use super::*;
+
+fn tree(n: u8, bytes: u64) -> Tree {
+    Tree { manifest: Digest([n; 32]), files: 1, bytes }
+}
+
+fn long(inputs: Tree) -> JobSpec {
+    JobSpec { inputs: Some(inputs), ..exec(5_000, 1_000) }
+}
+
+fn tasks(count: u32) -> Array {
+    Array { first: 0, count, is_array: true, items: Vec::new() }
+}
+
+impl Bench {
+    fn holds(&mut self, node: NodeId, n: u8) {
+        self.from(node, FromWorker::Blobs { is_all: false, has: vec![(Digest([n; 32]), 100)], lost: Vec::new() });
+    }
+
+    fn count(&mut self, node: NodeId) -> u32 {
+        self.granted(node).iter().map(|(_, count)| count).sum()
+    }
+
+    fn hints(&mut self, node: NodeId) -> Vec<Tree> {
+        let hint = |message| if let ToWorker::Hint { tree, .. } = message { Some(tree) } else { None };
+        self.heard(node).into_iter().filter_map(hint).collect()
+    }
+}
+
+#[test]
+fn what_is_heavy_is_run_where_it_is() {
+    let mut bench = Bench::new(2);
+    bench.connect(ONE);
+    bench.connect(TWO);
+    bench.holds(TWO, 7);
+    bench.submit(long(tree(7, 1 << 30)), tasks(3));
+    bench.turn();
+    bench.turn();
+    assert_eq!((bench.count(ONE), bench.count(TWO)), (0, 3));
+    // better elsewhere than not at all
+    bench.submit(long(tree(7, 1 << 30)), tasks(3));
+    bench.turn();
+    bench.turn();
+    assert_eq!((bench.count(ONE), bench.count(TWO)), (2, 1));
+    // what is light spreads
+    let mut bench = Bench::new(2);
+    bench.connect(ONE);
+    bench.connect(TWO);
+    bench.holds(TWO, 7);
+    bench.submit(long(tree(7, 1 << 10)), tasks(4));
+    bench.turn();
+    bench.turn();
+    assert_eq!((bench.count(ONE), bench.count(TWO)), (2, 2));
+}
+
+#[test]
+fn what_waits_has_its_files_brought_meanwhile() {
+    let mut bench = Bench::new(2);
+    bench.connect(ONE);
+    bench.connect(TWO);
+    bench.holds(TWO, 8);
+    bench.submit(exec(5_000, 1_000), tasks(8));
+    bench.turn();
+    bench.turn();
+    let (light, heavy) = (tree(7, 1 << 10), tree(8, 1 << 30));
+    for inputs in [light, heavy, heavy] {
+        bench.submit(long(inputs), Array::single());
+        bench.turn();
+        bench.turn();
+    }
+    assert_eq!((bench.hints(ONE), bench.hints(TWO)), (vec![heavy], vec![]), "once, and only to those who lack it");
+}
