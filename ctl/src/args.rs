@@ -37,7 +37,7 @@ pub struct Global {
     #[arg(long = "node", id = "daemon", global = true, value_name = "HOST[:PORT]", conflicts_with = "socket")]
     pub node: Option<String>,
     /// How data is shown
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(short, long = "format", global = true, value_enum, default_value_t, value_name = "FORMAT", hide_possible_values = true)]
     #[arg(help = "How data is shown: table, wide, json, jsonl")]
     pub output: Format,
 }
@@ -173,7 +173,7 @@ Global options:
       --socket <PATH>       The daemon's socket [env: SWARM_SOCKET]
       --node <HOST[:PORT]>  A daemon elsewhere: its name or address on the mesh, with the login of this machine or
                             SWARM_TOKEN [env: SWARM_NODE]
-  -o, --output <FORMAT>     How data is shown: table, wide, json, jsonl [default: table]
+  -o, --format <FORMAT>     How data is shown: table, wide, json, jsonl [default: table]
 
 Exit codes: 0 came true, 1 the asked thing failed, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,
 7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 125 for failures of its own.
@@ -201,7 +201,12 @@ Arguments:
 
 Options:
       --array <RANGE|@FILE>
-          Many tasks: 0-999, or @FILE with one item a line (at most 64 KiB)
+          Many tasks: 0-999, or @FILE with one item a line
+
+      --each <PATH[=NAME]>
+          One task for each file, which finds it in its own directory; {} is the file's path there (repeatable)
+          
+          A directory stands for all files in it. Names are made as those of --input.
 
       --wait
           Wait for the end; exit code 1 unless all tasks succeeded
@@ -228,8 +233,8 @@ What each task is:
       --retries <N[:CAUSES]>
           Further attempts, for every cause or those named: 3, or 3:exit,timeout (repeatable)
           
-          Causes: exit, signal, timeout, spawn, node_lost, attempt_lost, refused. Without this flag: 5 for node_lost and
-          attempt_lost, 0 for the others.
+          Causes: exit, signal, timeout, spawn, node_lost, attempt_lost, refused, input, output. Without this flag: 5
+          for node_lost, attempt_lost and input, 0 for the others.
 
       --on-partition <WHAT>
           What happens while the node of a task cannot be reached
@@ -253,6 +258,17 @@ What each task is:
 
       --cwd <DIR>
           Where it runs, on the node [default: an empty directory, removed afterwards]
+
+      --input <PATH[=NAME]>
+          A file or directory that each task finds in its own directory (repeatable)
+          
+          It is called what PATH is called, or NAME: the last = divides. PATH/ and PATH=. bring what is in a directory
+          without the directory's own name. Links are refused.
+
+      --output <PATH>
+          A file or directory below the task's own directory, kept when it has ended (repeatable)
+          
+          {} stands for the item. They are had with: swarmctl job results
 
 What each task needs:
       --cores <N>
@@ -293,12 +309,17 @@ What each task needs:
             "swarmctl submit --array 0-999 --wait --progress --key k --name n --timeout 30s --retries 3:exit --on-partition stop -- echo {}",
             "swarmctl submit --array @items --at-most-once --cores 0.5 --memory 512MiB --disk 1GiB --gpus 1 --resource l=1 -- cat {}",
             "swarmctl submit --label k=v --env K=V --stdin - --cwd /tmp job.json -o json",
+            "swarmctl submit --input data/ --input tool=bin/tool --output out.csv --each images=in -o json -- bin/tool {}",
+            "swarmctl run --input a --output b c",
             "swarmctl status",
             "swarmctl task list j17 --state failed --limit 5 --after j17.3 --watch",
             "swarmctl task show j17.3 -o wide",
             "swarmctl task explain j17",
             "swarmctl task logs j17.3 -f --stderr",
             "swarmctl task result j17.3",
+            "swarmctl task result j17.3 --to file",
+            "swarmctl job results j17 --to dir --stdout",
+            "swarmctl job results j17 --to dir --flat",
             "swarmctl task wait j17.3 --timeout 5s",
             "swarmctl task cancel j17.3 j17.4",
             "swarmctl task retry j17.3",
@@ -311,6 +332,7 @@ What each task needs:
             "swarmctl blob list --after 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff --limit 5",
             "swarmctl blob list --here -o json",
             "swarmctl blob get 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff file",
+            "swarmctl blob get 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff dir --tree",
             "swarmctl blob verify 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
             "swarmctl blob gc --keep 1GiB",
             "swarmctl blob push 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff --to pi4,n3",
@@ -364,7 +386,11 @@ What each task needs:
             "swarmctl submit",
             "swarmctl submit job.toml -- echo",
             "swarmctl submit --array 9-5 -- echo",
+            "swarmctl submit --each a --array 0-1 -- echo",
+            "swarmctl submit --input a= -- echo",
             "swarmctl task show 17",
+            "swarmctl job results j17",
+            "swarmctl job results j17 --to dir --flat --stdout",
             "swarmctl blob put",
             "swarmctl blob get 0011",
             "swarmctl blob push 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",

@@ -3,18 +3,28 @@
 //! Keys are those of the API's submit line, so that what one takes the other takes too; beside them stand the forms that a person
 //! would rather write: `timeout = "30s"`, `memory = "512MiB"`, `array = "0-999"`, `retries = "3:exit"`.
 
-use std::{collections::BTreeMap, io::Read as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use swarm_proto::{
     api::{ArrayRequest, SubmitRequest, Text},
+    manifest::Tree,
     spec::{Cause, OnPartition},
 };
 
 use crate::{
     failure::{Failure, Outcome},
+    plan::Job,
     spec::millis,
-    words::{array, retries, span},
+    words::{
+        array, retries,
+        source::{self, Source},
+        span,
+    },
 };
 
 /// The format, for `--help`.
@@ -23,11 +33,12 @@ pub const HELP: &str = r#"JOB FILE
 
     argv = ["sha256sum", "{}"]      # program and arguments; {} is the item, {{}} a literal {}
     array = "0-999"                 # or "@items.txt", or ["a.txt", "b.txt"]
+    # each = ["images/"]            # instead: one task for each file, which finds it in its directory; {} is its path
     name = "checksums"
     key = "2024-06-01"              # idempotency: the same key is the same job for 24 h
     env = { LANG = "C" }
     stdin = "text"                  # at most 64 KiB
-    cwd = "/srv/data"
+    # cwd = "/srv/data"             # instead of the task's own directory; then without inputs, each and outputs
     cores = 0.5
     memory = "512MiB"
     disk = "1GiB"
@@ -39,6 +50,7 @@ pub const HELP: &str = r#"JOB FILE
     on_partition = "replace"        # or "stop", "wait"
     patience = "10s"
     at_most_once = false
+    inputs = ["data/=in", "tool"]   # files and directories of each task's own directory, as PATH or PATH=NAME
     outputs = ["out.csv"]           # kept when a task has ended: swarmctl job results
 
   Flags win over the file. Only argv is required."#;
@@ -69,6 +81,8 @@ struct Written {
     at_most_once: bool,
     patience: Option<String>,
     patience_ms: Option<u64>,
+    inputs: FilesForm,
+    each: FilesForm,
     outputs: Vec<String>,
     follow: Option<bool>,
 }
@@ -86,6 +100,19 @@ enum ArrayForm {
     Word(String),
     Items(Vec<String>),
     Request(ArrayRequest),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a list of \"PATH\" or \"PATH=NAME\", or {manifest = .., files = .., bytes = ..} is wanted")]
+enum FilesForm {
+    Paths(Vec<String>),
+    Tree(Tree),
+}
+
+impl Default for FilesForm {
+    fn default() -> Self {
+        Self::Paths(Vec::new())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,7 +137,7 @@ struct Several {
 }
 
 /// The jobs of a file, in its order; `-` is standard input.
-pub fn read(path: &Path) -> Outcome<Vec<SubmitRequest>> {
+pub fn read(path: &Path) -> Outcome<Vec<Job>> {
     let name = path.display().to_string();
     let refuse = |why: String| Failure::usage("the job file cannot be used", format!("{name}: {}", why.replace('\n', "\n       ")));
     let mut text = String::new();
@@ -124,7 +151,7 @@ pub fn read(path: &Path) -> Outcome<Vec<SubmitRequest>> {
 }
 
 /// By the file's ending; without a telling one, JSON is what begins with a brace.
-fn parse(text: &str, kind: &str) -> Result<Vec<SubmitRequest>, String> {
+fn parse(text: &str, kind: &str) -> Result<Vec<Job>, String> {
     let is_json = match kind {
         "json" | "jsonl" | "ndjson" => true,
         "toml" => false,
@@ -136,7 +163,7 @@ fn parse(text: &str, kind: &str) -> Result<Vec<SubmitRequest>, String> {
     }
     let count = written.len();
     let name = |i: usize, why: String| if count == 1 { why } else { format!("job {}: {why}", i + 1) };
-    written.into_iter().enumerate().map(|(i, job)| job.into_request().map_err(|why| name(i, why))).collect()
+    written.into_iter().enumerate().map(|(i, job)| job.into_job().map_err(|why| name(i, why))).collect()
 }
 
 fn toml(text: &str) -> Result<Vec<Written>, String> {
@@ -157,13 +184,17 @@ fn json(text: &str) -> Result<Vec<Written>, String> {
 }
 
 impl Written {
-    fn into_request(self) -> Result<SubmitRequest, String> {
+    fn into_job(self) -> Result<Job, String> {
         let span_ms = |key: &str, word: Option<String>, ms: Option<u64>| match word {
             Some(_) if ms.is_some() => Err(format!("{key} and {key}_ms are both given")),
             Some(word) => span::parse(&word).map(|span| Some(millis(span))).map_err(|why| format!("{key}: {why}")),
             None => Ok(ms),
         };
-        Ok(SubmitRequest {
+        let array = self.array.map(ArrayForm::into_request).transpose().map_err(|why| format!("array: {why}"))?;
+        let (array, items) = array.map_or((None, None), |(array, items)| (Some(array), items));
+        let (inputs, input_tree) = self.inputs.into_sources().map_err(|why| format!("inputs: {why}"))?;
+        let (each, each_tree) = self.each.into_sources().map_err(|why| format!("each: {why}"))?;
+        let request = SubmitRequest {
             id: self.id,
             key: self.key,
             name: self.name,
@@ -172,7 +203,7 @@ impl Written {
             env: self.env,
             stdin: self.stdin.map(Input::into_text),
             cwd: self.cwd,
-            array: self.array.map(ArrayForm::into_request).transpose().map_err(|why| format!("array: {why}"))?,
+            array,
             cores: self.cores,
             memory: size("memory", self.memory)?,
             disk: size("disk", self.disk)?,
@@ -184,11 +215,13 @@ impl Written {
             on_partition: self.on_partition,
             at_most_once: self.at_most_once,
             patience_ms: span_ms("patience", self.patience, self.patience_ms)?,
+            inputs: input_tree,
+            each: each_tree,
+            outputs: self.outputs,
             follow: self.follow,
             signed: None,
-            outputs: self.outputs,
-            ..SubmitRequest::default()
-        })
+        };
+        Ok(Job { request, inputs, each, items })
     }
 }
 
@@ -210,11 +243,22 @@ impl Input {
 }
 
 impl ArrayForm {
-    fn into_request(self) -> Result<ArrayRequest, String> {
+    /// With the file behind its list, where it has one.
+    fn into_request(self) -> Result<(ArrayRequest, Option<PathBuf>), String> {
         match self {
             Self::Word(word) => array::parse(&word)?.into_request(),
-            Self::Items(items) => Ok(ArrayRequest { items, ..ArrayRequest::default() }),
-            Self::Request(request) => Ok(request),
+            Self::Items(items) => Ok((ArrayRequest { items, ..ArrayRequest::default() }, None)),
+            Self::Request(request) => Ok((request, None)),
+        }
+    }
+}
+
+impl FilesForm {
+    /// What is still to be put, or what was put already.
+    fn into_sources(self) -> Result<(Vec<Source>, Option<Tree>), String> {
+        match self {
+            Self::Paths(paths) => Ok((paths.iter().map(|path| source::parse(path)).collect::<Result<_, _>>()?, None)),
+            Self::Tree(tree) => Ok((Vec::new(), Some(tree))),
         }
     }
 }
@@ -233,6 +277,7 @@ impl RetriesForm {
 mod tests {
     use insta::assert_snapshot;
     use proptest::prelude::*;
+    use swarm_proto::{Digest, spec::ItemList};
 
     use super::*;
 
@@ -260,17 +305,33 @@ on_partition = "stop"
 
     #[test]
     fn a_line_of_the_api_is_a_job() {
-        let mut request = parse(TOML, "toml").unwrap().remove(0);
-        request.id = "7".into();
-        let lines = format!("{0}\n{0}\n", serde_json::to_string(&request).unwrap());
-        assert_eq!(parse(&lines, "jsonl").unwrap(), [request.clone(), request]);
+        let mut job = parse(TOML, "toml").unwrap().remove(0);
+        let tree = Some(Tree { manifest: Digest([7; 32]), files: 5, bytes: 11 });
+        let list = Some(ItemList { digest: Digest([8; 32]), size: 10 });
+        let request = SubmitRequest { id: "7".into(), inputs: tree, each: tree, outputs: vec!["out".into()], ..job.request };
+        job.request = SubmitRequest { array: Some(ArrayRequest { list, ..request.array.unwrap() }), ..request };
+        let lines = format!("{0}\n{0}\n", serde_json::to_string(&job.request).unwrap());
+        assert_eq!(parse(&lines, "jsonl").unwrap(), [job.clone(), job]);
     }
 
     #[test]
     fn several_jobs_stand_in_one_file() {
         let toml = "[[job]]\nargv = ['a']\n[[job]]\nargv = ['b']\nretries = 2";
-        assert_eq!(parse(toml, "").unwrap()[1].retries.len(), Cause::ALL.len());
+        assert_eq!(parse(toml, "").unwrap()[1].request.retries.len(), Cause::ALL.len());
         assert_eq!(parse(r#"[{"argv": ["a"]}, {"argv": ["b"]}]"#, "json").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn files_are_named_or_were_put_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let items = dir.path().join("items");
+        std::fs::write(&items, "x\n".repeat(40_000)).unwrap();
+        let toml = format!("argv = ['a']\ninputs = ['tool', 'data/=in']\neach = ['images/']\narray = '@{}'", items.display());
+        let job = parse(&toml, "toml").unwrap().remove(0);
+        let source = |path: &str, name: &str| Source { path: path.into(), name: name.into() };
+        assert_eq!(job.inputs, [source("tool", "tool"), source("data/", "in")]);
+        assert_eq!((job.each, job.items), (vec![source("images/", "")], Some(items)));
+        assert_eq!(job.request.array.unwrap().count, Some(40_000));
     }
 
     #[test]
@@ -280,7 +341,7 @@ TOML parse error at line 2, column 1
   |
 2 | timout = '3s'
   | ^^^^^^
-unknown field `timout`, expected one of `id`, `key`, `name`, `noop`, `argv`, `env`, `stdin`, `cwd`, `array`, `cores`, `memory`, `disk`, `gpus`, `resources`, `labels`, `timeout`, `timeout_ms`, `retries`, `on_partition`, `at_most_once`, `patience`, `patience_ms`, `follow`
+unknown field `timout`, expected one of `id`, `key`, `name`, `noop`, `argv`, `env`, `stdin`, `cwd`, `array`, `cores`, `memory`, `disk`, `gpus`, `resources`, `labels`, `timeout`, `timeout_ms`, `retries`, `on_partition`, `at_most_once`, `patience`, `patience_ms`, `inputs`, `each`, `outputs`, `follow`
 ");
         assert_snapshot!(parse("[[job]]\nargv = ['a']\n[[job]]\nmemory = '8XiB'", "toml").unwrap_err(), @"job 2: memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB");
         assert_snapshot!(parse("{\"argv\": [\"a\"]}\n{\"argv\": \"b\"}", "jsonl").unwrap_err(), @r#"invalid type: string "b", expected a sequence at line 2 column 12"#);
@@ -293,13 +354,14 @@ TOML parse error at line 1, column 9
 "0-999", "@file", a list of items, or {first = .., count = ..} is wanted
 "#);
         assert_snapshot!(parse("", "json").unwrap_err(), @"there is no job in it");
+        assert_snapshot!(parse("each = ['=x']", "toml").unwrap_err(), @"each: '=x' has no path; PATH or PATH=NAME is wanted");
     }
 
     #[test]
     fn what_help_shows_can_be_read() {
         let example: String = HELP.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
         let job = parse(&example, "toml").unwrap().remove(0);
-        crate::spec::check(&job).unwrap();
+        Job { inputs: Vec::new(), ..job }.plan().unwrap();
     }
 
     proptest! {

@@ -3,14 +3,17 @@
 //! ```text
 //! args    what was typed            words   the little grammars in it
 //! verb    what it means: one file per verb, talking to the daemon through swarm-client
+//! plan    a job before it is submitted              files   what is put for it, and what comes back
 //! view    how an answer looks       output  where it goes, in which form
 //! failure how a call ends badly     main    the one place that prints it
 //! ```
 
 pub mod args;
 pub mod failure;
+pub mod files;
 pub mod job_file;
 pub mod output;
+pub mod plan;
 pub mod progress;
 pub mod session;
 pub mod spec;

@@ -7,6 +7,32 @@ use swarm_proto::{JobId, ledger::Counts};
 
 use crate::{output, view};
 
+/// How far bytes are on their way.
+pub struct Bar(pub ProgressBar);
+
+impl Bar {
+    /// Visible if stderr is a terminal. `size`: how many come, where that is known.
+    pub fn new(size: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(size, target(true));
+        let known = "{bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} {msg}";
+        let template = if size.is_some() { known } else { "{bytes} {binary_bytes_per_sec} {msg}" };
+        Self(bar.with_style(ProgressStyle::with_template(template).expect("the template is fixed")))
+    }
+
+    /// So far, with something to say.
+    pub fn at(&self, have: u64, size: u64, message: String) {
+        self.0.set_length(size);
+        self.0.set_position(have);
+        self.0.set_message(message);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// How far one or more jobs are.
 pub struct Progress {
     bar: ProgressBar,

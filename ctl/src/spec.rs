@@ -4,14 +4,19 @@ use std::{io::Read as _, time::Duration};
 
 use clap::Args;
 use swarm_proto::{
-    api::{SubmitRequest, Text},
+    api::Text,
     limits,
     spec::{Cause, OnPartition},
 };
 
 use crate::{
     failure::{Failure, Outcome},
-    words::{pair, retries, span},
+    plan::Job,
+    words::{
+        pair, retries,
+        source::{self, Source},
+        span,
+    },
 };
 
 /// As typed.
@@ -68,6 +73,17 @@ pub struct SpecArgs {
     /// Where it runs, on the node [default: an empty directory, removed afterwards]
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<String>,
+    /// A file or directory that each task finds in its own directory (repeatable)
+    ///
+    /// It is called what PATH is called, or NAME: the last = divides. PATH/ and PATH=. bring what is in a directory without the
+    /// directory's own name. Links are refused.
+    #[arg(long = "input", value_name = "PATH[=NAME]", value_parser = source::parse)]
+    pub inputs: Vec<Source>,
+    /// A file or directory below the task's own directory, kept when it has ended (repeatable)
+    ///
+    /// {} stands for the item. They are had with: swarmctl job results
+    #[arg(long = "output", value_name = "PATH")]
+    pub outputs: Vec<String>,
 }
 
 /// One `--retries`.
@@ -99,13 +115,15 @@ impl From<OnPartitionWord> for OnPartition {
 }
 
 impl SpecArgs {
-    /// Lets the flags that were given win over what `request` says.
-    pub fn apply(&self, request: &mut SubmitRequest) -> Outcome {
+    /// Lets the flags that were given win over what `job` says.
+    pub fn apply(&self, job: &mut Job) -> Outcome {
         fn over<T: Clone>(flag: Option<&T>, field: &mut Option<T>) {
             if let Some(value) = flag {
                 *field = Some(value.clone());
             }
         }
+        job.inputs.extend(self.inputs.iter().cloned());
+        let request = &mut job.request;
         over(self.name.as_ref(), &mut request.name);
         over(self.cwd.as_ref(), &mut request.cwd);
         over(self.cores.as_ref(), &mut request.cores);
@@ -119,6 +137,7 @@ impl SpecArgs {
         request.env.extend(self.env.iter().cloned());
         request.labels.extend(self.labels.iter().cloned());
         request.resources.extend(self.resources.iter().cloned());
+        request.outputs.extend(self.outputs.iter().cloned());
         for word in &self.retries {
             request.retries.extend(word.iter());
         }
@@ -149,11 +168,6 @@ pub fn read_stdin(path: &str) -> Outcome<Text> {
     Ok(Text::of(&data))
 }
 
-/// Refuses here what the daemon would refuse, before anything is sent.
-pub fn check(request: &SubmitRequest) -> Outcome {
-    request.clone().into_job(std::env::consts::OS).map(|_| ()).map_err(Failure::from)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -166,18 +180,19 @@ mod tests {
         spec: SpecArgs,
     }
 
-    fn request(words: &str) -> SubmitRequest {
+    fn job(words: &str) -> Job {
         let flags = Flags::try_parse_from(std::iter::once("x").chain(words.split(' '))).unwrap();
-        let mut request = SubmitRequest { name: Some("file".into()), gpus: Some(1), ..SubmitRequest::default() };
-        flags.spec.apply(&mut request).unwrap();
-        request
+        let mut job = Job::default();
+        (job.request.name, job.request.gpus) = (Some("file".into()), Some(1));
+        flags.spec.apply(&mut job).unwrap();
+        job
     }
 
     #[test]
     fn flags_win_over_what_was_there() {
-        let request = request(
+        let Job { request, inputs, .. } = job(
             "--name n --timeout 30s --retries 1 --retries 3:exit --on-partition stop --at-most-once --cores 0.5 --memory 512MiB --disk 1GB \
-             --resource licence=2 --label gpu=3090 --label zone=attic -e A=b=c --cwd /tmp --patience 1m",
+             --resource licence=2 --label gpu=3090 --label zone=attic -e A=b=c --cwd /tmp --patience 1m --input a --input b=c --output d",
         );
         assert_eq!(request.name.as_deref(), Some("n"));
         assert_eq!((request.timeout_ms, request.patience_ms), (Some(30_000), Some(60_000)));
@@ -185,12 +200,21 @@ mod tests {
         assert_eq!((request.memory, request.disk, request.gpus), (Some(512 << 20), Some(1_000_000_000), Some(1)));
         assert_eq!((request.on_partition, request.at_most_once, request.cores), (Some(OnPartition::Stop), true, Some(0.5)));
         assert_eq!((request.env["A"].as_str(), request.labels.len(), request.resources["licence"]), ("b=c", 2, 2));
+        assert_eq!((inputs.len(), inputs[1].name.as_str(), request.outputs), (2, "c", vec!["d".to_owned()]));
     }
 
     #[test]
     fn faulty_flags_say_why() {
-        for words in ["--memory 8XiB", "--timeout 30", "--retries x", "--label gpu", "--resource a=b", "--on-partition die", "--cores many"]
-        {
+        for words in [
+            "--memory 8XiB",
+            "--timeout 30",
+            "--retries x",
+            "--label gpu",
+            "--resource a=b",
+            "--on-partition die",
+            "--cores many",
+            "--input =a",
+        ] {
             assert!(Flags::try_parse_from(std::iter::once("x").chain(words.split(' '))).is_err(), "{words}");
         }
     }

@@ -9,12 +9,13 @@ mod tasks;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use swarm_proto::{UnixMillis, ledger::TaskState, spec::Resources};
+use swarm_proto::{UnixMillis, ledger::TaskState, manifest::Tree, spec::Resources};
 
 pub use explain::explain;
 pub use jobs::{counts, outcome};
 pub use nodes::{health, leader};
 pub use swarm::{event, status};
+pub use tasks::end;
 
 use crate::{
     output::table::{Tone, Value, text, toned},
@@ -78,6 +79,16 @@ pub(crate) fn bytes(n: u64) -> String {
     }
     let tenths = u128::from(rest) * 10 / 1024;
     format!("{}.{} {}", tenths / 10, tenths % 10, units[scale])
+}
+
+/// `2 files, 1.5 GiB`.
+pub(crate) fn files(count: u64, size: u64) -> String {
+    format!("{count} {}, {}", if count == 1 { "file" } else { "files" }, bytes(size))
+}
+
+/// The same, with the name of the manifest.
+fn tree(tree: Tree) -> Value {
+    text(format!("{}, {}", files(tree.files.into(), tree.bytes), tree.manifest))
 }
 
 /// `3.5`.

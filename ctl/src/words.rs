@@ -5,4 +5,5 @@
 pub mod array;
 pub mod pair;
 pub mod retries;
+pub mod source;
 pub mod span;

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use swarm_proto::{
     Digest, Problem,
     api::{BlobLine, BlobPut, BlobView, CollectRequest, Collected, PushRequest, StoreView, Verified},
@@ -39,6 +39,8 @@ pub struct BlobReader {
     pub size: u64,
     body: Incoming,
     read: u64,
+    /// Goes back to the client after the last byte.
+    connection: Option<(Client, SendRequest<RequestBody>)>,
 }
 
 impl BlobReader {
@@ -55,7 +57,12 @@ impl BlobReader {
                     return Ok(Some(data));
                 }
                 Some(Err(e)) => return Err(broken_answer(&e)),
-                None if self.read == self.size => return Ok(None),
+                None if self.read == self.size => {
+                    if let Some((client, sender)) = self.connection.take() {
+                        client.keep(sender);
+                    }
+                    return Ok(None);
+                }
                 None => return Err(Problem::unreadable("the blob broke off", format!("{} of {} bytes came", self.read, self.size))),
             }
         }
@@ -71,13 +78,18 @@ impl Client {
         self.upload("/v1/blobs", RequestBody::Streamed { pieces, size }).await
     }
 
+    /// Puts a blob that is in memory, over a kept connection: what many small ones want.
+    pub async fn put_bytes(&self, data: Bytes) -> Result<BlobPut, Problem> {
+        self.json(&Ask::post("/v1/blobs", data)).await
+    }
+
     /// A blob's bytes. The daemon fetches it first where it does not have it.
     pub async fn read_blob(&self, digest: Digest) -> Result<BlobReader, Problem> {
         let ask = Ask { accept: "application/octet-stream", ..Ask::get(format!("/v1/blobs/{digest}/bytes")) };
-        let (response, _connection) = self.send(&ask).await?;
+        let (response, sender) = self.send(&ask).await?;
         let size = response.headers().get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let size = size.ok_or_else(|| Problem::unreadable("swarmd's answer cannot be understood", "it does not say how long it is"))?;
-        Ok(BlobReader { size, body: response.into_body(), read: 0 })
+        Ok(BlobReader { size, body: response.into_body(), read: 0, connection: Some((self.clone(), sender)) })
     }
 
     /// Brings a blob to the daemon's node.

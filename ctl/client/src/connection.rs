@@ -128,7 +128,7 @@ impl Client {
         Ok(sender)
     }
 
-    fn keep(&self, sender: SendRequest<RequestBody>) {
+    pub(crate) fn keep(&self, sender: SendRequest<RequestBody>) {
         let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !sender.is_closed() && idle.len() < KEPT {
             idle.push(sender);

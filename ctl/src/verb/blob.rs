@@ -16,9 +16,9 @@ use crate::{args::ListArgs, failure::Outcome, session::Session, verb::watch, vie
 /// `blob ..`
 #[derive(Subcommand, Debug)]
 pub enum Verb {
-    /// Put files on this node; prints the name of each, as b3sum does
+    /// Put files or directories on this node; prints the name of each, as b3sum does
     Put(Put),
-    /// Get a blob from wherever it is, to a file or to standard output
+    /// Get a blob from wherever it is, to a file or to standard output; or all files of a directory that was put
     Get(Get),
     /// Blobs of the swarm, and how many nodes hold each
     List(List),
@@ -46,9 +46,9 @@ pub struct Name {
 /// `blob put`.
 #[derive(clap::Args, Debug)]
 pub struct Put {
-    /// Files; - is standard input
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
+    /// Files; - is standard input; of a directory, its files are put, and its name is that of their list
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
 }
 
 /// `blob get`.
@@ -59,6 +59,9 @@ pub struct Get {
     /// Where to; - is standard output
     #[arg(value_name = "FILE", default_value = "-")]
     pub to: PathBuf,
+    /// It is the name of a directory: write its files below FILE, but for those that are there already
+    #[arg(long)]
+    pub tree: bool,
 }
 
 /// `blob list`.
@@ -95,7 +98,8 @@ pub struct Push {
 pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
     let client = &session.client;
     match verb {
-        Verb::Put(args) => transfer::put(session, &args.files).await,
+        Verb::Put(args) => transfer::put(session, &args.paths).await,
+        Verb::Get(args) if args.tree => transfer::get_tree(session, args.digest, &args.to).await,
         Verb::Get(args) => transfer::get(session, args.digest, &args.to).await,
         Verb::List(args) if args.here => {
             let name = |blob: &StoredView| blob.digest.to_string();

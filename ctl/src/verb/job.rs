@@ -1,4 +1,6 @@
-//! `job list|show|wait|cancel|retry`
+//! `job list|show|wait|results|cancel|retry`
+
+mod results;
 
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ pub enum Verb {
     Show(Args),
     /// Wait for its end; exit code 1 unless all of its tasks succeeded
     Wait(WaitJob),
+    /// The files that its tasks left; exit code 1 unless all of them have succeeded
+    Results(results::Args),
     /// End all of its tasks that have not ended
     Cancel(Many),
     /// A new job of its tasks that did not succeed; prints its id
@@ -85,6 +89,7 @@ pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
         Verb::List(args) => list(session, args).await,
         Verb::Show(args) => Ok(session.out.one(&client.job(args.job).await?)?),
         Verb::Wait(args) => wait(session, &args).await,
+        Verb::Results(args) => results::call(session, &args).await,
         Verb::Cancel(args) => {
             for job in args.jobs {
                 client.cancel_job(job).await?;

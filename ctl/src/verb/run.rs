@@ -16,8 +16,11 @@ use self::copier::Copier;
 use super::desk::{Desk, Told};
 use crate::{
     failure::{Failure, Outcome},
+    output,
+    plan::{Job, Trees},
     session::{Session, interrupt, random_key},
     spec::{self, SpecArgs},
+    view,
 };
 
 /// How long Ctrl-C waits for the cancellation to be on record; a second one does not.
@@ -38,14 +41,16 @@ pub struct Args {
 }
 
 pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: &Args, session: impl FnOnce() -> F) -> Outcome {
-    let mut request = SubmitRequest { argv: args.command.clone(), key: Some(random_key()?), ..SubmitRequest::default() };
-    args.spec.apply(&mut request)?;
-    spec::check(&request)?;
+    let request = SubmitRequest { argv: args.command.clone(), key: Some(random_key()?), ..SubmitRequest::default() };
+    let mut job = Job { request, ..Job::default() };
+    args.spec.apply(&mut job)?;
+    let mut plan = job.plan()?;
     let session = session().await?;
-    if request.stdin.is_none() && !std::io::stdin().is_terminal() {
-        request.stdin = Some(spec::read_stdin("-")?).filter(|input| *input != Text::Utf8(String::new()));
-        spec::check(&request)?;
+    if plan.request.stdin.is_none() && !std::io::stdin().is_terminal() {
+        plan.request.stdin = Some(spec::read_stdin("-")?).filter(|input| *input != Text::Utf8(String::new()));
+        plan.check()?;
     }
+    let mut request = plan.put(&session.client, &mut Trees::new()).await?;
     if args.sign {
         super::sign::sign(&session, std::slice::from_mut(&mut request)).await?;
     }
@@ -64,6 +69,10 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: &Args, sess
         biased;
         done = copier.finish(client, &task) => done?,
         () = interrupt() => return Err(Failure::Interrupted(format!("{} has ended; its output: swarmctl task logs {}", task.task, task.task))),
+    }
+    if let Some(tree) = task.output.as_ref().and_then(|output| output.files) {
+        let files = view::files(tree.files.into(), tree.bytes);
+        output::note(&format!("{} left {files}: swarmctl job results {} --to DIR", task.task, task.task.job));
     }
     end(&task)
 }

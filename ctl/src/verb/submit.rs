@@ -14,11 +14,15 @@ use crate::{
     failure::{FAILED, Failure, Outcome},
     job_file,
     output::{self, Format, Out},
+    plan::{Job, Plan, Trees},
     progress::Progress,
     session::{Session, random_key, unless_interrupted},
-    spec::{self, SpecArgs},
+    spec::SpecArgs,
     view,
-    words::array,
+    words::{
+        array,
+        source::{self, Source},
+    },
 };
 
 /// `submit`.
@@ -31,9 +35,14 @@ pub struct Args {
     /// Program and arguments; {} stands for the item
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
-    /// Many tasks: 0-999, or @FILE with one item a line (at most 64 KiB)
+    /// Many tasks: 0-999, or @FILE with one item a line
     #[arg(long, value_name = "RANGE|@FILE", value_parser = array::parse)]
     pub array: Option<array::Word>,
+    /// One task for each file, which finds it in its own directory; {} is the file's path there (repeatable)
+    ///
+    /// A directory stands for all files in it. Names are made as those of --input.
+    #[arg(long, value_name = "PATH[=NAME]", value_parser = source::parse, conflicts_with = "array")]
+    pub each: Vec<Source>,
     /// Wait for the end; exit code 1 unless all tasks succeeded
     #[arg(long)]
     pub wait: bool,
@@ -54,10 +63,14 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: Args, sessi
     let is_wait = args.wait || args.progress;
     let mut report = Report::new(args.progress, is_wait);
     let is_signed = args.sign;
-    let mut requests = requests(args)?;
-    report.ids = requests.iter().map(|request| request.id.clone()).collect();
-    report.jobs = requests.iter().map(|_| Known::default()).collect();
+    let plans = plans(args)?;
+    report.ids = plans.iter().map(|plan| plan.request.id.clone()).collect();
+    report.jobs = plans.iter().map(|_| Known::default()).collect();
     let session = session().await?;
+    let (mut requests, mut trees) = (Vec::new(), Trees::new());
+    for plan in plans {
+        requests.push(plan.put(&session.client, &mut trees).await?);
+    }
     if is_signed {
         super::sign::sign(&session, &mut requests).await?;
     }
@@ -68,26 +81,29 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: Args, sessi
 }
 
 /// What to submit, checked as far as that is possible here.
-fn requests(args: Args) -> Outcome<Vec<SubmitRequest>> {
-    let mut requests = match &args.file {
+fn plans(args: Args) -> Outcome<Vec<Plan>> {
+    let jobs = match &args.file {
         Some(file) => job_file::read(file)?,
-        None => vec![SubmitRequest { argv: args.command, ..SubmitRequest::default() }],
+        None => vec![Job { request: SubmitRequest { argv: args.command, ..SubmitRequest::default() }, ..Job::default() }],
     };
-    if args.key.is_some() && requests.len() > 1 {
-        let why = format!("the file has {} jobs, and each needs a key of its own", requests.len());
+    if args.key.is_some() && jobs.len() > 1 {
+        let why = format!("the file has {} jobs, and each needs a key of its own", jobs.len());
         return Err(Failure::usage("--key cannot be used here", why));
     }
     let array = args.array.map(array::Word::into_request).transpose().map_err(|why| Failure::usage("the array cannot be used", why))?;
-    for request in &mut requests {
-        args.spec.apply(request)?;
-        request.array = array.clone().or(request.array.take());
-        request.key = args.key.clone().or(request.key.take());
-        spec::check(request)?;
-        if request.key.is_none() {
-            request.key = Some(random_key()?);
+    let plan = |mut job: Job| {
+        args.spec.apply(&mut job)?;
+        job.each.extend(args.each.iter().cloned());
+        if let Some((array, items)) = array.clone() {
+            (job.request.array, job.items) = (Some(array), items);
         }
-    }
-    Ok(requests)
+        job.request.key = args.key.clone().or(job.request.key);
+        if job.request.key.is_none() {
+            job.request.key = Some(random_key()?);
+        }
+        job.plan()
+    };
+    jobs.into_iter().map(plan).collect()
 }
 
 /// What is known of one submission.
@@ -186,7 +202,8 @@ mod tests {
     }
 
     fn requests_of(words: &[&str]) -> Outcome<Vec<SubmitRequest>> {
-        requests(Flags::try_parse_from(std::iter::once("submit").chain(words.iter().copied())).unwrap().args)
+        let plans = plans(Flags::try_parse_from(std::iter::once("submit").chain(words.iter().copied())).unwrap().args)?;
+        Ok(plans.into_iter().map(|plan| plan.request).collect())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `task list|show|explain|logs|result|wait|cancel|retry`
 
 pub(in crate::verb) mod logs;
+pub(in crate::verb) mod result;
 
 use clap::Subcommand;
 use swarm_client::TasksQuery;
@@ -13,7 +14,6 @@ use super::{
 use crate::{
     args::{ListArgs, WaitArgs},
     failure::{FAILED, Failure, Outcome},
-    output,
     session::{Session, patiently, random_key, within},
     view,
 };
@@ -29,8 +29,8 @@ pub enum Verb {
     Explain(Args),
     /// What it writes: its stdout to stdout, its stderr to stderr
     Logs(logs::Args),
-    /// All that it wrote to stdout, once it has ended
-    Result(Args),
+    /// All that it wrote to stdout, once it has succeeded
+    Result(result::Args),
     /// Wait for its end; exit code 1 unless it succeeded
     Wait(WaitTask),
     /// End it
@@ -112,7 +112,7 @@ pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
             Ok(out.either(&explain, |_| view::explain(&explain, out.is_coloured))?)
         }
         Verb::Logs(args) => logs::call(session, &args).await,
-        Verb::Result(args) => Ok(output::bytes(&client.result(args.task).await?)?),
+        Verb::Result(args) => result::call(session, &args).await,
         Verb::Wait(args) => wait(session, &args).await,
         Verb::Cancel(args) => {
             for task in args.tasks {

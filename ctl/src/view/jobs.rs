@@ -5,7 +5,7 @@ use swarm_proto::{
     ledger::{Counts, TaskState},
 };
 
-use super::{age, between, command, instant, or_dash, pairs, resources, state, state_word};
+use super::{age, between, command, instant, or_dash, pairs, resources, state, state_word, tree};
 use crate::output::{
     Card, Look, Row, View,
     table::{Tone, Value, number, short, text, toned},
@@ -59,6 +59,9 @@ impl View for JobView {
             )
             .line("kind", text(&spec.kind))
             .some("command", (!spec.argv.is_empty()).then(|| command(&spec.argv)), text)
+            .some("inputs", spec.inputs, tree)
+            .some("each", spec.each, tree)
+            .some("outputs", (!spec.outputs.is_empty()).then(|| command(&spec.outputs)), text)
             .some("env", (!spec.env.is_empty()).then(|| pairs(&spec.env)), text)
             .line("needs", text(resources(&spec.needs)))
             .some("labels", (!spec.labels.is_empty()).then(|| pairs(&spec.labels)), text)
@@ -160,6 +163,29 @@ name:          night run
 state:         failed
 tasks:         1 failed
 kind:          noop
+needs:         -
+retries:       -
+on partition:  replace
+submitted:     2024-05-31T11:00:00.000Z
+ended:         2024-05-31T13:46:40.000Z
+submitter:     local
+");
+    }
+
+    #[test]
+    fn a_job_with_files_names_them() {
+        let mut job = samples::jobs().remove(1);
+        (job.spec.inputs, job.spec.each) = (Some(samples::tree(3)), Some(samples::tree(1)));
+        job.spec.outputs = vec!["out".into(), "a b/{}.csv".into()];
+        assert_snapshot!(shown_card(&job), @"
+job:           j2
+name:          night run
+state:         failed
+tasks:         1 failed
+kind:          noop
+inputs:        3 files, 4.6 KiB, a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7
+each:          1 file, 4.6 KiB, a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7
+outputs:       out 'a b/{}.csv'
 needs:         -
 retries:       -
 on partition:  replace

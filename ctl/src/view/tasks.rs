@@ -5,7 +5,7 @@ use swarm_proto::{
     ledger::{End, TaskState},
 };
 
-use super::{between, bytes, instant, or_dash, state};
+use super::{between, bytes, instant, or_dash, state, tree};
 use crate::output::{
     Card, Look, Row, View,
     table::{Tone, Value, number, plain, short, text, toned},
@@ -52,7 +52,9 @@ impl View for TaskView {
             .some("end", self.end.as_ref().map(end), text)
             .some("started", self.started.map(instant), text)
             .some("ended", self.ended.map(instant), text)
-            .some("took", took(self, look), text);
+            .some("took", took(self, look), text)
+            .some("files", self.output.as_ref().and_then(|output| output.files), tree)
+            .some("stdout blob", self.output.as_ref().and_then(|output| output.stdout_blob), |blob| text(blob.to_string()));
         match &self.output {
             None => card,
             Some(output) => heads(output).into_iter().fold(card, Card::block),
@@ -74,7 +76,7 @@ fn took(task: &TaskView, look: Look) -> Option<String> {
 }
 
 /// `exit 3`.
-fn end(end: &End) -> String {
+pub fn end(end: &End) -> String {
     match end {
         End::Succeeded => "ok".into(),
         End::Exit(code) => format!("exit {code}"),
@@ -159,6 +161,24 @@ stderr, 1 B:
 (not text)
 ");
         }
+        let mut left = samples::tasks().remove(6);
+        let output = left.output.as_mut().unwrap();
+        (output.files, output.stdout_blob) = (Some(samples::tree(3)), Some(samples::tree(3).manifest));
+        (output.stdout_len, output.stderr_len) = (0, 0);
+        assert_snapshot!(shown_card(&left), @"
+task:         j17.9
+state:        succeeded
+item:         src/main.rs
+node:         n3
+attempt:      2
+fence:        120.2
+end:          ok
+started:      2024-06-01T11:59:50.000Z
+ended:        2024-06-01T11:59:51.250Z
+took:         1.2s
+files:        3 files, 4.6 KiB, a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7
+stdout blob:  a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7a7
+");
         assert_snapshot!(shown_card(&samples::tasks()[3]), @"
 task:     j17.6
 state:    pending

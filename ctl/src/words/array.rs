@@ -1,8 +1,20 @@
 //! `--array 0-999`, `--array @FILE`: the indices of a job, or one item a line.
 
-use std::io::Read as _;
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read as _},
+    path::PathBuf,
+};
 
-use swarm_proto::{api::ArrayRequest, limits, spec::Array};
+use swarm_proto::{
+    Digest,
+    api::ArrayRequest,
+    limits,
+    spec::{Array, ItemList},
+};
+
+/// Bytes of one line of a list that is too long to travel inside the submission.
+const LINE: usize = 4 << 10;
 
 /// What was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,29 +44,105 @@ pub fn parse(text: &str) -> Result<Word, String> {
 }
 
 impl Word {
-    /// The indices or items themselves; reads the file.
+    /// The indices or items themselves; reads the file. Items that are too many to travel inside the submission are counted, and the
+    /// request names the blob that they will be: the file is to be put before it.
     ///
     /// # Errors
     /// The file cannot be read, or holds nothing or too much.
-    pub fn into_request(self) -> Result<ArrayRequest, String> {
-        match self {
-            Self::Range { first, last } => Ok(range(first, last)),
-            Self::File(path) => items(&read(&path)?).map_err(|why| format!("{path}: {why}")),
-        }
+    pub fn into_request(self) -> Result<(ArrayRequest, Option<PathBuf>), String> {
+        let path = match self {
+            Self::Range { first, last } => return Ok((range(first, last), None)),
+            Self::File(path) => path,
+        };
+        let unreadable = |e: io::Error| format!("{path}: {e}");
+        let (lines, can_be_put) = if path == "-" {
+            (read(io::stdin().lock(), false), false)
+        } else {
+            let file = File::open(&path).map_err(unreadable)?;
+            // what is put is read again, which only a file can be
+            let can_be_put = file.metadata().map_err(unreadable)?.is_file();
+            (read(BufReader::new(file), can_be_put), can_be_put)
+        };
+        let request = lines.and_then(Lines::into_request).map_err(|why| format!("{path}: {why}"))?;
+        let is_put = can_be_put && request.list.is_some();
+        Ok((request, is_put.then(|| path.into())))
     }
 }
 
-/// The lines of a text, each an item. A newline at the very end begins no item.
-///
-/// # Errors
-/// There is none, or they are more than [`limits::INLINE_INPUT`].
-pub fn items(text: &str) -> Result<ArrayRequest, String> {
-    let items: Vec<String> = text.lines().map(str::to_owned).collect();
-    if items.is_empty() {
-        return Err("there is no line in it".into());
+/// The lines of a file, each an item. A newline at the very end begins no item.
+#[derive(Default)]
+struct Lines {
+    count: u32,
+    size: u64,
+    digest: Digest,
+    /// None of them where they are too many.
+    items: Vec<String>,
+}
+
+/// Reads to the end, with no more in memory than travels inside a submission. `may_be_long`: they may be more than that.
+fn read(mut source: impl BufRead, may_be_long: bool) -> Result<Lines, String> {
+    let (mut lines, mut hasher, mut line) = (Lines::default(), blake3::Hasher::new(), Vec::new());
+    let (mut held, mut longest) = (0, (0, 0));
+    loop {
+        line.clear();
+        // one byte more than any line may have, so that "too long" is noticed without reading all of it
+        source.by_ref().take(limits::INLINE_INPUT as u64 + 1).read_until(b'\n', &mut line).map_err(|e| e.to_string())?;
+        if line.is_empty() {
+            break;
+        }
+        hasher.update(&line);
+        lines.size += line.len() as u64;
+        lines.count += 1;
+        let item = without_end(&line);
+        (held, longest) = (held + item.len() + 1, longest.max((item.len(), lines.count)));
+        if held > limits::INLINE_INPUT {
+            lines.items.clear();
+            check_long(lines.count, longest, may_be_long)?;
+        }
+        let item = std::str::from_utf8(item).map_err(|e| format!("line {}: {e}", lines.count))?;
+        if held <= limits::INLINE_INPUT {
+            lines.items.push(item.to_owned());
+        }
     }
-    let request = ArrayRequest { items, ..ArrayRequest::default() };
-    check(&request).map(|()| request)
+    lines.digest = Digest(hasher.finalize().into());
+    Ok(lines)
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    let Some(line) = line.strip_suffix(b"\n") else { return line };
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Whether so many lines can be a list. `longest`: its bytes, and which line it is.
+fn check_long(count: u32, (longest, at): (usize, u32), may_be_long: bool) -> Result<(), String> {
+    if !may_be_long {
+        return Err(format!("more than {} bytes of items; only a file that can be read twice may have more", limits::INLINE_INPUT));
+    }
+    if longest > LINE {
+        return Err(format!(
+            "line {at} is too long: where there are more than {} bytes in all, each has at most {LINE}",
+            limits::INLINE_INPUT
+        ));
+    }
+    if count > limits::ARRAY {
+        return Err(format!("more than {} lines", limits::ARRAY));
+    }
+    Ok(())
+}
+
+impl Lines {
+    fn into_request(self) -> Result<ArrayRequest, String> {
+        if self.count == 0 {
+            return Err("there is no line in it".into());
+        }
+        let request = if self.items.is_empty() {
+            let list = Some(ItemList { digest: self.digest, size: self.size });
+            ArrayRequest { count: Some(self.count), list, ..ArrayRequest::default() }
+        } else {
+            ArrayRequest { items: self.items, ..ArrayRequest::default() }
+        };
+        check(&request).map(|()| request)
+    }
 }
 
 fn range(first: u32, last: u32) -> ArrayRequest {
@@ -68,19 +156,6 @@ fn check(request: &ArrayRequest) -> Result<(), String> {
     array.check().map_err(|problem| problem.why)
 }
 
-fn read(path: &str) -> Result<String, String> {
-    let file: Box<dyn std::io::Read> =
-        if path == "-" { Box::new(std::io::stdin()) } else { Box::new(std::fs::File::open(path).map_err(|e| format!("{path}: {e}"))?) };
-    // One byte more than is taken, so that "too large" is noticed without reading it all. Items count a byte each beside their text.
-    let most = limits::INLINE_INPUT as u64 + 1;
-    let mut text = String::new();
-    file.take(most).read_to_string(&mut text).map_err(|e| format!("{path}: {e}"))?;
-    if text.len() as u64 == most {
-        return Err(format!("{path}: more than {} bytes of items", limits::INLINE_INPUT));
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -90,8 +165,9 @@ mod tests {
     #[test]
     fn ranges_include_both_ends() {
         assert_eq!(parse("5-9"), Ok(Word::Range { first: 5, last: 9 }));
-        assert_eq!(parse("7-7").unwrap().into_request(), Ok(ArrayRequest { first: 7, count: Some(1), ..ArrayRequest::default() }));
-        assert_eq!(parse("0-999").unwrap().into_request(), Ok(ArrayRequest { first: 0, count: Some(1000), ..ArrayRequest::default() }));
+        let request = |text| parse(text).unwrap().into_request();
+        assert_eq!(request("7-7"), Ok((ArrayRequest { first: 7, count: Some(1), ..ArrayRequest::default() }, None)));
+        assert_eq!(request("0-999"), Ok((ArrayRequest { first: 0, count: Some(1000), ..ArrayRequest::default() }, None)));
         assert_eq!(parse("@items.txt"), Ok(Word::File("items.txt".into())));
     }
 
@@ -116,13 +192,50 @@ mod tests {
         }
     }
 
+    fn items(text: &[u8]) -> Result<ArrayRequest, String> {
+        read(text, true).and_then(Lines::into_request)
+    }
+
     #[test]
-    fn items_fill_64_kib_and_no_more() {
-        for (len, fits) in [(limits::INLINE_INPUT - 2, true), (limits::INLINE_INPUT - 1, true), (limits::INLINE_INPUT, false)] {
-            assert_eq!(items(&"x".repeat(len)).is_ok(), fits, "{len}");
+    fn lines_are_items() {
+        assert_eq!(items(b"a\n\nb\n").unwrap().items, ["a", "", "b"]);
+        assert_eq!(items(b"one\r\ntwo").unwrap().items, ["one", "two"]);
+        assert_eq!(items(b"").unwrap_err(), "there is no line in it");
+        assert!(items(b"a\n\xff\n").unwrap_err().starts_with("line 2: invalid utf-8"));
+    }
+
+    #[test]
+    fn more_than_64_kib_become_a_list() {
+        // each item counts a byte beside its text
+        for (last, is_list) in [(2_045, false), (2_046, false), (2_047, true), (2_048, true)] {
+            let text = format!("{}{}", format!("{}\n", "x".repeat(2_047)).repeat(31), "y".repeat(last + 1));
+            let request = items(text.as_bytes()).unwrap();
+            assert_eq!((request.list.is_some(), request.items.is_empty()), (is_list, is_list), "{last}");
+            if let Some(list) = request.list {
+                let digest = Digest(blake3::hash(text.as_bytes()).into());
+                assert_eq!((request.count, list), (Some(32), ItemList { digest, size: text.len() as u64 }));
+            }
         }
-        assert_eq!(items("a\n\nb\n").unwrap().items, ["a", "", "b"]);
-        assert!(items("").is_err());
+        assert!(read("x\n".repeat(40_000).as_bytes(), false).err().unwrap().contains("more than 65536 bytes"));
+    }
+
+    #[test]
+    fn a_line_of_a_list_has_at_most_4_kib() {
+        let many = "x\n".repeat(limits::INLINE_INPUT);
+        for (len, fits) in [(LINE - 1, true), (LINE, true), (LINE + 1, false), (limits::INLINE_INPUT * 3, false)] {
+            let long = "y".repeat(len);
+            for text in [format!("{many}{long}\n"), format!("{long}\n{many}"), format!("{many}{long}")] {
+                assert_eq!(items(text.as_bytes()).is_ok(), fits, "{len}");
+            }
+        }
+        assert!(items("y".repeat(LINE + 1).as_bytes()).is_ok(), "alone it travels inside");
+    }
+
+    #[test]
+    fn a_list_has_at_most_ten_million_lines() {
+        let lines = |count: u32| items(&b"\n".repeat(count as usize));
+        assert_eq!(lines(limits::ARRAY).unwrap().count, Some(limits::ARRAY));
+        assert_eq!(lines(limits::ARRAY + 1).unwrap_err(), "more than 10000000 lines");
     }
 
     #[test]
@@ -131,19 +244,19 @@ mod tests {
         let path = dir.path().join("items");
         let word = || parse(&format!("@{}", path.display())).unwrap();
         assert!(word().into_request().unwrap_err().contains("items"));
-        std::fs::write(&path, "one\r\ntwo\n").unwrap();
-        assert_eq!(word().into_request().unwrap().items, ["one", "two"]);
-        std::fs::write(&path, "x\n".repeat(limits::INLINE_INPUT / 2)).unwrap();
-        assert_eq!(word().into_request().unwrap().items.len(), limits::INLINE_INPUT / 2);
-        std::fs::write(&path, "x".repeat(limits::INLINE_INPUT + 1)).unwrap();
-        assert!(word().into_request().unwrap_err().contains("more than 65536 bytes"));
+        std::fs::write(&path, "one\ntwo\n").unwrap();
+        let (request, put) = word().into_request().unwrap();
+        assert_eq!((request.items.len(), put), (2, None));
+        std::fs::write(&path, "x\n".repeat(limits::INLINE_INPUT)).unwrap();
+        let (request, put) = word().into_request().unwrap();
+        assert_eq!((request.count, put), (Some(65_536), Some(path)));
     }
 
     proptest! {
         #[test]
         fn any_text_is_an_array_or_a_reason(text in ".{0,24}") {
             let _ = parse(&text);
-            let _ = items(&text);
+            let _ = items(text.as_bytes());
         }
 
         #[test]

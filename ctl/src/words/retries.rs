@@ -49,7 +49,7 @@ mod tests {
         for text in ["", "x", "-1", "65536", "3:", "3:exits", "3:exit,", ":exit", "3:exit:4"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        insta::assert_snapshot!(parse("3:oom").unwrap_err(), @"'oom' is no cause; they are exit, signal, timeout, spawn, node_lost, attempt_lost, refused");
+        insta::assert_snapshot!(parse("3:oom").unwrap_err(), @"'oom' is no cause; they are exit, signal, timeout, spawn, node_lost, attempt_lost, refused, input, output");
     }
 
     proptest! {

@@ -1,17 +1,20 @@
 //! A daemon by script: what a job does is its first word.
 
+mod blobs;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use swarm_api::{Backend, CallFuture};
+use blobs::Blobs;
+use swarm_api::{Backend, BlobPiece, BlobTaker, CallFuture};
 use swarm_proto::{
-    AttemptNo, ClusterId, Code, Cursor, JobId, LogIndex, NodeId, Problem, TaskId, Term, UnixMillis,
+    AttemptNo, ClusterId, Code, Cursor, Digest, JobId, LogIndex, NodeId, Problem, TaskId, Term, UnixMillis,
     access::Caller,
     api::{
-        Call, Explain, Health, JobOutcome, JobView, LeaderView, MeshStatus, NodeEvent, NodeView, OutputView, Phase, Reply, SpecView, Stats,
-        Status, TaskView, Text, Verdict,
+        BlobLine, Call, Explain, Health, JobOutcome, JobView, LeaderView, MeshStatus, NodeEvent, NodeView, OutputView, Phase, Reply,
+        SpecView, Stats, Status, TaskView, Text, Verdict,
     },
     ledger::{Addrs, Counts, End, Event, Schedule, Submit, TaskState, What},
     limits,
@@ -25,13 +28,17 @@ use tokio::sync::{mpsc, watch};
 struct State {
     submit: Submit,
     view: TaskView,
+    /// The tasks of an array after the first.
+    others: Vec<TaskView>,
     /// What each attempt wrote, and whether it is over.
     attempts: Vec<(Vec<u8>, bool)>,
     /// Bytes that live readers were given.
     read: usize,
+    /// How often the task was looked at.
+    looks: usize,
     /// The test has seen what it waited for.
     is_seen: bool,
-    /// Live readers are cut off after so many.
+    /// Live readers are cut off after so many; with 0 they are told of an end at once.
     cut: usize,
     is_cancelled: bool,
 }
@@ -50,6 +57,7 @@ pub(crate) struct Fake {
     /// Attempts that a draining node still has; one less at each look.
     pub(crate) draining: Mutex<u64>,
     pub(crate) term: Mutex<u64>,
+    pub(crate) blobs: Arc<Blobs>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -112,15 +120,16 @@ impl Fake {
             output: None,
             item: None,
         };
-        let state = State { submit, view, attempts: Vec::new(), read: 0, is_seen: false, cut: usize::MAX, is_cancelled: false };
+        let (attempts, others) = (Vec::new(), Vec::new());
+        let state = State { submit, view, others, attempts, read: 0, looks: 0, is_seen: false, cut: usize::MAX, is_cancelled: false };
         let job: Job = Arc::new(watch::Sender::new(state));
         jobs.insert(id, Arc::clone(&job));
-        tokio::spawn(play(job, argv));
+        tokio::spawn(play(job, argv, Arc::clone(&self.blobs)));
         (id, true)
     }
 }
 
-async fn play(job: Job, argv: Vec<String>) {
+async fn play(job: Job, argv: Vec<String>, blobs: Arc<Blobs>) {
     let words: Vec<&str> = argv.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["print", text] => {
@@ -149,6 +158,13 @@ async fn play(job: Job, argv: Vec<String>) {
             (0..2_000).for_each(|n| write(&job, format!("line {n}\n").as_bytes()));
             end(&job, End::Succeeded);
         }
+        ["keep", text] => {
+            grant(&job);
+            write(&job, text.as_bytes());
+            end_with(&job, End::Succeeded, |output| output.stdout_blob = Some(blobs.put(text.as_bytes().to_vec())));
+        }
+        ["leave", path, failing] => leave(&job, path, failing.parse().ok(), &blobs),
+        ["late", text] => late(&job, text).await,
         ["cat"] => {
             grant(&job);
             let Work::Exec(exec) = job.borrow().submit.spec.work.clone() else { return };
@@ -180,6 +196,40 @@ async fn play(job: Job, argv: Vec<String>) {
     }
 }
 
+/// Writes only when its live reader was told of an end, and has looked again.
+async fn late(job: &Job, text: &str) {
+    job.send_modify(|state| state.cut = 0);
+    grant(job);
+    let _ = job.subscribe().wait_for(|state| state.read > 0 && state.looks > 1).await;
+    write(job, text.as_bytes());
+    end(job, End::Succeeded);
+}
+
+/// Each task leaves a file and a program, but for one that fails. `{}` in the path is the index.
+fn leave(job: &Job, path: &str, failing: Option<u32>, blobs: &Blobs) {
+    grant(job);
+    let array = job.borrow().submit.array.clone();
+    let task = |index: u32| {
+        let (path, text) = (path.replace("{}", &index.to_string()), format!("of {index}\n"));
+        let files = Some(blobs.put_tree(&[(&path, &text), (&format!("bin/{path}"), "tool")]));
+        let output = OutputView { stdout: Text::of(text.as_bytes()), stdout_len: text.len() as u64, files, ..nothing() };
+        let mut view = job.borrow().view.clone();
+        view.task.index = index;
+        (view.running, view.output) = (false, Some(output));
+        (view.state, view.end) = match failing == Some(index) {
+            true => (TaskState::Failed, Some(End::Exit(1))),
+            false => (TaskState::Succeeded, Some(End::Succeeded)),
+        };
+        view
+    };
+    let mut tasks: Vec<_> = (array.first..=array.last()).map(task).collect();
+    job.send_modify(|state| (state.view, state.others) = (tasks.remove(0), tasks));
+}
+
+fn nothing() -> OutputView {
+    OutputView { stdout: Text::of(b""), stderr: Text::of(b""), stdout_len: 0, stderr_len: 0, stdout_blob: None, files: None }
+}
+
 /// The next attempt; the one before it is gone.
 fn grant(job: &Job) {
     job.send_modify(|state| {
@@ -197,18 +247,16 @@ fn write(job: &Job, data: &[u8]) {
 }
 
 fn end(job: &Job, end: End) {
+    end_with(job, end, |_| {});
+}
+
+fn end_with(job: &Job, end: End, and: impl FnOnce(&mut OutputView)) {
     job.send_modify(|state| {
         if let Some((stdout, is_over)) = state.attempts.last_mut() {
             *is_over = true;
             let head = &stdout[..stdout.len().min(limits::INLINE_RESULT)];
-            let output = OutputView {
-                stdout: Text::of(head),
-                stderr: Text::of(b""),
-                stdout_len: stdout.len() as u64,
-                stderr_len: 0,
-                stdout_blob: None,
-                files: None,
-            };
+            let mut output = OutputView { stdout: Text::of(head), stdout_len: stdout.len() as u64, ..nothing() };
+            and(&mut output);
             state.view.output = Some(output).filter(|output| output.stdout_len > 0);
         }
         state.view.running = false;
@@ -229,8 +277,14 @@ fn outcome(view: &TaskView) -> JobOutcome {
     JobOutcome { job: view.task.job, state: view.state, counts, reruns: 0, task: Some(view.clone()) }
 }
 
+fn tasks(state: &State) -> impl Iterator<Item = &TaskView> {
+    std::iter::once(&state.view).chain(&state.others)
+}
+
 fn job_view(state: &State) -> JobView {
     let outcome = outcome(&state.view);
+    let mut counts = Counts::default();
+    tasks(state).for_each(|task| *counts.of(task.state) += 1);
     JobView {
         job: outcome.job,
         name: state.submit.spec.name.clone(),
@@ -238,7 +292,7 @@ fn job_view(state: &State) -> JobView {
         submitted: UnixMillis(0),
         ended: None,
         state: state.view.state.is_terminal().then_some(state.view.state),
-        counts: outcome.counts,
+        counts,
         reruns: 0,
         retry_of: None,
         key: state.submit.key.clone(),
@@ -283,6 +337,14 @@ impl Fake {
         }
     }
 
+    fn task(&self, task: TaskId) -> Result<Reply, Problem> {
+        let job = self.job(task.job)?;
+        job.send_modify(|state| state.looks += 1);
+        let state = job.borrow();
+        let view = tasks(&state).find(|view| view.task == task).unwrap_or(&state.view);
+        Ok(Reply::Task(Box::new(view.clone())))
+    }
+
     fn answer(&self, call: Call) -> Result<Reply, Problem> {
         if *lock(&self.has_leader) == Some(false) {
             return Err(Problem::new(Code::NoLeader, "there is no leader now", "nobody has a majority"));
@@ -298,11 +360,17 @@ impl Fake {
                 self.job(job)?.send_modify(|state| state.is_cancelled = true);
                 Ok(Reply::Done)
             }
-            Call::Tasks { limit, .. } => {
+            Call::Tasks { job, state, after, limit } => {
                 let jobs = lock(&self.jobs);
-                Ok(Reply::Tasks(jobs.values().take(limit as usize).map(|job| job.borrow().view.clone()).collect()))
+                let all: Vec<_> = jobs.values().flat_map(|job| tasks(&job.borrow()).cloned().collect::<Vec<_>>()).collect();
+                let is_meant = |task: &TaskView| {
+                    job.is_none_or(|job| task.task.job == job)
+                        && state.is_none_or(|state| task.state == state)
+                        && after.is_none_or(|after| task.task > after)
+                };
+                Ok(Reply::Tasks(all.into_iter().filter(is_meant).take(limit as usize).collect()))
             }
-            Call::Task { task } => Ok(Reply::Task(Box::new(self.job(task.job)?.borrow().view.clone()))),
+            Call::Task { task } => self.task(task),
             Call::CreateToken(_)
             | Call::Tokens
             | Call::RevokeToken { .. }
@@ -406,6 +474,10 @@ async fn output(job: Job, is_follow: bool, chunks: mpsc::Sender<OutputChunk>) {
         if attempt == 0 {
             break;
         }
+        if is_follow && job.borrow().cut == 0 {
+            job.send_modify(|state| (state.read, state.looks) = (1, 0));
+            break;
+        }
         let (data, is_over, cut) = {
             let state = states.borrow_and_update();
             let (stdout, is_over) = &state.attempts[attempt - 1];
@@ -467,6 +539,18 @@ impl Backend for Daemon {
             tokio::spawn(output(job, follow, chunks));
         }
         receiver
+    }
+
+    fn put_blob(&self, _: Option<u64>) -> BlobTaker {
+        Arc::clone(&self.0.blobs).take()
+    }
+
+    fn read_blob(&self, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+        self.0.blobs.read(digest)
+    }
+
+    fn bring_blob(&self, _: Digest, _: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
+        Ok(self.0.blobs.bring())
     }
 
     fn node_events(&self, _: u64) -> Vec<NodeEvent> {

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where its stage does not stand")]
 
 mod fake;
+mod files;
 mod lists;
+mod results;
 mod run;
 mod submit;
 

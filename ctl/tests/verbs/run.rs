@@ -34,6 +34,8 @@ fn nothing_is_lost_or_doubled_where_sources_overlap() {
         for cut in ["1000", "7000", "1000000"] {
             swarm.call(&["run", "big", cut]).await.is(0, &all);
         }
+        // its live output had an end before it began
+        swarm.call(&["run", "late", &all]).await.is(0, &all);
     });
 }
 

@@ -72,7 +72,13 @@ pub(crate) fn stage(inputs: &Inputs, dir: &Path, owner: &impl Owner, is_revoked:
         let manifest = read_manifest(&inputs.store, digest).map_err(|e| format!("the list of its files: {e}"))?;
         files.extend_from_slice(manifest.files());
     }
-    files.extend(inputs.own.as_deref().cloned());
+    if let Some(own) = inputs.own.as_deref() {
+        match files.iter().find(|file| file.path == own.path) {
+            Some(same) if same.digest == own.digest => {}
+            Some(_) => return Err(format!("'{}' is one file among those of every task, and another as this one's own", own.path)),
+            None => files.push(own.clone()),
+        }
+    }
     let mut buffer = vec![0; PIECE];
     for file in &files {
         place(&inputs.store, file, dir, owner, is_revoked, &mut buffer).map_err(|e| format!("'{}': {e}", file.path))?;
@@ -308,6 +314,10 @@ mod tests {
             assert!(metadata.permissions().readonly(), "{path}");
             assert_eq!(is_executable(&metadata), runs && cfg!(unix), "{path}");
         }
+        // what is in both is one file, and cannot be two
+        let (both, clash) = (root.path().join("both"), root.path().join("clash"));
+        staged(&Inputs { own: Some(boxed("tool", tool, false)), ..inputs.clone() }, &both).unwrap();
+        assert!(staged(&Inputs { own: Some(boxed("tool", mine, false)), ..inputs.clone() }, &clash).unwrap_err().contains("another"));
         // another path to the same place is one too many
         assert!(staged(&inputs, &dir).unwrap_err().contains("in/data"));
     }

@@ -61,8 +61,11 @@ async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &m
         let told = match (view.node, view.fence) {
             // what wrote nothing left nothing to fetch
             (Some(at), Some(fence)) if seen != Some(fence) && (!is_over || view.output.is_some()) => {
-                seen = Some(fence);
-                Some(fetch(node, at, OutputRequest { task, fence, which, follow: follow && !is_over }, tx).await)
+                let told = fetch(node, at, OutputRequest { task, fence, which, follow: follow && !is_over }, tx).await;
+                // one whose files are on their way is not known where executors write
+                let is_to_begin = matches!(&told, Err(problem) if problem.code == Code::NotFound) && !is_over;
+                seen = (!is_to_begin).then_some(fence).or(seen);
+                Some(told)
             }
             _ => None,
         };

@@ -162,7 +162,8 @@ impl Copier {
         if !self.has(all) && self.live.is_some() {
             why = self.drain().await?;
         }
-        if !self.has(all) && !self.is_drained {
+        // even where the live stream had its end: it may have been asked before the attempt began at its node
+        if !self.has(all) {
             why = match client.logs(task.task, Which::Both, false).await {
                 Ok(logs) => {
                     self.live = Some(Source { logs, at: [0, 0] });
