@@ -1,18 +1,24 @@
 //! `swarmd demo`: the main job in one command.
 //!
-//! A throw-away swarm counts and hashes real files, one task a file. Half way its leader is killed with SIGKILL. The array
-//! finishes all the same; every file is accounted for, a sample of the results is computed again here, and the figures are printed.
+//! A throw-away swarm counts and hashes real files, one task a file. They are put at one node, and travel from there to those that run
+//! the tasks. Half way the leader is killed with SIGKILL. The array finishes all the same; every file is accounted for, what each task
+//! left is collected to a directory, a sample of the results is computed again here, and the figures are printed.
 
 mod files;
 mod report;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use swarm_client::{Client, TasksQuery, Told};
 use swarm_proto::{
-    Code, Cursor, JobId, Problem,
-    api::{ArrayRequest, JobOutcome, SubmitLine, SubmitRequest, TaskView},
+    Code, Cursor, Digest, JobId, Problem,
+    api::{JobOutcome, SubmitLine, SubmitRequest, TaskView},
     ledger::{Event, TaskState, What},
+    manifest::{Manifest, Tree},
 };
 use tokio::time::Instant;
 
@@ -22,9 +28,12 @@ use crate::{
     host::stop_asked,
 };
 
-/// What each task runs: size, lines and SHA-256 of one file.
-const SCRIPT: &str =
-    r#"printf '%s %s %s\n' "$(wc -c < "$SWARM_ITEM")" "$(wc -l < "$SWARM_ITEM")" "$(sha256sum < "$SWARM_ITEM" | cut -d ' ' -f 1)""#;
+/// What each task runs: size, lines and SHA-256 of one file, to standard output and to a file.
+const SCRIPT: &str = r#"printf '%s %s %s\n' "$(wc -c < "$SWARM_ITEM")" "$(wc -l < "$SWARM_ITEM")" "$(sha256sum < "$SWARM_ITEM" | cut -d ' ' -f 1)" | tee result"#;
+/// The file that each task leaves.
+const RESULT: &str = "result";
+/// Files on their way at once.
+const AT_ONCE: usize = 16;
 /// Results that are computed again here.
 const SAMPLE: usize = 25;
 /// How long the whole job may take.
@@ -97,8 +106,10 @@ async fn work(swarm: &mut Swarm, files: &Files, form: Form) -> Result<(), Proble
     let leader = leader_of(swarm).await?;
     let survivor = swarm.client((leader + 1) % swarm.nodes().len());
 
+    let each = files.put(&survivor).await?;
+    report::say(form, &format!("put {} files at {}", each.files, swarm.nodes()[(leader + 1) % swarm.nodes().len()].name));
     let (mut sender, mut receiver) = survivor.submit_stream().await?;
-    sender.send(&request(files)).await?;
+    sender.send(&request(each)).await?;
     sender.finish();
     let job = accepted(&mut receiver).await?;
     report::say(form, &format!("accepted as {job}: {} tasks, on a majority of disks", files.len()));
@@ -115,7 +126,9 @@ async fn work(swarm: &mut Swarm, files: &Files, form: Form) -> Result<(), Proble
     let outcome = ended(&mut receiver).await?;
     let tasks = all_tasks(&survivor, job).await?;
     let checked = check(files, &tasks)?;
-    let report = Report::new(&outcome, &tasks, &survivor.nodes().await?, gap, began.elapsed(), checked, &name);
+    let results = tempfile::Builder::new().prefix("swarm-results-").tempdir().map_err(|e| failed("nothing is collected", e.to_string()))?;
+    let collected = collect(&survivor, &tasks, results.path()).await?;
+    let report = Report::new(&outcome, &tasks, &survivor.nodes().await?, gap, began.elapsed(), (checked, collected), &name);
     report.print(form);
     report.verdict()
 }
@@ -125,14 +138,14 @@ async fn leader_of(swarm: &Swarm) -> Result<usize, Problem> {
     swarm.nodes().iter().position(|node| node.name == leader.name).ok_or_else(|| failed("the leader is not found", leader.name))
 }
 
-fn request(files: &Files) -> SubmitRequest {
+fn request(each: Tree) -> SubmitRequest {
     SubmitRequest {
         id: "demo".into(),
         key: Some(format!("demo-{}", std::process::id())),
         name: Some("count and hash files".into()),
         argv: vec!["sh".into(), "-c".into(), SCRIPT.into()],
-        cwd: Some(files.dir().display().to_string()),
-        array: Some(ArrayRequest { items: files.items().to_vec(), ..ArrayRequest::default() }),
+        each: Some(each),
+        outputs: vec![RESULT.into()],
         cores: Some(0.5),
         ..SubmitRequest::default()
     }
@@ -192,6 +205,32 @@ async fn all_tasks(client: &Client, job: JobId) -> Result<Vec<TaskView>, Problem
         }
         all.extend(page);
     }
+}
+
+/// Writes what each task left to `dir`, and compares it with what the task said; answers how many there are.
+async fn collect(client: &Client, tasks: &[TaskView], dir: &Path) -> Result<usize, Problem> {
+    let one = async |task: &TaskView| -> Result<(), Problem> {
+        let output = task.output.as_ref().ok_or_else(|| failed("a result is missing", format!("{} left nothing", task.task)))?;
+        let tree = output.files.ok_or_else(|| failed("a result is missing", format!("{} left no file", task.task)))?;
+        let manifest = Manifest::decode(&read(client, tree.manifest).await?)?;
+        let entry = manifest.get(RESULT).ok_or_else(|| failed("a result is missing", format!("{} left another file", task.task)))?;
+        let text = read(client, entry.digest).await?;
+        if text != output.stdout.clone().into_bytes()? {
+            return Err(failed("a result is wrong", format!("the file of {} is not what it said", task.task)));
+        }
+        std::fs::write(dir.join(task.task.index.to_string()), text).map_err(|e| failed("a result is not written", e.to_string()))
+    };
+    let done: Vec<&TaskView> = tasks.iter().filter(|task| task.state == TaskState::Succeeded).collect();
+    stream::iter(&done).map(|task| one(task)).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    Ok(done.len())
+}
+
+async fn read(client: &Client, digest: Digest) -> Result<Vec<u8>, Problem> {
+    let (mut reader, mut bytes) = (client.read_blob(digest).await?, Vec::new());
+    while let Some(data) = reader.next().await? {
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
 }
 
 /// Every file has one result, and a sample of them is what this process computes itself.

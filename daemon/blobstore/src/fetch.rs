@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use swarm_core::blobs::{AskId, Fetch, Order, SegmentSet, SourceView};
 use swarm_proto::{
     Digest, NodeId,
@@ -36,7 +37,9 @@ use crate::{
     store::{Begun, Store},
 };
 
-/// How long a source may take to give an outline before the next one is asked.
+/// How long a source may take to answer before the next one is asked too.
+const HEDGE: Duration = Duration::from_millis(400);
+/// How long it may take in all.
 const OUTLINE: Duration = Duration::from_secs(5);
 /// How long the rest of an outline may take: 3 MiB at most.
 const OUTLINE_REST: Duration = Duration::from_secs(60);
@@ -159,8 +162,24 @@ impl Fetcher {
         let mut failures = Vec::new();
         // spares last, in the order in which they were named
         let (spares, others): (Vec<&SourceAt>, Vec<&SourceAt>) = sources.iter().partition(|source| source.is_spare);
-        for source in others.into_iter().chain(spares) {
-            match self.outline_of(digest, source.node).await {
+        let mut order = others.into_iter().chain(spares);
+        let mut asked = FuturesUnordered::new();
+        loop {
+            match order.next() {
+                Some(source) => asked.push(self.begin_outline(digest, source.node)),
+                None if asked.is_empty() => return Err(FetchError::NoSource(failures)),
+                None => {}
+            }
+            // one that is slow to answer is not waited for alone
+            let Ok(Some((node, answer))) = timeout(HEDGE, asked.next()).await else { continue };
+            let given = match answer {
+                Ok(Here { rx, size, .. }) => {
+                    let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size)).await;
+                    rest.unwrap_or_else(|_| Err(late(OUTLINE_REST)))
+                }
+                Err(refused) => Err(refused),
+            };
+            match given {
                 // the last segment fits, so the size is more than a claim
                 Ok((outline, last)) => {
                     return match promised.filter(|promised| *promised != outline.size()) {
@@ -168,18 +187,14 @@ impl Fetcher {
                         None => Ok((outline, last)),
                     };
                 }
-                Err(Refused(why)) => failures.push((source.node, why)),
+                Err(Refused(why)) => failures.push((node, why)),
             }
         }
-        Err(FetchError::NoSource(failures))
     }
 
-    async fn outline_of(&self, digest: Digest, node: NodeId) -> Result<(Outline, Vec<u8>), Refused> {
-        let late = |limit: Duration| Refused(format!("no answer within {} s", limit.as_secs()));
+    async fn begin_outline(&self, digest: Digest, node: NodeId) -> (NodeId, Result<Here, Refused>) {
         let asked = timeout(OUTLINE, self.ask(digest, BlobPart::Outline, node)).await;
-        let Here { rx, size, .. } = asked.unwrap_or_else(|_| Err(late(OUTLINE)))?;
-        let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size)).await;
-        rest.unwrap_or_else(|_| Err(late(OUTLINE_REST)))
+        (node, asked.unwrap_or_else(|_| Err(late(OUTLINE))))
     }
 
     async fn rest_of_outline(&self, digest: Digest, mut rx: FrameRx, size: u64) -> Result<(Outline, Vec<u8>), Refused> {
@@ -215,6 +230,10 @@ impl Fetcher {
             None => Err(StreamError::NoAnswer.into()),
         }
     }
+}
+
+fn late(limit: Duration) -> Refused {
+    Refused(format!("no answer within {} s", limit.as_secs()))
 }
 
 /// The number of the segment that follows, where its header fits the blob; `None` at the end of the stream.

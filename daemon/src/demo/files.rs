@@ -1,9 +1,19 @@
 //! The files the demo works on.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use swarm_proto::{Code, Problem, limits};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use swarm_client::Client;
+use swarm_proto::{
+    Code, Problem,
+    manifest::{FileEntry, Manifest, Tree, check_path},
+};
+
+use super::AT_ONCE;
 
 /// Most files of one demo.
 const MOST: usize = 500;
@@ -34,7 +44,9 @@ impl Files {
                 "the demo works on the files of a directory",
             ));
         }
-        let items = walk(&dir);
+        let mut items = walk(&dir);
+        // as a manifest orders them, and so the tasks
+        items.sort_unstable();
         if items.len() >= FEWEST { Ok(Self { dir, items, _made_up: None }) } else { Self::make_up() }
     }
 
@@ -63,20 +75,34 @@ impl Files {
         self.items.len()
     }
 
+    /// Puts them all, and a list of them.
+    pub(crate) async fn put(&self, client: &Client) -> Result<Tree, Problem> {
+        let one = async |item: &String| {
+            let put = client.put_bytes(self.read(item)?.into()).await?;
+            Ok::<_, Problem>(FileEntry { path: item.clone(), size: put.size, digest: put.digest, executable: false })
+        };
+        let files = stream::iter(&self.items).map(one).buffer_unordered(AT_ONCE).try_collect().await?;
+        let manifest = Manifest::new(files)?;
+        let put = client.put_bytes(manifest.encode().into()).await?;
+        Ok(manifest.tree(put.digest))
+    }
+
+    fn read(&self, item: &str) -> Result<Vec<u8>, Problem> {
+        std::fs::read(self.dir.join(item)).map_err(|e| Problem::new(Code::Internal, format!("{item} cannot be read"), e.to_string()))
+    }
+
     /// What the task of this file should print.
     pub(crate) fn compute(&self, item: &str) -> Result<String, Problem> {
-        let bytes = std::fs::read(self.dir.join(item))
-            .map_err(|e| Problem::new(Code::Internal, format!("{item} cannot be read"), e.to_string()))?;
+        let bytes = self.read(item)?;
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
         let hash: String = digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(format!("{} {lines} {hash}", bytes.len()))
     }
 }
 
-/// Regular files in a fixed order, as many as fit in one submission.
+/// Regular files whose names can be stored on every system.
 fn walk(dir: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut room = limits::INLINE_INPUT;
+    let (mut found, mut names) = (Vec::new(), BTreeSet::new());
     let mut dirs = std::collections::VecDeque::from([dir.to_owned()]);
     let mut looked = 0;
     while let Some(next) = dirs.pop_front() {
@@ -96,11 +122,12 @@ fn walk(dir: &Path) -> Vec<String> {
             } else if kind.is_file() && entry.metadata().is_ok_and(|meta| meta.len() <= LARGEST) {
                 let path = entry.path();
                 let Some(item) = path.strip_prefix(dir).ok().and_then(Path::to_str) else { continue };
-                if found.len() == MOST || item.len() + 1 > room {
+                if found.len() == MOST {
                     return found;
                 }
-                room -= item.len() + 1;
-                found.push(item.to_owned());
+                if check_path(item).is_ok() && names.insert(item.to_lowercase()) {
+                    found.push(item.to_owned());
+                }
             }
         }
     }

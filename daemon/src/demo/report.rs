@@ -22,6 +22,7 @@ pub(crate) struct Report {
     leader_killed: bool,
     gap_ms: u64,
     checked: usize,
+    collected: usize,
     seconds: f64,
     nodes: Vec<NodeLine>,
 }
@@ -40,7 +41,7 @@ impl Report {
         nodes: &[NodeView],
         gap: Duration,
         took: Duration,
-        checked: usize,
+        (checked, collected): (usize, usize),
         killed: &str,
     ) -> Self {
         let mut by_node = BTreeMap::new();
@@ -63,6 +64,7 @@ impl Report {
             leader_killed: true,
             gap_ms: u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
             checked,
+            collected,
             seconds: took.as_secs_f64(),
             nodes: nodes.iter().map(line).collect(),
         }
@@ -84,8 +86,8 @@ impl Report {
         }
         text += &format!(
             "\n  tasks accepted       {:>6}\n  succeeded            {:>6}\n  lost                 {:>6}\n  attempts re-run      {:>6}\n  \
-             without a leader     {:>6} ms\n  results checked here {:>6}\n  in all               {:>6.1} s",
-            self.tasks, self.succeeded, self.lost, self.reruns, self.gap_ms, self.checked, self.seconds
+             without a leader     {:>6} ms\n  results checked here {:>6}\n  files collected      {:>6}\n  in all               {:>6.1} s",
+            self.tasks, self.succeeded, self.lost, self.reruns, self.gap_ms, self.checked, self.collected, self.seconds
         );
         text
     }

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{Node, env::Domains, gateway::forward};
-pub(crate) use push::push;
+pub(crate) use push::{hand_over, push};
 
 /// Pieces of a blob under way to or from a client.
 const DEPTH: usize = 16;

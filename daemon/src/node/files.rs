@@ -12,16 +12,18 @@ mod lines;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Read as _,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use swarm_blobstore::{Pin, Reader, SourceAt, Store, StoreError};
 use swarm_core::attempts::Start;
 use swarm_proto::{
-    Digest, Fence, JobId, Problem, TaskId,
+    Digest, Fence, JobId, NodeId, Problem, TaskId,
+    api::Health,
     ledger::{End, Outcome, Output},
     limits,
     manifest::{FileEntry, Manifest, Tree},
@@ -32,7 +34,7 @@ use swarm_proto::{
 use self::lines::Lines;
 use super::{
     Node,
-    blobs::{arrived, bring, show},
+    blobs::{arrived, bring, hand_over, show},
 };
 
 /// Files fetched at a time.
@@ -42,7 +44,13 @@ const LISTS: usize = 4;
 /// Read at a time from what a task left.
 const PIECE: usize = 1 << 20;
 
+/// Nodes that are asked to take a copy of what a task left.
+const TRIED: usize = 2;
+
 type Key = (TaskId, Fence);
+
+/// A name and how many bytes it stands for.
+type Blob = (Digest, u64);
 
 /// Whose files are here for which attempts.
 #[derive(Default)]
@@ -321,7 +329,7 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
     let (store, pin) = (node.blobs.store.clone(), Pin::Job(key.0.job));
     let files_of = node.clone();
     let work = move || {
-        let put = |path: &Path| -> Result<(Digest, u64), String> {
+        let put = |path: &Path| -> Result<Blob, String> {
             let digest = put_file(&store, path)?;
             if files_of.files.pin(key.0.job, [digest.0]).is_some_and(|fresh| !fresh.is_empty()) {
                 // only pins by hand are written down
@@ -334,6 +342,9 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
         (stdout, files)
     };
     let (stdout, files) = node.blobs.lanes.run(work).await;
+    if let Ok(Some((_, blobs))) = &files {
+        copy(node, blobs).await;
+    }
     let mut output = outcome.output.take().map_or_else(Output::default, |output| *output);
     match stdout {
         Ok(digest) => output.stdout_blob = digest,
@@ -341,7 +352,7 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
         Err(why) => tracing::warn!(task = %key.0, %why, "what a task wrote did not become a blob"),
     }
     match files {
-        Ok(tree) => output.files = tree,
+        Ok(tree) => output.files = tree.map(|(tree, _)| tree),
         Err(why) if outcome.end == End::Succeeded => outcome.end = End::Output(why),
         Err(why) => tracing::warn!(task = %key.0, %why, "what a failed task left was not kept"),
     }
@@ -349,8 +360,42 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
     outcome
 }
 
+/// Brings what a task left to another node before its end is told: then no result depends on this node alone. Where no other takes it,
+/// the leader has it brought later.
+async fn copy(node: &Arc<Node>, blobs: &[Blob]) {
+    let Some((last, before)) = blobs.split_last() else { return };
+    let peers = node.peers.current();
+    let mut others: Vec<NodeId> =
+        peers.iter().filter(|(id, peer)| **id != node.me && peer.health == Health::Alive).map(|(id, _)| *id).collect();
+    others.sort_by_key(|other| {
+        let mut hasher = DefaultHasher::new();
+        (last.0.0, other.0).hash(&mut hasher);
+        hasher.finish()
+    });
+    for other in others.into_iter().take(TRIED) {
+        let give_one = |(digest, size): Blob| hand_over(node, other, digest, size);
+        let give = async {
+            stream::iter(before.to_vec()).map(give_one).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            // whoever has the manifest has its files
+            give_one(*last).await
+        };
+        let mut peers = node.peers.changes();
+        let gone = peers.wait_for(|peers| peers.get(&other).is_none_or(|peer| peer.health != Health::Alive));
+        let why = tokio::select! {
+            biased;
+            given = give => match given {
+                Ok(()) => return,
+                Err(problem) => problem.why,
+            },
+            // a host that died says nothing on its streams, and membership is sooner than their end
+            _ = gone => "it is no longer alive".to_owned(),
+        };
+        tracing::info!(node = %other, why, "what a task left did not get a second copy there");
+    }
+}
+
 /// A file as a blob: its name and size.
-fn put_file(store: &Store, path: &Path) -> Result<(Digest, u64), String> {
+fn put_file(store: &Store, path: &Path) -> Result<Blob, String> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
     let size = file.metadata().map_err(|e| e.to_string())?.len();
     let mut draft = store.draft().map_err(|e| e.to_string())?;
@@ -366,7 +411,8 @@ fn put_file(store: &Store, path: &Path) -> Result<(Digest, u64), String> {
     Ok((outline.digest(), outline.size()))
 }
 
-fn put_tree(store: &Store, dir: &Path, put: &impl Fn(&Path) -> Result<(Digest, u64), String>) -> Result<Tree, String> {
+/// All files below a directory as blobs; their manifest is the last of them.
+fn put_tree(store: &Store, dir: &Path, put: &impl Fn(&Path) -> Result<Blob, String>) -> Result<(Tree, Vec<Blob>), String> {
     let mut files = Vec::new();
     let mut waiting = vec![String::new()];
     while let Some(path) = waiting.pop() {
@@ -387,7 +433,11 @@ fn put_tree(store: &Store, dir: &Path, put: &impl Fn(&Path) -> Result<(Digest, u
     let mut draft = store.draft().map_err(|e| e.to_string())?;
     draft.write(&manifest.encode()).map_err(|e| e.to_string())?;
     let outline = draft.finish().map_err(|e| e.to_string())?;
-    Ok(manifest.tree(outline.digest()))
+    let mut blobs: Vec<Blob> = manifest.files().iter().map(|file| (file.digest, file.size)).collect();
+    blobs.sort_unstable();
+    blobs.dedup();
+    blobs.push((outline.digest(), outline.size()));
+    Ok((manifest.tree(outline.digest()), blobs))
 }
 
 #[cfg(unix)]

@@ -26,6 +26,16 @@ pub(crate) fn push(node: &Arc<Node>, digest: Digest, to: Vec<String>) -> mpsc::R
     rx
 }
 
+/// Has another node get a blob from this one.
+///
+/// # Errors
+/// It could not be asked, or did not get it.
+pub(crate) async fn hand_over(node: &Arc<Node>, target: NodeId, digest: Digest, size: u64) -> Result<(), Problem> {
+    // nobody watches
+    let ((has_begun, _), (tx, _)) = (oneshot::channel(), mpsc::channel(1));
+    ask(node, target, BringRequest { digest, size, from: vec![node.me], spares: Vec::new() }, has_begun, &tx).await
+}
+
 async fn run(node: &Arc<Node>, digest: Digest, to: Vec<String>, tx: &mpsc::Sender<BlobLine>) {
     let targets = targets(node, to, tx).await;
     let size = match held(node, digest).await {
