@@ -159,3 +159,46 @@ impl RunToEnd for Client {
         task(self, job, 0).await.end
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_lost_is_made_again() {
+    let rig = Rig::start(4).await;
+    let client = rig.client(0);
+    let job = submit(&client, SubmitRequest { outputs: vec!["out".into()], ..shell("echo kept > out") }).await;
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    let tree = left(&task(&client, job, 0).await);
+    let holders = async |asked: usize| {
+        let view = rig.client(asked).blob(tree.manifest).await.ok()?;
+        Some(view.holders.iter().map(|holder| rig.position(&holder.name)).collect::<Vec<_>>())
+    };
+    // on two nodes before its end was told
+    let before = eventually("its holders are known", async || holders(0).await.filter(|holders| holders.len() >= 2)).await;
+    assert_eq!(before.len(), 2, "{before:?}");
+    rig.signal(before[0], rustix::process::Signal::KILL);
+    let asked = (0..4).find(|n| !before.contains(n)).expect("four nodes");
+    let after = eventually("another one has it", async || {
+        holders(asked).await.filter(|holders| holders.iter().filter(|holder| **holder != before[0]).count() >= 2)
+    })
+    .await;
+    assert!(after.iter().any(|holder| !before.contains(holder)), "{before:?} {after:?}");
+    assert_eq!(file(&rig.client(asked), tree, "out").await, "kept\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_back_in_time_delivers_what_its_tasks_left() {
+    let mut rig = Rig::start(3).await;
+    // it ends while its daemon is away
+    let request = SubmitRequest { outputs: vec!["out".into()], ..shell("sleep 1; seq 1000; echo $SWARM_ATTEMPT > out") };
+    let job = submit(&rig.client(0), request).await;
+    let worker = rig.node_of(0, job).await;
+    let client = rig.client((worker + 1) % 3);
+    rig.swarm.kill(worker).await.expect("killed");
+    tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+    rig.swarm.restart(worker).expect("started");
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    let done = task(&client, job, 0).await;
+    assert_eq!(file(&client, left(&done), "out").await, "1\n", "the first attempt's");
+    let said: String = (1..=1_000).map(|n| format!("{n}\n")).collect();
+    let stdout = done.output.and_then(|output| output.stdout_blob).expect("more than the head");
+    assert_eq!(get(&client, stdout).await, said.into_bytes());
+}

@@ -21,6 +21,7 @@ fn the_demo_survives_its_own_murder_of_the_leader() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["lost"], 0, "{report}");
     assert_eq!(report["tasks"], report["succeeded"], "{report}");
+    assert_eq!(report["tasks"], report["collected"], "{report}");
     assert!(report["tasks"].as_u64().expect("a number") >= 60 && report["leader_killed"] == true, "{report}");
     assert!(report["gap_ms"].as_u64().is_some() && report["reruns"].as_u64().is_some(), "{report}");
     assert_eq!(report["nodes"].as_array().map(Vec::len), Some(3), "{report}");
@@ -41,7 +42,9 @@ async fn swarmctl_does_what_the_readme_shows() {
         }
         let path = program("swarmctl").parent().expect("a directory").display().to_string();
         let path = format!("{path}:{}", std::env::var("PATH").unwrap_or_default());
-        let done = Command::new("bash").args(["-c", command]).env("PATH", path).env("SWARM_SOCKET", &socket).output().expect("bash");
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let mut bash = Command::new("bash");
+        let done = bash.args(["-c", command]).current_dir(root).env("PATH", path).env("SWARM_SOCKET", &socket).output().expect("bash");
         assert!(done.status.success(), "{command}: {}{}", text(&done.stdout), text(&done.stderr));
         ran += 1;
     }
