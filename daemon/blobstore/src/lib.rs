@@ -27,6 +27,7 @@ mod lanes;
 mod outline;
 mod partial;
 mod reader;
+mod scrub;
 mod serve;
 mod store;
 #[cfg(test)]
@@ -40,5 +41,6 @@ pub use lanes::Lanes;
 pub use outline::{BadOutline, Outline, Outliner};
 pub use partial::{Partial, Written};
 pub use reader::Reader;
+pub use scrub::is_sound;
 pub use serve::serve;
 pub use store::{Begun, Checked, Store};

@@ -334,6 +334,18 @@ impl Store {
                 return Ok(books.partial.get(&digest).cloned().map(Reader::partial));
             }
         }
+        self.open_whole(digest)
+    }
+
+    /// Opens a whole blob; it does not count as used by this. `None`: it is not here.
+    ///
+    /// # Errors
+    /// As [`Store::reader`].
+    pub fn inspect(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
+        if self.size_of(digest).is_some() { self.open_whole(digest) } else { Ok(None) }
+    }
+
+    fn open_whole(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
         let file = match File::open(self.0.whole_path(digest)) {
             Ok(file) => file,
             // somebody took it away behind our back, or it came and went a moment ago

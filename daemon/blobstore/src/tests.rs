@@ -433,3 +433,21 @@ proptest! {
         prop_assert_eq!(store.room().0, on_disk);
     }
 }
+
+#[tokio::test]
+async fn what_changed_on_the_disk_is_found_and_nothing_counts_as_used_by_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), PLENTY);
+    let old = put(&store, &bytes(1, 3 * SEGMENT)).unwrap();
+    let new = put(&store, &bytes(2, 10)).unwrap();
+    for digest in [old, new, Digest([9; 32])] {
+        assert!(crate::is_sound(&store, crate::Lanes::Inline, digest).await);
+    }
+    assert!(crate::is_sound(&store, crate::Lanes::Inline, old).await);
+    // the one that was not used for longest goes first, and that is still the old one
+    store.collect(10);
+    assert_eq!((store.size_of(old), store.size_of(new)), (None, Some(10)));
+    let long = put(&store, &bytes(3, 3 * SEGMENT)).unwrap();
+    flip(&shelf(dir.path(), "whole", long), 2 * SEGMENT + 5);
+    assert!(!crate::is_sound(&store, crate::Lanes::Inline, long).await);
+}

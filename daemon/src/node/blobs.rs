@@ -8,6 +8,7 @@
 //! A blob is fetched once at a time, whoever waits for it. Disk work is done off the threads that speak.
 
 mod push;
+pub(super) mod scrub;
 
 use std::{
     collections::BTreeMap,

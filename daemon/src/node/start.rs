@@ -32,7 +32,7 @@ use tokio::{
 
 use super::{
     Domains, Env, Gateway, Holdings, Node,
-    blobs::Blobs,
+    blobs::{self, Blobs},
     clock::SwarmClock,
     desk::{self, DeskWatch},
     door::Door,
@@ -346,6 +346,7 @@ fn spawn_parts(
     tokio::spawn(settings::run(node.clone()));
     tokio::spawn(papers::run(node.clone(), stopping.clone()));
     tokio::spawn(reach::run(node.clone(), stopping.clone()));
+    node.blobs.runtime().spawn(blobs::scrub::run(node.clone(), stopping.clone()));
 }
 
 /// A member that is gone from the view loses its connections at once.
