@@ -13,9 +13,6 @@ use swarm_proto::{
     spec::{Array, ItemList},
 };
 
-/// Bytes of one line of a list that is too long to travel inside the submission.
-const LINE: usize = 4 << 10;
-
 /// What was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -118,10 +115,11 @@ fn check_long(count: u32, (longest, at): (usize, u32), may_be_long: bool) -> Res
     if !may_be_long {
         return Err(format!("more than {} bytes of items; only a file that can be read twice may have more", limits::INLINE_INPUT));
     }
-    if longest > LINE {
+    if longest > limits::ITEM {
         return Err(format!(
-            "line {at} is too long: where there are more than {} bytes in all, each has at most {LINE}",
-            limits::INLINE_INPUT
+            "line {at} is too long: where there are more than {} bytes in all, each has at most {}",
+            limits::INLINE_INPUT,
+            limits::ITEM
         ));
     }
     if count > limits::ARRAY {
@@ -222,7 +220,7 @@ mod tests {
     #[test]
     fn a_line_of_a_list_has_at_most_4_kib() {
         let many = "x\n".repeat(limits::INLINE_INPUT);
-        for (len, fits) in [(LINE - 1, true), (LINE, true), (LINE + 1, false), (limits::INLINE_INPUT * 3, false)] {
+        for (len, fits) in [(limits::ITEM - 1, true), (limits::ITEM, true), (limits::ITEM + 1, false), (limits::INLINE_INPUT * 3, false)] {
             let long = "y".repeat(len);
             for text in [format!("{many}{long}\n"), format!("{long}\n{many}"), format!("{many}{long}")] {
                 assert_eq!(items(text.as_bytes()).is_ok(), fits, "{len}");

@@ -30,6 +30,8 @@ pub const NAME: usize = 128;
 pub const ENV_VARS: usize = 128;
 /// One environment variable, name and value.
 pub const ENV_VAR: usize = 4 << 10;
+/// One line of a list of items: it becomes an environment variable.
+pub const ITEM: usize = ENV_VAR;
 /// All of argv.
 pub const ARGV: usize = 128 << 10;
 /// Output of one stream held in memory for live readers.

@@ -45,7 +45,7 @@ impl Lines {
     /// One line, without its end.
     ///
     /// # Errors
-    /// There is none of this number, or it is too long for an environment variable, or no UTF-8.
+    /// There is none of this number, or it is longer than [`limits::ITEM`], or no UTF-8.
     pub(super) fn get(&self, place: u32, segments: Segments<'_>) -> Result<String, String> {
         let begins = self.begins.get((place / EVERY) as usize).filter(|_| place < self.count);
         let begins = *begins.ok_or_else(|| format!("the list has only {} lines", self.count))?;
@@ -57,8 +57,8 @@ impl Lines {
                 match (byte, before) {
                     (b'\n', 0) => return text(line, place),
                     (b'\n', _) => before -= 1,
-                    (_, 0) if line.len() >= limits::ENV_VAR => {
-                        return Err(format!("line {} of the list has more than {} bytes", place + 1, limits::ENV_VAR));
+                    (_, 0) if line.len() >= limits::ITEM => {
+                        return Err(format!("line {} of the list has more than {} bytes", place + 1, limits::ITEM));
                     }
                     (_, 0) => line.push(*byte),
                     _ => {}
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(read(b"a\r\n\nb", 2), Ok("b".into()));
         assert!(read(b"a\n", 1).is_err() && read(b"", 0).is_err());
         assert!(read(b"\xff\n", 0).unwrap_err().contains("UTF-8"));
-        assert!(read(&[b'x'; limits::ENV_VAR + 1], 0).unwrap_err().contains("more than"));
-        assert_eq!(read(&[b'x'; limits::ENV_VAR], 0).map(|line| line.len()), Ok(limits::ENV_VAR));
+        assert!(read(&[b'x'; limits::ITEM + 1], 0).unwrap_err().contains("more than"));
+        assert_eq!(read(&[b'x'; limits::ITEM], 0).map(|line| line.len()), Ok(limits::ITEM));
     }
 }
