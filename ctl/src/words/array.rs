@@ -226,7 +226,7 @@ mod tests {
                 assert_eq!(items(text.as_bytes()).is_ok(), fits, "{len}");
             }
         }
-        assert!(items("y".repeat(LINE + 1).as_bytes()).is_ok(), "alone it travels inside");
+        assert!(items("y".repeat(limits::ITEM + 1).as_bytes()).is_ok(), "alone it travels inside");
     }
 
     #[test]
