@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use swarm_proto::{Digest, JobId};
+use swarm_proto::{Digest, JobId, TaskId, peer::Owing};
 
 use tokio::sync::mpsc;
 
@@ -20,8 +20,10 @@ pub enum Pin {
     Hand,
     /// An attempt of this job is here. Forgotten with it.
     Job(JobId),
-    /// The swarm owes it, or the manifest of this name that it belongs to. The leader knows, and says so again after a restart.
-    Owed(Digest),
+    /// It is this task's alone, of which an attempt is here.
+    Task(TaskId),
+    /// The swarm owes this, or the manifest that it belongs to. The leader knows, and says so again after a restart.
+    Owed(Owing),
 }
 
 /// One blob that is here.

@@ -314,6 +314,11 @@ impl Dispatch {
         self.outputs.extend(unsent.into_iter().map(|(ticket, _)| refused(ticket)));
     }
 
+    /// Whether this term's first entry is applied, and what workers say counts.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
     /// Whether [`Dispatch::handle_failed`] closed it.
     pub const fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)

@@ -361,6 +361,7 @@ fn store_view(store: &Store) -> StoreView {
     let word = |pin: Pin| match pin {
         Pin::Hand => "hand".to_owned(),
         Pin::Job(job) => job.to_string(),
+        Pin::Task(task) => task.to_string(),
         Pin::Owed(_) => "owed".to_owned(),
     };
     let view =

@@ -16,13 +16,14 @@ use std::{
     io::Read as _,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use swarm_blobstore::{Pin, Reader, SourceAt, Store, StoreError};
 use swarm_core::attempts::Start;
 use swarm_proto::{
-    Digest, Fence, JobId, NodeId, Problem, TaskId,
+    Code, Digest, Fence, JobId, NodeId, Problem, TaskId,
     api::Health,
     ledger::{End, Outcome, Output},
     limits,
@@ -30,6 +31,8 @@ use swarm_proto::{
     peer::Owing,
     spec::JobSpec,
 };
+
+use tokio::{sync::OnceCell, time::Instant};
 
 use self::lines::Lines;
 use super::{
@@ -39,8 +42,15 @@ use super::{
 
 /// Files fetched at a time.
 const AT_ONCE: usize = 16;
-/// Lists of items whose lines are remembered.
-const LISTS: usize = 4;
+/// Manifests, and lists of items, that are remembered once they were read.
+const REMEMBERED: usize = 4;
+/// Sources of one file.
+const SOURCES: usize = 8;
+/// How long an attempt waits for files that nobody has, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(300);
+/// How long what a task left may take to get to another node: this, and so much for each MiB.
+const COPY: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(1));
 /// Read at a time from what a task left.
 const PIECE: usize = 1 << 20;
 
@@ -52,21 +62,28 @@ type Key = (TaskId, Fence);
 /// A name and how many bytes it stands for.
 type Blob = (Digest, u64);
 
+/// Read once, whoever asks first.
+type Once<T> = Arc<OnceCell<Arc<T>>>;
+/// What was read of the last few blobs.
+type Remembered<T> = Mutex<VecDeque<(Digest, Once<T>)>>;
+
 /// Whose files are here for which attempts.
 #[derive(Default)]
 pub(crate) struct Files {
     using: Mutex<BTreeMap<JobId, Using>>,
-    lists: Mutex<VecDeque<(Digest, Arc<Lines>)>>,
+    manifests: Remembered<Manifest>,
+    lists: Remembered<Lines>,
 }
 
 /// What the attempts of one job need.
 #[derive(Default)]
 struct Using {
-    attempts: BTreeSet<Key>,
+    /// Each with what it alone needs.
+    attempts: BTreeMap<Key, BTreeSet<Digest>>,
+    /// What all of them need.
     pinned: BTreeSet<Digest>,
-    /// Those whose files are all here.
+    /// Manifests whose files are all here.
     whole: BTreeSet<Digest>,
-    manifests: BTreeMap<Digest, Arc<Manifest>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,31 +99,83 @@ impl Files {
 
     /// An attempt is here.
     pub(crate) fn begin(&self, key: Key) {
-        lock(&self.using).entry(key.0.job).or_default().attempts.insert(key);
+        lock(&self.using).entry(key.0.job).or_default().attempts.entry(key).or_default();
     }
 
-    /// An attempt is no more; answers what nobody here needs now.
-    fn end(&self, key: Key) -> BTreeSet<Digest> {
+    /// An attempt is no more; answers what nobody here needs now, and the pins that say so.
+    fn end(&self, key: Key) -> Vec<(Pin, BTreeSet<Digest>)> {
         let mut using = lock(&self.using);
-        let Some(of_job) = using.get_mut(&key.0.job) else { return BTreeSet::new() };
-        of_job.attempts.remove(&key);
-        if of_job.attempts.is_empty() { using.remove(&key.0.job).map(|of_job| of_job.pinned).unwrap_or_default() } else { BTreeSet::new() }
+        let Some(of_job) = using.get_mut(&key.0.job) else { return Vec::new() };
+        let own = of_job.attempts.remove(&key).unwrap_or_default();
+        let shared = if of_job.attempts.is_empty() { using.remove(&key.0.job).map(|of_job| of_job.pinned) } else { None };
+        let unused = [(Pin::Task(key.0), own), (Pin::Job(key.0.job), shared.unwrap_or_default())];
+        unused.into_iter().filter(|(_, digests)| !digests.is_empty()).collect()
     }
 
-    /// Of these, what was not pinned for the job yet. `None`: no attempt of it is here any more.
-    fn pin(&self, job: JobId, digests: impl IntoIterator<Item = Digest>) -> Option<Vec<Digest>> {
+    /// Pins these for the job or one attempt of it, while that is here.
+    fn pin(&self, store: &Store, hold: Hold, digests: &[Digest]) {
         let mut using = lock(&self.using);
-        let of_job = using.get_mut(&job)?;
-        Some(digests.into_iter().filter(|digest| of_job.pinned.insert(*digest)).collect())
+        let (pin, pinned) = match hold {
+            Hold::Job(job) => (Pin::Job(job), using.get_mut(&job).map(|of_job| &mut of_job.pinned)),
+            Hold::Attempt(key) => (Pin::Task(key.0), using.get_mut(&key.0.job).and_then(|of_job| of_job.attempts.get_mut(&key))),
+            Hold::Owed(owing) => (Pin::Owed(owing), None),
+        };
+        let is_owed = matches!(hold, Hold::Owed(_));
+        // what is gone needs nothing, and pins nothing that nobody would unpin
+        let Some(pinned) = pinned else {
+            if is_owed {
+                digests.iter().for_each(|digest| drop(store.pin(*digest, pin)));
+            }
+            return;
+        };
+        for digest in digests {
+            if pinned.insert(*digest) {
+                // only pins by hand are written down
+                let _ = store.pin(*digest, pin);
+            }
+        }
     }
+}
+
+/// For whom something is here.
+#[derive(Clone, Copy)]
+enum Hold {
+    Job(JobId),
+    Attempt(Key),
+    Owed(Owing),
+}
+
+/// What is read once for all who need it, and for the next ones too.
+fn remembered<T>(list: &Remembered<T>, digest: Digest) -> Once<T> {
+    let mut list = lock(list);
+    if let Some((_, known)) = list.iter().find(|(of, _)| *of == digest) {
+        return known.clone();
+    }
+    let cell = Arc::new(OnceCell::new());
+    list.push_front((digest, cell.clone()));
+    list.truncate(REMEMBERED);
+    cell
 }
 
 /// An attempt is no more: what only it needed may go.
 pub(crate) fn end(node: &Arc<Node>, key: Key) {
     let unused = node.files.end(key);
     if !unused.is_empty() {
-        let (store, lanes) = (node.blobs.store.clone(), node.blobs.lanes);
-        node.blobs.runtime().spawn(async move { lanes.run(move || unpin(&store, unused, Pin::Job(key.0.job))).await });
+        let node = node.clone();
+        node.blobs.runtime().clone().spawn(async move {
+            let (lanes, looked) = (node.blobs.lanes, node.clone());
+            let work = move || {
+                for (pin, digests) in unused {
+                    unpin(&looked.blobs.store, digests, pin);
+                }
+                // a new attempt of the job may have come meanwhile, and found everything pinned
+                let using = lock(&looked.files.using).get(&key.0.job).map(|of_job| of_job.pinned.clone());
+                for digest in using.into_iter().flatten() {
+                    let _ = looked.blobs.store.pin(digest, Pin::Job(key.0.job));
+                }
+            };
+            lanes.run(work).await;
+        });
     }
 }
 
@@ -121,23 +190,44 @@ fn why(problem: Problem) -> String {
     problem.why
 }
 
-/// Brings what an attempt needs. It then has its item, and its own file if each task has one.
+fn refuse(why: String) -> Problem {
+    Problem::new(Code::BadRequest, "the task's item is not found", why)
+}
+
+/// Brings what an attempt needs. It then has its item, and its own file if each task has one. What nobody has may be there in a moment:
+/// a new leader has not heard of everybody.
 ///
 /// # Errors
 /// What did not come, and why.
 pub(crate) async fn gather(node: &Arc<Node>, start: Start) -> Result<Start, String> {
-    let (job, spec) = (start.task.job, start.spec.clone());
-    let keep = Keep { node, pin: Pin::Job(job) };
-    if let Some(tree) = spec.inputs {
-        keep.tree(tree).await.map_err(why)?;
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match gather_once(node, start.clone()).await {
+            Err(problem) if is_passing(problem.code) && Instant::now() < give_up => tokio::time::sleep(AGAIN).await,
+            done => return done.map_err(why),
+        }
     }
-    let place =
-        || start.item.as_ref().map_or(Ok(start.task.index), |item| item.parse().map_err(|_| format!("'{item}' is no place in a list")));
+}
+
+const fn is_passing(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::NotReady | Code::NoLeader | Code::UnknownOutcome | Code::Busy)
+}
+
+async fn gather_once(node: &Arc<Node>, start: Start) -> Result<Start, Problem> {
+    let (key, spec) = ((start.task, start.fence), start.spec.clone());
+    let (keep, own) = (Keep { node, hold: Hold::Job(key.0.job) }, Keep { node, hold: Hold::Attempt(key) });
+    if let Some(tree) = spec.inputs {
+        keep.tree(tree).await?;
+    }
+    let place = || {
+        let parse = |item: &String| item.parse().map_err(|_| refuse(format!("'{item}' is no place in a list")));
+        start.item.as_ref().map_or(Ok(start.task.index), parse)
+    };
     if let Some(tree) = spec.each {
-        let manifest = keep.manifest(tree).await.map_err(why)?;
-        let own = manifest.files().get(place()? as usize).ok_or_else(|| format!("there are only {} files", tree.files))?.clone();
-        keep.files(tree.manifest, vec![own.clone()]).await.map_err(why)?;
-        return Ok(Start { item: Some(own.path.clone()), own: Some(Box::new(own)), ..start });
+        let manifest = keep.manifest(tree).await?;
+        let file = manifest.files().get(place()? as usize).ok_or_else(|| refuse(format!("there are only {} files", tree.files)))?.clone();
+        own.files(tree.manifest, vec![file.clone()]).await?;
+        return Ok(Start { item: Some(file.path.clone()), own: Some(Box::new(file)), ..start });
     }
     if let Some(list) = spec.items {
         let item = keep.line(list.digest, place()?).await?;
@@ -148,46 +238,50 @@ pub(crate) async fn gather(node: &Arc<Node>, start: Start) -> Result<Start, Stri
 
 /// Brings files that an attempt may need soon. Nothing is pinned while there is none.
 pub(crate) async fn prefetch(node: &Arc<Node>, job: JobId, tree: Tree) {
-    if let Err(problem) = (Keep { node, pin: Pin::Job(job) }).tree(tree).await {
+    if let Err(problem) = (Keep { node, hold: Hold::Job(job) }).tree(tree).await {
         tracing::debug!(%job, why = %problem.why, "files that may be needed did not come");
     }
 }
 
-/// Has something here that the leader wants to be kept.
+/// Has something here that the leader wants to be kept. What cannot be had is not pinned either.
 pub(crate) async fn keep(node: &Arc<Node>, owing: Owing) -> Result<(), Problem> {
-    let keep = Keep { node, pin: Pin::Owed(owing.digest) };
-    if owing.is_tree { keep.whole(owing.digest).await.map(drop) } else { keep.blob(owing.digest).await }
+    let keep = Keep { node, hold: Hold::Owed(owing) };
+    let kept = if owing.is_tree { keep.whole(owing.digest).await } else { keep.blob(owing.digest).await };
+    if kept.is_err() {
+        release(node, owing).await;
+    }
+    kept
 }
 
 /// Keeps it no longer.
 pub(crate) async fn release(node: &Arc<Node>, owing: Owing) {
     let (store, lanes) = (node.blobs.store.clone(), node.blobs.lanes);
-    let pin = Pin::Owed(owing.digest);
-    lanes.run(move || if owing.is_tree { store.unpin_all(pin) } else { unpin(&store, [owing.digest], pin) }).await;
+    let pin = Pin::Owed(owing);
+    let work = move || {
+        // a manifest names what is pinned with it
+        match owing.is_tree.then(|| read_manifest(&store, owing.digest)) {
+            Some(Ok(manifest)) => unpin(&store, manifest.files().iter().map(|file| file.digest), pin),
+            Some(Err(_)) => store.unpin_all(pin),
+            None => {}
+        }
+        unpin(&store, [owing.digest], pin);
+    };
+    lanes.run(work).await;
 }
 
 /// Brings blobs here and pins them.
 struct Keep<'a> {
     node: &'a Arc<Node>,
-    pin: Pin,
+    hold: Hold,
 }
 
 impl Keep<'_> {
     /// Pins these; answers which are not here.
     async fn pinned(&self, digests: Vec<Digest>) -> Vec<Digest> {
-        let pin = self.pin;
-        let fresh = match pin {
-            // an attempt that is gone needs nothing, and pins nothing that nobody would unpin
-            Pin::Job(job) => self.node.files.pin(job, digests.iter().copied()).unwrap_or_default(),
-            Pin::Hand | Pin::Owed(_) => digests.clone(),
-        };
-        let store = self.node.blobs.store.clone();
+        let (node, hold) = (self.node.clone(), self.hold);
         let work = move || {
-            for digest in fresh {
-                // only pins by hand are written down
-                let _ = store.pin(digest, pin);
-            }
-            digests.into_iter().filter(|digest| store.size_of(*digest).is_none()).collect()
+            node.files.pin(&node.blobs.store, hold, &digests);
+            digests.into_iter().filter(|digest| node.blobs.store.size_of(*digest).is_none()).collect()
         };
         self.node.blobs.lanes.run(work).await
     }
@@ -207,29 +301,28 @@ impl Keep<'_> {
             check_size(view.size)?;
             arrived(bring(self.node, digest, None)).await?;
         }
-        let store = self.node.blobs.store.clone();
-        self.node.blobs.lanes.run(move || read_manifest(&store, digest)).await.map(Arc::new)
+        let read = async || {
+            let store = self.node.blobs.store.clone();
+            self.node.blobs.lanes.run(move || read_manifest(&store, digest)).await.map(Arc::new)
+        };
+        remembered(&self.node.files.manifests, digest).get_or_try_init(read).await.cloned()
     }
 
     async fn manifest(&self, tree: Tree) -> Result<Arc<Manifest>, Problem> {
-        if let Some(known) = self.using(|using| using.manifests.get(&tree.manifest).cloned()).flatten() {
-            return Ok(known);
-        }
         let manifest = self.manifest_of(tree.manifest).await?;
         if manifest.tree(tree.manifest) != tree {
             let why =
                 format!("it names {} files of {} bytes, not {} of {}", manifest.files().len(), manifest.bytes(), tree.files, tree.bytes);
-            return Err(Problem::new(swarm_proto::Code::Conflict, "the list of files is another one", why));
+            return Err(Problem::new(Code::Conflict, "the list of files is another one", why));
         }
-        self.using(|using| using.manifests.insert(tree.manifest, manifest.clone()));
         Ok(manifest)
     }
 
     /// What is known of the job's files, where this is for a job of which an attempt is here.
     fn using<T>(&self, look: impl FnOnce(&mut Using) -> T) -> Option<T> {
-        match self.pin {
-            Pin::Job(job) => lock(&self.node.files.using).get_mut(&job).map(look),
-            Pin::Hand | Pin::Owed(_) => None,
+        match self.hold {
+            Hold::Job(job) => lock(&self.node.files.using).get_mut(&job).map(look),
+            Hold::Attempt(_) | Hold::Owed(_) => None,
         }
     }
 
@@ -259,8 +352,11 @@ impl Keep<'_> {
         let holders = show(self.node, manifest).await.map(|view| view.holders).unwrap_or_default();
         let others = holders.into_iter().map(|holder| holder.node).filter(|holder| *holder != self.node.me);
         let sources: Vec<SourceAt> = others.map(|node| SourceAt { node, is_spare: false }).collect();
-        let fetched = stream::iter(missing).map(|digest| {
-            let from = (!sources.is_empty()).then(|| (sizes[&digest], sources.clone()));
+        let count = sources.len();
+        let turned = |n: usize| sources.iter().copied().cycle().skip(n % count.max(1)).take(count.min(SOURCES)).collect::<Vec<_>>();
+        // each begins with another one, so that all of them give
+        let fetched = stream::iter(missing.into_iter().enumerate()).map(|(n, digest)| {
+            let from = (count > 0).then(|| (sizes[&digest], turned(n)));
             arrived(bring(self.node, digest, from))
         });
         let mut fetched = fetched.buffer_unordered(AT_ONCE);
@@ -271,27 +367,21 @@ impl Keep<'_> {
     }
 
     /// One line of a list of items.
-    async fn line(&self, digest: Digest, place: u32) -> Result<String, String> {
-        self.blob(digest).await.map_err(why)?;
-        let node = self.node.clone();
-        let read = move || {
-            let reader = open(&node.blobs.store, digest).map_err(why)?;
-            let mut segments = |index| reader.checked(index).map_err(|error| error.to_string());
-            let known = lock(&node.files.lists).iter().find(|(of, _)| *of == digest).map(|(_, lines)| lines.clone());
-            let lines = match known {
-                Some(lines) => lines,
-                None => {
-                    let lines = Arc::new(Lines::of(&mut segments)?);
-                    let mut lists = lock(&node.files.lists);
-                    lists.push_front((digest, lines.clone()));
-                    lists.truncate(LISTS);
-                    lines
-                }
-            };
-            lines.get(place, &mut segments)
+    async fn line(&self, digest: Digest, place: u32) -> Result<String, Problem> {
+        self.blob(digest).await?;
+        let lanes = self.node.blobs.lanes;
+        let read = async || {
+            let store = self.node.blobs.store.clone();
+            lanes.run(move || Lines::of(&mut segments(&open(&store, digest)?)).map(Arc::new).map_err(refuse)).await
         };
-        self.node.blobs.lanes.run(read).await
+        let lines = remembered(&self.node.files.lists, digest).get_or_try_init(read).await.cloned()?;
+        let store = self.node.blobs.store.clone();
+        lanes.run(move || lines.get(place, &mut segments(&open(&store, digest)?)).map_err(refuse)).await
     }
+}
+
+fn segments(reader: &Reader) -> impl FnMut(u32) -> Result<Option<Vec<u8>>, String> {
+    |index| reader.checked(index).map_err(|error| error.to_string())
 }
 
 fn check_size(size: u64) -> Result<(), Problem> {
@@ -299,7 +389,7 @@ fn check_size(size: u64) -> Result<(), Problem> {
         return Ok(());
     }
     let why = format!("it has {size} bytes, and a list of files has at most {}", limits::MANIFEST);
-    Err(Problem::new(swarm_proto::Code::BadRequest, "this is no list of files", why))
+    Err(Problem::new(Code::BadRequest, "this is no list of files", why))
 }
 
 fn open(store: &Store, digest: Digest) -> Result<Reader, Problem> {
@@ -325,20 +415,21 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
     node.files.begin(key);
     let left = node.outputs.left(key.0, key.1);
     let stdout = left.stdout.filter(|_| outcome.output.as_ref().is_some_and(|output| output.stdout_len > limits::INLINE_RESULT as u64));
-    let files = left.files.filter(|_| has_files);
-    let (store, pin) = (node.blobs.store.clone(), Pin::Job(key.0.job));
-    let files_of = node.clone();
+    // of what was killed or lost there is at most a part
+    let files = left.files.filter(|_| has_files && matches!(outcome.end, End::Succeeded | End::Exit(_)));
+    let (of, is_good) = (node.clone(), outcome.end == End::Succeeded);
     let work = move || {
         let put = |path: &Path| -> Result<Blob, String> {
-            let digest = put_file(&store, path)?;
-            if files_of.files.pin(key.0.job, [digest.0]).is_some_and(|fresh| !fresh.is_empty()) {
-                // only pins by hand are written down
-                let _ = store.pin(digest.0, pin);
-            }
-            Ok(digest)
+            let blob = put_file(&of.blobs.store, path)?;
+            of.files.pin(&of.blobs.store, Hold::Attempt(key), &[blob.0]);
+            Ok(blob)
         };
         let stdout = stdout.map(|path| put(&path).map(|(digest, _)| digest)).transpose();
-        let files = files.filter(|dir| dir.is_dir()).map(|dir| put_tree(&store, &dir, &put)).transpose();
+        let files = match files {
+            Some(dir) if dir.is_dir() => put_tree(&of.blobs.store, &dir, &put).map(Some),
+            Some(_) if is_good => Err("what it left is not there any more".into()),
+            Some(_) | None => Ok(None),
+        };
         (stdout, files)
     };
     let (stdout, files) = node.blobs.lanes.run(work).await;
@@ -364,6 +455,7 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
 /// the leader has it brought later.
 async fn copy(node: &Arc<Node>, blobs: &[Blob]) {
     let Some((last, before)) = blobs.split_last() else { return };
+    let mib = u32::try_from(blobs.iter().map(|(_, size)| size).sum::<u64>() >> 20).unwrap_or(u32::MAX);
     let peers = node.peers.current();
     let mut others: Vec<NodeId> =
         peers.iter().filter(|(id, peer)| **id != node.me && peer.health == Health::Alive).map(|(id, _)| *id).collect();
@@ -389,6 +481,7 @@ async fn copy(node: &Arc<Node>, blobs: &[Blob]) {
             },
             // a host that died says nothing on its streams, and membership is sooner than their end
             _ = gone => "it is no longer alive".to_owned(),
+            () = tokio::time::sleep(COPY.0 + COPY.1 * mib) => "it takes too long".to_owned(),
         };
         tracing::info!(node = %other, why, "what a task left did not get a second copy there");
     }

@@ -23,6 +23,10 @@ const SWEEP: (Duration, usize) = (Duration::from_secs(10), 4_096);
 const LAPSE: Duration = Duration::from_secs(60);
 /// Things in one message.
 const BATCH: usize = 8_192;
+/// Things looked at in one turn: what is owed can be much, and everything else waits for it.
+const TURN: usize = 1_024;
+/// Submissions that may wait for the copies of their inputs; the next one is told `busy`.
+const WAITING: usize = 1_024;
 
 /// See the head of the module. `W`: what waits for the copies of its inputs.
 pub(super) struct Keeping<W> {
@@ -45,7 +49,7 @@ pub(super) enum Act<W> {
 impl<W> Keeping<W> {
     /// For a term that begins now.
     pub(super) fn new(ledger: &Ledger, now: Instant) -> Self {
-        let mut owed = Owed::new(now);
+        let mut owed = Owed::new(ledger.nodes().filter(|record| !record.is_gone).count(), now);
         for job in ledger.open_jobs().filter_map(|job| ledger.job(job)) {
             owed.owe(Owner::Job(job.id()), job.spec().owings(), now);
         }
@@ -54,6 +58,11 @@ impl<W> Keeping<W> {
         }
         let (waiting, lapsing) = (BTreeMap::new(), std::collections::VecDeque::new());
         Self { owed, waiting, next: 0, lapsing, sweep_at: now + SWEEP.0, swept: None }
+    }
+
+    /// Whether as many submissions wait as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING
     }
 
     /// Has it wait until all of this has its copies.
@@ -76,6 +85,16 @@ impl<W> Keeping<W> {
     /// A worker holds these blobs now.
     pub(super) fn handle_held(&mut self, digests: impl IntoIterator<Item = swarm_proto::Digest>) {
         digests.into_iter().for_each(|digest| self.owed.handle_held(digest));
+    }
+
+    /// A worker does not have these blobs any more.
+    pub(super) fn handle_lost(&mut self, node: NodeId, digests: &[swarm_proto::Digest]) {
+        digests.iter().for_each(|digest| self.owed.handle_lost(node, *digest));
+    }
+
+    /// What workers said before now counts from now on.
+    pub(super) fn look_again(&mut self) {
+        self.owed.look_again();
     }
 
     /// A worker says what it keeps.
@@ -110,7 +129,7 @@ impl<W> Keeping<W> {
     pub(super) fn handle_timeout(&mut self, ledger: &Ledger, now: Instant) {
         self.owed.handle_timeout(now);
         while let Some((_, ticket)) = self.lapsing.pop_front_if(|(at, _)| *at <= now) {
-            self.owed.release(Owner::Ticket(ticket));
+            self.owed.release(Owner::Answered(ticket));
         }
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP.0;
@@ -120,11 +139,13 @@ impl<W> Keeping<W> {
 
     /// A part of what is kept is compared with the ledger.
     fn sweep(&mut self, ledger: &Ledger) {
-        let part: Vec<Owner> = self.owed.owners(self.swept).take(SWEEP.1).collect();
-        self.swept = part.last().copied().filter(|_| part.len() == SWEEP.1);
+        // all of it in a quarter of an hour, however much it is
+        let size = SWEEP.1.max(self.owed.owner_count() / 90);
+        let part: Vec<Owner> = self.owed.owners(self.swept).take(size).collect();
+        self.swept = part.last().copied().filter(|_| part.len() == size);
         for owner in part {
             let is_owed = match owner {
-                Owner::Ticket(_) => true,
+                Owner::Ticket(_) | Owner::Answered(_) => true,
                 Owner::Job(job) => ledger.job(job).is_some_and(|job| job.ended().is_none()),
                 Owner::Task(task) => ledger.output(task).is_some_and(|output| output.left().next().is_some()),
             };
@@ -139,7 +160,8 @@ impl<W> Keeping<W> {
         let mut acts = Vec::new();
         let mut said: BTreeMap<NodeId, (Vec<Owing>, Vec<Owing>)> = BTreeMap::new();
         let holders = |digest| directory.get(digest).map(|known| known.holders().collect()).unwrap_or_default();
-        while let Some(order) = self.owed.poll_output(holders, now) {
+        self.owed.plan(holders, TURN, now);
+        while let Some(order) = self.owed.poll_output() {
             match order {
                 KeepOrder::Keep { node, owing } => said.entry(node).or_default().0.push(owing),
                 KeepOrder::Release { node, owing } => said.entry(node).or_default().1.push(owing),
@@ -147,7 +169,7 @@ impl<W> Keeping<W> {
                     let Some(waiting) = self.waiting.remove(&ticket) else { continue };
                     match &end {
                         Ok(()) => self.lapsing.push_back((now + LAPSE, ticket)),
-                        Err(_) => self.owed.release(Owner::Ticket(ticket)),
+                        Err(_) => self.owed.release(Owner::Answered(ticket)),
                     }
                     acts.push(Act::GoOn(waiting, end));
                 }

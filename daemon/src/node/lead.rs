@@ -104,6 +104,8 @@ struct DeskTerm {
     next_ticket: u64,
     workers: BTreeMap<NodeId, Worker>,
     keeping: Keeping<Held>,
+    /// Whether what workers said counted in the last turn.
+    was_open: bool,
     followers: Followers,
     seen: Cursor,
     health: BTreeMap<NodeId, Health>,
@@ -137,6 +139,7 @@ impl DeskTerm {
             next_ticket: 0,
             workers: BTreeMap::new(),
             keeping,
+            was_open: false,
             followers: Followers::default(),
             seen,
             health: BTreeMap::new(),
@@ -181,6 +184,10 @@ impl DeskTerm {
 
     /// Proposes what has gathered and carries out what dispatch says, until there is nothing left to do.
     fn turn(&mut self) {
+        if !self.was_open && self.dispatch.is_open() {
+            self.was_open = true;
+            self.keeping.look_again();
+        }
         self.keep();
         loop {
             self.carry_out();
@@ -225,7 +232,19 @@ impl DeskTerm {
 
     /// A submission waits until its inputs have their copies.
     fn submit(&mut self, command: Command, waiter: Waiter) {
-        let owings: Vec<_> = if let Command::Submit(submit) = &command { submit.spec.owings().collect() } else { Vec::new() };
+        let mut owings = Vec::new();
+        if let Command::Submit(submit) = &command {
+            owings.extend(submit.spec.owings());
+            // what was accepted before is answered as it was, whatever became of its inputs
+            if !owings.is_empty() && self.consensus.with_ledger(|ledger| ledger.is_known(submit)) {
+                owings.clear();
+            }
+        }
+        if !owings.is_empty() && self.keeping.is_full() {
+            let why = "as many submissions as may wait for copies of their inputs";
+            let busy = Problem::new(Code::Busy, "the job was not accepted", why).retry_after(swarm_proto::Millis(1_000));
+            return self.refuse(waiter, busy);
+        }
         if owings.is_empty() { self.command(command, waiter) } else { self.keeping.hold(owings, (command, waiter), now()) }
     }
 
@@ -426,7 +445,8 @@ impl DeskTerm {
             | FromWorker::LeaseAsk { .. }
             | FromWorker::Load(_)
             | FromWorker::Blobs { .. }) => {
-                if let FromWorker::Blobs { has, .. } = &work {
+                if let FromWorker::Blobs { has, lost, .. } = &work {
+                    self.keeping.handle_lost(node, lost);
                     self.keeping.handle_held(has.iter().map(|(digest, _)| *digest));
                 }
                 self.consensus.with_ledger(|ledger| self.dispatch.handle_from_worker(node, work, ledger, now()));

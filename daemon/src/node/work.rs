@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream};
 use swarm_blobstore::Change;
 use swarm_core::attempts::{Attempts, Output, Settings as AttemptSettings};
 use swarm_executors::{ExecEvent, Executor, Recovered, Start};
@@ -19,7 +18,7 @@ use swarm_proto::{
 };
 use swarm_transport::{FrameRx, FrameTx, Plane};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::AbortHandle,
     time::Instant,
 };
@@ -45,6 +44,10 @@ const TURN: usize = 1_024;
 
 /// Things kept for the leader that are brought at a time.
 const KEEPS: usize = 4;
+/// Reasons in one message.
+const FAILED: usize = 128;
+/// How long a new leader may take to speak of what it wants kept here.
+const UNSPOKEN: Duration = Duration::from_secs(600);
 
 type Key = (TaskId, Fence);
 
@@ -71,6 +74,11 @@ struct Worker {
     gathering: BTreeMap<Key, AbortHandle>,
     /// Attempts that are to leave files.
     leaves: BTreeSet<Key>,
+    /// What the leader has kept here. Of what it has not spoken of since the stream to it began: when that may go.
+    owed: BTreeMap<Owing, Option<Instant>>,
+    keeps: mpsc::UnboundedSender<(Vec<Owing>, Vec<Owing>)>,
+    /// What is kept, and what cannot be, as far as it was not said.
+    answers: (Vec<Owing>, Vec<(Owing, Problem)>),
     /// What of all this comes back.
     done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
 }
@@ -88,16 +96,24 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
     let mut attempts =
         Attempts::new(node.me, life, node.settings.meta.clone(), AttemptSettings { lease: node.settings.timing.lease }, boot);
     let leaves = workshop.recovered.iter().filter(|found| !found.spec.outputs.is_empty()).map(|found| (found.task, found.fence)).collect();
-    let mut recovered = Vec::with_capacity(workshop.recovered.len());
-    for found in workshop.recovered {
-        recovered.push(delivered(&node, found).await);
-    }
-    attempts.handle_recovered(recovered);
+    // what one left that ended while no daemon was here is delivered like that of any other: as if it ended now
+    let mut ended = Vec::new();
+    let recovered = workshop.recovered.into_iter().map(|found| match found.outcome {
+        Some(outcome) if leaves_more(!found.spec.outputs.is_empty(), &outcome) => {
+            ended.push(ExecEvent::Ended { task: found.task, fence: found.fence, outcome });
+            Recovered { outcome: None, ..found }
+        }
+        outcome => Recovered { outcome, ..found },
+    });
+    attempts.handle_recovered(recovered.collect());
     let executors = workshop.executors.into_iter().map(|executor| (executor.name(), executor)).collect();
     let now = Instant::now();
     let signatures =
         if node.settings.require_signed { Signatures::load(node.roster.disk()) } else { Err("nothing has to be signed here".into()) };
-    let worker = Worker {
+    let (keeps, ordered) = mpsc::unbounded_channel();
+    let done = mpsc::unbounded_channel();
+    node.blobs.runtime().spawn(keep_in_order(node.clone(), ordered, done.0.clone()));
+    let mut worker = Worker {
         node,
         attempts,
         executors,
@@ -109,22 +125,37 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
         signatures,
         gathering: BTreeMap::new(),
         leaves,
-        done: mpsc::unbounded_channel(),
+        owed: BTreeMap::new(),
+        keeps,
+        answers: (Vec::new(), Vec::new()),
+        done,
     };
+    ended.into_iter().for_each(|event| worker.handle_event(event, boot));
     worker.run(stop).await;
 }
 
-/// An attempt that ended while no daemon was here: what it left becomes blobs first.
-async fn delivered(node: &Arc<Node>, found: Recovered) -> Recovered {
-    let Some(outcome) = found.outcome else { return found };
-    let has_files = !found.spec.outputs.is_empty();
-    let outcome =
-        if leaves(has_files, &outcome) { files::deliver(node, (found.task, found.fence), has_files, outcome).await } else { outcome };
-    Recovered { outcome: Some(outcome), ..found }
+/// Does what the leader asks in its order; what is brought takes its time meanwhile.
+async fn keep_in_order(node: Arc<Node>, mut asked: mpsc::UnboundedReceiver<(Vec<Owing>, Vec<Owing>)>, done: mpsc::UnboundedSender<Done>) {
+    let slots = Arc::new(Semaphore::new(KEEPS));
+    while let Some((keep, release)) = asked.recv().await {
+        for owing in release {
+            files::release(&node, owing).await;
+        }
+        for owing in keep {
+            // never closed
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let (node, done) = (node.clone(), done.clone());
+            tokio::spawn(async move {
+                let kept = files::keep(&node, owing).await;
+                let _ = done.send(Done::Kept(owing, kept));
+                drop(slot);
+            });
+        }
+    }
 }
 
 /// Whether an attempt left more than its outcome can hold.
-fn leaves(has_files: bool, outcome: &Outcome) -> bool {
+fn leaves_more(has_files: bool, outcome: &Outcome) -> bool {
     has_files || outcome.output.as_ref().is_some_and(|output| output.stdout_len > limits::INLINE_RESULT as u64)
 }
 
@@ -149,7 +180,7 @@ impl Worker {
                 }
                 Ok(()) = leader.changed() => self.handle_leader(leader.borrow_and_update().1),
                 message = async { self.link.as_mut().expect("guarded").from.recv().await }, if self.link.is_some() => self.handle_message(message),
-                Some(done) = self.done.1.recv() => self.handle_done(done).await,
+                Some(done) = self.done.1.recv() => self.drain_done(done).await,
                 Some(change) = async { self.blobs.as_mut().expect("guarded").recv().await }, if self.blobs.is_some() => self.tell_blobs(change).await,
                 () = tokio::time::sleep_until(wake) => self.handle_wake().await,
             }
@@ -172,7 +203,7 @@ impl Worker {
         match event {
             ExecEvent::Ended { task, fence, outcome } => {
                 let has_files = self.leaves.remove(&(task, fence));
-                if !leaves(has_files, &outcome) {
+                if !leaves_more(has_files, &outcome) {
                     return self.attempts.handle_event(ExecEvent::Ended { task, fence, outcome }, boot);
                 }
                 let (node, done) = (self.node.clone(), self.done.0.clone());
@@ -185,7 +216,24 @@ impl Worker {
         }
     }
 
-    async fn handle_done(&mut self, done: Done) {
+    async fn drain_done(&mut self, first: Done) {
+        self.handle_done(first);
+        for _ in 0..TURN {
+            match self.done.1.try_recv() {
+                Ok(done) => self.handle_done(done),
+                Err(_) => break,
+            }
+        }
+        let (kept, failed) = std::mem::take(&mut self.answers);
+        if !kept.is_empty() {
+            self.say(FromWorker::Kept { kept, failed: Vec::new() }).await;
+        }
+        for part in failed.chunks(FAILED) {
+            self.say(FromWorker::Kept { kept: Vec::new(), failed: part.to_vec() }).await;
+        }
+    }
+
+    fn handle_done(&mut self, done: Done) {
         match done {
             Done::Delivered(event) => self.attempts.handle_event(event, (self.node.clocks.boot)()),
             Done::Gathered(key, gathered) => {
@@ -197,12 +245,12 @@ impl Worker {
                     }
                 }
             }
-            Done::Kept(owing, end) => {
-                let (kept, failed) = match end {
-                    Ok(()) => (vec![owing], Vec::new()),
-                    Err(problem) => (Vec::new(), vec![(owing, problem)]),
-                };
-                self.say(FromWorker::Kept { kept, failed }).await;
+            // released while it was brought
+            Done::Kept(owing, Ok(())) if !self.owed.contains_key(&owing) => self.keep(Vec::new(), vec![owing]),
+            Done::Kept(owing, Ok(())) => self.answers.0.push(owing),
+            Done::Kept(owing, Err(problem)) => {
+                self.owed.remove(&owing);
+                self.answers.1.push((owing, problem));
             }
         }
     }
@@ -235,24 +283,22 @@ impl Worker {
         }
     }
 
-    /// One after the other, a few at a time: who asks has time.
-    fn keep(&self, keep: Vec<Owing>, release: Vec<Owing>) {
-        let (node, done) = (self.node.clone(), self.done.0.clone());
-        self.node.blobs.runtime().spawn(async move {
-            for owing in release {
-                files::release(&node, owing).await;
-            }
-            let kept = stream::iter(keep).map(|owing| {
-                let node = node.clone();
-                async move { (owing, files::keep(&node, owing).await) }
-            });
-            let mut kept = kept.buffer_unordered(KEEPS);
-            while let Some((owing, end)) = kept.next().await {
-                if done.send(Done::Kept(owing, end)).is_err() {
-                    return;
-                }
-            }
-        });
+    /// What the leader wants kept, and what it needs no longer.
+    fn keep(&mut self, keep: Vec<Owing>, release: Vec<Owing>) {
+        for owing in &release {
+            self.owed.remove(owing);
+        }
+        self.owed.extend(keep.iter().map(|owing| (*owing, None)));
+        let _ = self.keeps.send((keep, release));
+    }
+
+    /// A leader speaks of what it needs kept here; what it does not speak of in time is somewhere else by now.
+    fn forget_owed(&mut self, now: Instant) {
+        let old = self.owed.iter().filter(|(_, until)| until.is_some_and(|until| until <= now)).map(|(owing, _)| *owing);
+        let old: Vec<Owing> = old.collect();
+        if !old.is_empty() {
+            self.keep(Vec::new(), old);
+        }
     }
 
     /// Says to the leader what view this node has, and whose certificate. One that finds no room is said again after the next
@@ -289,12 +335,14 @@ impl Worker {
         if self.load_at <= now {
             self.load_at = now + LOAD_EVERY;
             self.attempts.handle_load((self.node.settings.load)());
+            self.forget_owed(now);
         }
         if self.link.is_none() && self.retry_at <= now {
             self.retry_at = now + AGAIN;
             self.link = connect(&self.node).await;
             if self.link.is_some() {
                 self.attempts.handle_leader(self.node.roster.version(), boot);
+                self.owed.values_mut().for_each(|until| *until = Some(now + UNSPOKEN));
                 // the report goes first
                 self.carry_out().await;
                 self.tell_all_blobs().await;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_proto::{Digest, NodeId, limits};
 
-/// Blobs and their holders. It holds [`limits::HOLDINGS`] of them; what is beyond is still where it is, only not told here.
+/// Blobs and their holders: [`limits::HOLDINGS`] of them, and as many again that are the first two of a blob. What is beyond is still
+/// where it is, only not told here.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     blobs: BTreeMap<Digest, Known>,
@@ -48,8 +49,10 @@ impl Directory {
             }
         }
         for (digest, size) in has {
-            if self.holdings >= limits::HOLDINGS {
-                return;
+            // the first two of each are worth more than the others of any
+            let is_one_of_many = self.holdings >= limits::HOLDINGS && self.blobs.get(&digest).is_some_and(|known| known.holders.len() >= 2);
+            if is_one_of_many || self.holdings >= 2 * limits::HOLDINGS {
+                continue;
             }
             if self.nodes.entry(node).or_default().insert(digest) {
                 self.holdings += 1;

@@ -35,8 +35,10 @@ const UNHEARD: Duration = Duration::from_secs(3);
 /// For whom something is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {
-    /// A submission that is not accepted yet.
+    /// A submission that waits.
     Ticket(u64),
+    /// A submission that went on.
+    Answered(u64),
     /// A job that has not ended.
     Job(JobId),
     /// A task that has.
@@ -54,7 +56,7 @@ pub enum KeepOrder {
         node: NodeId,
         owing: Owing,
     },
-    /// Everything that this submission needs has its copies, or cannot have them.
+    /// Everything that this submission needs has its copies, or cannot have them. It is an [`Owner::Answered`] from now on.
     Ready {
         ticket: u64,
         end: Result<(), Problem>,
@@ -66,12 +68,13 @@ pub enum KeepOrder {
 enum At {
     Asked,
     Kept,
-    Failed { until: Instant, problem: Problem },
+    Failed { until: Instant, problem: Box<Problem> },
 }
 
 #[derive(Debug)]
 struct Item {
     owners: BTreeSet<Owner>,
+    /// When the last submission began to wait for it.
     since: Instant,
     at: BTreeMap<NodeId, At>,
 }
@@ -80,6 +83,8 @@ struct Item {
 #[derive(Debug)]
 pub struct Owed {
     began: Instant,
+    /// How many nodes there should be, though not all have come yet.
+    members: usize,
     items: BTreeMap<Owing, Item>,
     owners: BTreeMap<Owner, BTreeSet<Owing>>,
     /// Nodes that can be asked.
@@ -94,10 +99,11 @@ pub struct Owed {
 }
 
 impl Owed {
-    /// For a leader whose term begins now.
-    pub fn new(now: Instant) -> Self {
+    /// For a leader whose term begins now, in a swarm of so many nodes.
+    pub fn new(members: usize, now: Instant) -> Self {
         Self {
             began: now,
+            members,
             items: BTreeMap::new(),
             owners: BTreeMap::new(),
             here: BTreeSet::new(),
@@ -114,6 +120,9 @@ impl Owed {
         for owing in owings {
             let item = self.items.entry(owing).or_insert_with(|| Item { owners: BTreeSet::new(), since: now, at: BTreeMap::new() });
             item.owners.insert(owner);
+            if matches!(owner, Owner::Ticket(_)) {
+                item.since = now;
+            }
             self.owners.entry(owner).or_default().insert(owing);
             self.dirty.insert(owing);
         }
@@ -132,6 +141,11 @@ impl Owed {
     pub fn owners(&self, after: Option<Owner>) -> impl Iterator<Item = Owner> + '_ {
         use std::ops::Bound;
         self.owners.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)).map(|(owner, _)| *owner)
+    }
+
+    /// How many there are.
+    pub fn owner_count(&self) -> usize {
+        self.owners.len()
     }
 
     /// A node can be asked from now on. Whatever it was to keep it is asked for again.
@@ -178,7 +192,7 @@ impl Owed {
     /// A node could not keep it.
     pub fn handle_failed(&mut self, node: NodeId, owing: Owing, problem: Problem, now: Instant) {
         let Some(item) = self.items.get_mut(&owing) else { return };
-        item.at.insert(node, At::Failed { until: now + AGAIN, problem });
+        item.at.insert(node, At::Failed { until: now + AGAIN, problem: Box::new(problem) });
         self.by_node.entry(node).or_default().insert(owing);
         self.wakes.insert((now + AGAIN, owing));
         self.dirty.insert(owing);
@@ -194,9 +208,24 @@ impl Owed {
         }
     }
 
+    /// A node does not have it any more.
+    pub fn handle_lost(&mut self, node: NodeId, digest: swarm_proto::Digest) {
+        for is_tree in [false, true] {
+            let owing = Owing { digest, is_tree };
+            if self.items.get_mut(&owing).is_some_and(|item| item.at.remove(&node).is_some()) {
+                self.dirty.insert(owing);
+            }
+        }
+    }
+
+    /// Everything is looked at again.
+    pub fn look_again(&mut self) {
+        self.dirty.extend(self.items.keys());
+    }
+
     /// When to call [`Owed::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wakes.first().map(|(at, _)| *at)
+        if self.dirty.is_empty() { self.wakes.first().map(|(at, _)| *at) } else { Some(self.began) }
     }
 
     /// Time has passed.
@@ -212,16 +241,20 @@ impl Owed {
         }
     }
 
-    /// What to do next. `holders`: who has all of a blob, by the directory.
-    pub fn poll_output(&mut self, holders: impl Fn(swarm_proto::Digest) -> Vec<NodeId>, now: Instant) -> Option<KeepOrder> {
-        while self.outputs.is_empty() {
-            let owing = self.dirty.pop_first()?;
-            self.plan(owing, &holders, now);
+    /// Looks at most at so many things. `holders`: who has all of a blob, by the directory.
+    pub fn plan(&mut self, holders: impl Fn(swarm_proto::Digest) -> Vec<NodeId>, most: usize, now: Instant) {
+        for _ in 0..most {
+            let Some(owing) = self.dirty.pop_first() else { return };
+            self.look_at(owing, &holders, now);
         }
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<KeepOrder> {
         self.outputs.pop_front()
     }
 
-    fn plan(&mut self, owing: Owing, holders: &impl Fn(swarm_proto::Digest) -> Vec<NodeId>, now: Instant) {
+    fn look_at(&mut self, owing: Owing, holders: &impl Fn(swarm_proto::Digest) -> Vec<NodeId>, now: Instant) {
         let Some(item) = self.items.get_mut(&owing) else { return };
         if item.owners.is_empty() {
             for (node, at) in std::mem::take(&mut item.at) {
@@ -237,13 +270,16 @@ impl Owed {
         }
         let is_gone = |node: &NodeId| self.away.get(node).is_some_and(|since| *since + AWAY <= now);
         item.at.retain(|node, at| self.here.contains(node) || (*at == At::Kept && !is_gone(node)));
+        let is_awaited = item.owners.iter().any(|owner| matches!(owner, Owner::Ticket(_)));
         let wanted = COPIES.min(self.here.len());
-        let count = item.at.values().filter(|at| !matches!(at, At::Failed { .. })).count();
+        // who waits needs copies that can be reached now; otherwise a keeper that is away for a moment counts
+        let counts = |node: &NodeId, at: &At| !matches!(at, At::Failed { .. }) && (!is_awaited || self.here.contains(node));
+        let count = item.at.iter().filter(|(node, at)| counts(node, at)).count();
         let has_it = holders(owing.digest);
         let is_known = !has_it.is_empty() || item.at.values().any(|at| *at == At::Kept);
         if count < wanted && is_known {
             let mut candidates: Vec<NodeId> = self.here.iter().filter(|node| !item.at.contains_key(node)).copied().collect();
-            if now < self.began + SETTLING && !item.owners.iter().any(|owner| matches!(owner, Owner::Ticket(_))) {
+            if now < self.began + SETTLING && !is_awaited {
                 candidates.retain(|node| has_it.contains(node));
                 self.wakes.insert((self.began + SETTLING, owing));
             }
@@ -254,12 +290,16 @@ impl Owed {
                 self.outputs.push_back(KeepOrder::Keep { node, owing });
             }
         }
-        let tickets: Vec<u64> =
-            item.owners.iter().filter_map(|owner| if let Owner::Ticket(ticket) = owner { Some(*ticket) } else { None }).collect();
-        if tickets.is_empty() {
+        if !is_awaited {
             return;
         }
+        let is_settling = now < self.began + SETTLING && self.here.len() < COPIES.min(self.members);
         let end = match outlook(item, &self.here, wanted) {
+            // two copies are not to be had where only one node has come yet
+            _ if is_settling => {
+                self.wakes.insert((self.began + SETTLING, owing));
+                return;
+            }
             Outlook::Enough => Ok(()),
             Outlook::Waiting => return,
             Outlook::Nobody if !is_known && now < item.since + UNHEARD => {
@@ -268,22 +308,30 @@ impl Owed {
             }
             Outlook::Nobody => Err(too_few(owing, item)),
         };
-        for ticket in tickets {
+        let waits = |owner: &Owner| if let Owner::Ticket(ticket) = owner { Some(*ticket) } else { None };
+        for ticket in item.owners.iter().filter_map(waits).collect::<Vec<_>>() {
             self.answer(ticket, &end);
         }
     }
 
     /// A submission is ready when all that it needs is.
     fn answer(&mut self, ticket: u64, end: &Result<(), Problem>) {
-        let owner = Owner::Ticket(ticket);
         let wanted = COPIES.min(self.here.len());
-        let has_all = || {
-            let mut owings = self.owners.get(&owner).into_iter().flatten();
-            owings.all(|owing| self.items.get(owing).is_some_and(|item| matches!(outlook(item, &self.here, wanted), Outlook::Enough)))
-        };
-        if end.is_err() || has_all() {
-            self.outputs.push_back(KeepOrder::Ready { ticket, end: end.clone() });
+        let is_there =
+            |owing: &Owing| self.items.get(owing).is_some_and(|item| matches!(outlook(item, &self.here, wanted), Outlook::Enough));
+        let owings = self.owners.get(&Owner::Ticket(ticket)).cloned().unwrap_or_default();
+        if end.is_ok() && !owings.iter().all(is_there) {
+            return;
         }
+        self.owners.remove(&Owner::Ticket(ticket));
+        for owing in &owings {
+            if let Some(item) = self.items.get_mut(owing) {
+                item.owners.remove(&Owner::Ticket(ticket));
+                item.owners.insert(Owner::Answered(ticket));
+            }
+        }
+        self.owners.insert(Owner::Answered(ticket), owings);
+        self.outputs.push_back(KeepOrder::Ready { ticket, end: end.clone() });
     }
 }
 
@@ -347,7 +395,7 @@ mod tests {
         fn new(nodes: u64) -> Self {
             let now = Instant::now();
             let mut world = Self {
-                owed: Owed::new(now),
+                owed: Owed::new(nodes as usize, now),
                 now: now + SETTLING,
                 here: (1..=nodes).map(NodeId).collect(),
                 holds: BTreeMap::new(),
@@ -370,12 +418,19 @@ mod tests {
         fn order(&mut self) -> Option<KeepOrder> {
             let (holds, here) = (self.holds.clone(), self.here.clone());
             let holders = |digest| here.iter().filter(|node| holds.get(node).is_some_and(|held| held.contains(&digest))).copied().collect();
-            self.owed.poll_output(holders, self.now)
+            self.owed.plan(holders, 3, self.now);
+            self.owed.poll_output()
         }
 
         /// Everybody does what is asked.
         fn settle(&mut self) {
-            while let Some(order) = self.order() {
+            loop {
+                let Some(order) = self.order() else {
+                    if self.owed.dirty.is_empty() {
+                        break;
+                    }
+                    continue;
+                };
                 match order {
                     KeepOrder::Keep { node, owing } => {
                         assert!(self.here.contains(&node), "{node} is away");
@@ -441,7 +496,7 @@ mod tests {
         assert!(world.keeps[&NodeId(2)].contains(&owing(1)), "who has it keeps it");
         // the job has it now
         world.owed.owe(Owner::Job(JobId(1)), [owing(1)], world.now);
-        world.owed.release(Owner::Ticket(7));
+        world.owed.release(Owner::Answered(7));
         world.settle();
         assert_eq!((world.keepers(1), world.asked), (2, 2));
         world.owed.release(Owner::Job(JobId(1)));
@@ -472,6 +527,51 @@ mod tests {
         world.pass(UNHEARD);
         let problem = world.ready.remove(&7).expect("told").expect_err("refused");
         assert_eq!(problem.code, Code::NotFound);
+    }
+
+    #[test]
+    fn a_copy_that_is_away_for_a_moment_does_not_refuse_a_job() {
+        let mut world = World::new(3);
+        world.put(1, 1);
+        world.owed.owe(Owner::Job(JobId(1)), [owing(1)], world.now);
+        world.settle();
+        let other = (2..=3).find(|node| world.keeps.contains_key(&NodeId(*node))).expect("a second one");
+        world.away(other);
+        world.settle();
+        assert_eq!(world.asked, 2, "it may be back soon");
+        world.owed.owe(Owner::Ticket(7), [owing(1)], world.now);
+        world.settle();
+        assert_eq!(world.ready.remove(&7), Some(Ok(())));
+        assert_eq!((world.keepers(1), world.asked), (2, 3), "who waits has a third one asked");
+    }
+
+    #[test]
+    fn a_new_leader_that_has_not_heard_of_the_others_lets_a_job_wait() {
+        let mut world = World::new(1);
+        world.owed.members = 5;
+        world.now -= SETTLING;
+        world.put(1, 1);
+        world.owed.owe(Owner::Ticket(7), [owing(1)], world.now);
+        world.settle();
+        assert!(world.ready.is_empty());
+        world.here.insert(NodeId(2));
+        world.owed.handle_here(NodeId(2));
+        world.settle();
+        assert_eq!(world.ready.remove(&7), Some(Ok(())));
+        assert_eq!(world.keepers(1), 2);
+    }
+
+    #[test]
+    fn a_copy_that_was_lost_is_made_again() {
+        let mut world = World::new(3);
+        world.put(1, 1);
+        world.owed.owe(Owner::Job(JobId(1)), [owing(1)], world.now);
+        world.settle();
+        world.holds.get_mut(&NodeId(1)).expect("it holds it").clear();
+        world.keeps.remove(&NodeId(1));
+        world.owed.handle_lost(NodeId(1), owing(1).digest);
+        world.settle();
+        assert_eq!(world.keepers(1), 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Makes the next entry of the log.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use swarm_proto::{
     JobId, NodeId, TaskId, UnixMillis,
@@ -252,11 +252,11 @@ impl Dispatch {
     pub(super) fn rooms(&self, group: GroupId) -> Vec<Room> {
         let group = self.queue.group(group);
         let (spec, longest) = (&group.spec, group.longest());
-        let heavy = placement::heavy(spec);
-        let has = |node: NodeId, digest| self.directory.get(digest).is_some_and(|known| known.holders().any(|holder| holder == node));
+        let holders = |digest| self.directory.get(digest).map(|known| known.holders().collect::<BTreeSet<_>>()).unwrap_or_default();
+        let heavy: Vec<BTreeSet<NodeId>> = placement::heavy(spec).into_iter().flatten().map(holders).collect();
         let rooms = self.workers.iter().filter_map(|(node, worker)| {
             let room = placement::room(spec, longest, &worker.standing(*node))?;
-            Some(Room { is_near: heavy.into_iter().flatten().all(|digest| has(*node, digest)), ..room })
+            Some(Room { is_near: heavy.iter().all(|holders| holders.contains(node)), ..room })
         });
         rooms.filter(|room| room.free > 0 || room.ahead > 0).collect()
     }
@@ -267,10 +267,10 @@ impl Dispatch {
         let Some((job, tree)) = group.next_job().zip(group.spec.inputs).filter(|_| placement::heavy(&group.spec)[0].is_some()) else {
             return;
         };
-        let has = |node: NodeId| self.directory.get(tree.manifest).is_some_and(|known| known.holders().any(|holder| holder == node));
+        let holders: BTreeSet<NodeId> = self.directory.get(tree.manifest).map(|known| known.holders().collect()).unwrap_or_default();
         let may_run =
             |node: &NodeId| self.workers.get(node).is_some_and(|at| placement::room(&group.spec, None, &at.standing(*node)).is_some());
-        let mut nodes: Vec<NodeId> = self.workers.keys().copied().filter(|node| may_run(node) && !has(*node)).collect();
+        let mut nodes: Vec<NodeId> = self.workers.keys().copied().filter(|node| may_run(node) && !holders.contains(node)).collect();
         nodes.sort_by_key(|node| self.workers.get(node).map_or(u32::MAX, |worker| worker.standing(*node).held));
         if self.hinted.len() > HINTED {
             self.hinted.clear();

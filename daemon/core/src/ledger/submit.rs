@@ -69,6 +69,11 @@ impl Ledger {
         Ok(self.accept(submit, spec, items, named))
     }
 
+    /// Whether this very submission, or another one of its key, was accepted before.
+    pub fn is_known(&self, submit: &Submit) -> bool {
+        keys::name_of_submit(submit).is_some_and(|name| self.keys.find(name, self.journal.now).is_some())
+    }
+
     fn check_room(&mut self, is_keyed: bool) -> Result<(), Problem> {
         if self.jobs.open() >= self.bounds.open_jobs {
             let why = format!("{} jobs are open, as many as are taken", self.jobs.open());
