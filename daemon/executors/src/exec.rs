@@ -35,7 +35,7 @@ use tokio::{
 
 use crate::{
     Boot, Events, ExecEvent, Executor, OutputStore, Start,
-    files::left_dir,
+    files::{left_dir, left_of},
     host::{self, Reading, Writing, wall_now},
     id::keeper_id,
     output::kept::Written,
@@ -131,6 +131,7 @@ impl Exec {
             }
             Err(LinkError::Nobody) => {
                 driver.clear_orphans().await;
+                driver.clear_left().await;
                 (None, Vec::new())
             }
             Err(LinkError::Version(theirs)) => return Err(OpenError::Version { theirs }),
@@ -300,8 +301,10 @@ impl Driver {
     /// Without a keeper only a start matters: it makes one.
     async fn begin(&mut self, batch: &mut Vec<Command>) -> Option<Link> {
         for command in batch.iter() {
-            if let Command::LeaseUntil(until) = command {
-                self.lease_until = Some(*until);
+            match command {
+                Command::LeaseUntil(until) => self.lease_until = Some(*until),
+                Command::Forget(key) => self.drop_left(*key),
+                Command::Start(_) | Command::Kill(..) | Command::Follow(..) => {}
             }
         }
         batch.retain(|command| !matches!(command, Command::LeaseUntil(_) | Command::Forget(_)));
@@ -420,11 +423,7 @@ impl Driver {
                 }
                 Command::Follow((task, fence), is_wanted) => ToKeeper::Follow { task, fence, is_wanted },
                 Command::Forget(key) => {
-                    let left = left_dir(&self.settings.dir, key);
-                    if left.exists() {
-                        // many files can be in it, and nobody waits for that
-                        tokio::task::spawn_blocking(move || drop(std::fs::remove_dir_all(left)));
-                    }
+                    self.drop_left(key);
                     forgotten.push(key);
                     continue;
                 }
@@ -493,6 +492,24 @@ impl Driver {
             self.ended(key, End::Lost);
         }
         next
+    }
+
+    /// What an attempt left is no longer needed.
+    fn drop_left(&self, key: Key) {
+        let left = left_dir(&self.settings.dir, key);
+        if left.exists() {
+            // many files can be in it, and nobody waits for that
+            tokio::task::spawn_blocking(move || drop(std::fs::remove_dir_all(left)));
+        }
+    }
+
+    /// What attempts of an earlier life left: with their keeper went their outcomes.
+    async fn clear_left(&self) {
+        let left = left_of(&self.settings.dir);
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(left)).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        if let Some(error) = removed.err().filter(|error| error.kind() != io::ErrorKind::NotFound) {
+            tracing::warn!(%error, "what attempts of an earlier life left cannot be removed");
+        }
     }
 
     async fn clear_orphans(&self) {

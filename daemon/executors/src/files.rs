@@ -7,7 +7,9 @@
 //! **In.** Each attempt has copies of its own, so nothing that a task does to its inputs reaches another task or the store. Every byte
 //! is hashed on its way: what changed on the disk since it was fetched is not run. **Out.** What an attempt was to leave is copied to a
 //! place of the daemon's, where it stays until the outcome is in the ledger. What touches the task's directory is done as the task's
-//! user, so a link that the task laid leads nowhere that the task could not have gone.
+//! user, so a link that the task laid leads nowhere that the task could not have gone; on the way out links are not followed at all.
+
+mod collect;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,7 +25,8 @@ use swarm_proto::{
     spec::JobSpec,
 };
 
-use crate::{argv::substitute, output::kept::stem, protocol::Key};
+pub(crate) use self::collect::{Found, Regular, collect};
+use crate::{argv::substitute, host, output::kept::stem, protocol::Key};
 
 /// Copied at a time.
 const PIECE: usize = 1 << 20;
@@ -47,7 +50,12 @@ pub(crate) struct Inputs {
 
 /// Where what an attempt leaves waits for the daemon.
 pub(crate) fn left_dir(dir: &Path, key: Key) -> PathBuf {
-    dir.join("left").join(stem(key))
+    left_of(dir).join(stem(key))
+}
+
+/// Where all that attempts leave waits.
+pub(crate) fn left_of(dir: &Path) -> PathBuf {
+    dir.join("left")
 }
 
 /// The paths that an attempt is to leave.
@@ -78,6 +86,11 @@ pub(crate) fn stage(inputs: &Inputs, dir: &Path, owner: &impl Owner, is_revoked:
             Some(_) => return Err(format!("'{}' is one file among those of every task, and another as this one's own", own.path)),
             None => files.push(own.clone()),
         }
+    }
+    let needed = files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
+    // where it cannot be told, writing tells it
+    if let Some(free) = owner.act(|| host::free_space(dir)).filter(|free| needed > *free) {
+        return Err(format!("its files have {needed} bytes, and the disk it runs on has {free} bytes free"));
     }
     let mut buffer = vec![0; PIECE];
     for file in &files {
@@ -151,97 +164,6 @@ fn make(path: &Path, mode: u32) -> io::Result<File> {
     options.open(path)
 }
 
-/// Copies what was declared from `dir` to `to`, which is made. `must_be_there`: one that is missing is an error; otherwise it is left out.
-///
-/// # Errors
-/// Which path, and why. Then nothing is at `to`.
-pub(crate) fn collect(paths: &[String], must_be_there: bool, dir: &Path, to: &Path, owner: &impl Owner) -> Result<(), String> {
-    let done = Collection { dir, to, owner, count: 0, buffer: vec![0; PIECE] }.run(paths, must_be_there);
-    if done.is_err() {
-        let _ = fs::remove_dir_all(to);
-    }
-    done
-}
-
-struct Collection<'a, O> {
-    dir: &'a Path,
-    to: &'a Path,
-    owner: &'a O,
-    count: usize,
-    buffer: Vec<u8>,
-}
-
-impl<O: Owner> Collection<'_, O> {
-    fn run(&mut self, paths: &[String], must_be_there: bool) -> Result<(), String> {
-        // what an earlier try left
-        let _ = fs::remove_dir_all(self.to);
-        make_private(self.to).map_err(|e| e.to_string())?;
-        for path in paths {
-            match self.take(path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound && !must_be_there => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(format!("'{path}' is not there")),
-                done => done.map_err(|e| format!("'{path}': {e}"))?,
-            }
-        }
-        Ok(())
-    }
-
-    /// A file, or all that is below a directory.
-    fn take(&mut self, path: &str) -> io::Result<()> {
-        let mut waiting = vec![path.to_owned()];
-        while let Some(path) = waiting.pop() {
-            let from = self.dir.join(&path);
-            let metadata = self.owner.act(|| fs::metadata(&from))?;
-            if metadata.is_dir() {
-                for name in self.owner.act(|| names(&from))? {
-                    waiting.push(format!("{path}/{name}"));
-                }
-            } else if metadata.is_file() {
-                self.copy(&path, &metadata)?;
-            } else {
-                return Err(io::Error::other(format!("'{path}' is neither a file nor a directory")));
-            }
-        }
-        Ok(())
-    }
-
-    fn copy(&mut self, path: &str, metadata: &fs::Metadata) -> io::Result<()> {
-        check_path(path).map_err(|problem| io::Error::other(problem.why))?;
-        self.count += 1;
-        if self.count > limits::FILES {
-            return Err(io::Error::other(format!("there are more than {} files", limits::FILES)));
-        }
-        let mut source = self.owner.act(|| File::open(self.dir.join(path)))?;
-        let target = self.to.join(path);
-        target.parent().map_or(Ok(()), make_private)?;
-        let mut target = match make(&target, if is_executable(metadata) { 0o700 } else { 0o600 }) {
-            // declared twice
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            made => made?,
-        };
-        loop {
-            match source.read(&mut self.buffer)? {
-                0 => return Ok(()),
-                count => target.write_all(&self.buffer[..count])?,
-            }
-        }
-    }
-}
-
-/// What is in a directory, but for links to directories: they may lead round in a circle.
-fn names(dir: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_symlink() && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
-            continue;
-        }
-        let name = entry.file_name().into_string();
-        names.push(name.map_err(|name| io::Error::other(format!("'{}' is no name in UTF-8", name.to_string_lossy())))?);
-    }
-    Ok(names)
-}
-
 /// Makes the directory and those above it, for their owner only.
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
@@ -249,16 +171,6 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
-}
-
-#[cfg(unix)]
-fn is_executable(metadata: &fs::Metadata) -> bool {
-    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0
-}
-
-#[cfg(windows)]
-fn is_executable(_: &fs::Metadata) -> bool {
-    false
 }
 
 #[cfg(test)]
@@ -269,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    struct Me;
+    pub(super) struct Me;
 
     impl Owner for Me {
         fn act<T>(&self, work: impl FnOnce() -> T) -> T {
@@ -312,7 +224,10 @@ mod tests {
         for (path, runs) in [("in/data", false), ("tool", true), ("x/y", false)] {
             let metadata = fs::metadata(dir.join(path)).unwrap();
             assert!(metadata.permissions().readonly(), "{path}");
-            assert_eq!(is_executable(&metadata), runs && cfg!(unix), "{path}");
+            #[cfg(unix)]
+            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0, runs, "{path}");
+            #[cfg(windows)]
+            let _ = runs;
         }
         // what is in both is one file, and cannot be two
         let (both, clash) = (root.path().join("both"), root.path().join("clash"));
@@ -340,40 +255,20 @@ mod tests {
         assert!(stage(&own("d", data), &dir, &Me, &revoked).is_err());
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn what_was_declared_is_collected() {
+    fn what_does_not_fit_is_not_begun() {
         let root = tempfile::tempdir().unwrap();
-        let (dir, to) = (root.path().join("work"), root.path().join("left").join("j1.0-1.1"));
-        fs::create_dir_all(dir.join("out/deep")).unwrap();
-        for (path, text) in [("one", "1"), ("out/two", "2"), ("out/deep/three", "3"), ("other", "4")] {
-            fs::write(dir.join(path), text).unwrap();
-        }
-        let paths = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-        collect(&paths(&["one", "out", "out/two"]), true, &dir, &to, &Me).unwrap();
-        for (path, text) in [("one", "1"), ("out/two", "2"), ("out/deep/three", "3")] {
-            assert_eq!(fs::read_to_string(to.join(path)).unwrap(), text);
-        }
-        assert!(!to.join("other").exists());
-        let why = collect(&paths(&["one", "none"]), true, &dir, &to, &Me).unwrap_err();
-        assert!(why.contains("'none' is not there") && !to.exists(), "{why}");
-        collect(&paths(&["one", "none"]), false, &dir, &to, &Me).unwrap();
-        assert!(to.join("one").exists());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn what_is_no_file_is_refused_and_circles_end() {
-        let root = tempfile::tempdir().unwrap();
-        let (dir, to) = (root.path().join("work"), root.path().join("left"));
-        fs::create_dir_all(dir.join("out")).unwrap();
-        std::os::unix::fs::symlink(&dir, dir.join("out/up")).unwrap();
-        fs::write(dir.join("out/a"), "a").unwrap();
-        collect(&["out".to_owned()], true, &dir, &to, &Me).unwrap();
-        assert!(to.join("out/a").exists() && !to.join("out/up").exists());
-        fs::write(dir.join("out/a:b"), "").unwrap();
-        assert!(collect(&["out".to_owned()], true, &dir, &to, &Me).unwrap_err().contains("not every system"));
-        rustix::fs::mknodat(rustix::fs::CWD, dir.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert!(collect(&["pipe".to_owned()], true, &dir, &to, &Me).unwrap_err().contains("neither a file"));
+        let (store, dir) = (root.path().join("store"), root.path().join("work"));
+        fs::create_dir(&dir).unwrap();
+        let (data, mine) = (put(&store, b"data"), put(&store, b"mine"));
+        let size = 1 << 60;
+        let manifest = Manifest::new(vec![entry("data", data, false)]).unwrap();
+        let own = Box::new(FileEntry { size, ..entry("mine", mine, false) });
+        let inputs = Inputs { store: store.clone(), manifest: Some(put(&store, &manifest.encode())), own: Some(own) };
+        let why = staged(&inputs, &dir).unwrap_err();
+        assert!(why.contains(&size.to_string()) && why.contains("bytes free"), "{why}");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     }
 
     #[test]

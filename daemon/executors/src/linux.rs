@@ -1,5 +1,6 @@
 //! Everything that only Linux has: the keeper, the way to it, clocks that count suspend.
 
+pub(crate) mod below;
 pub mod keeper;
 pub(crate) mod task_user;
 mod tree;
@@ -82,6 +83,11 @@ pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
 pub(crate) fn disk_size(dir: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(dir)?;
     Ok(disk.f_blocks * disk.f_frsize)
+}
+
+/// Bytes that may still be written where `dir` is; `None`: that cannot be told.
+pub(crate) fn free_space(dir: &Path) -> Option<u64> {
+    rustix::fs::statvfs(dir).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// What to start as the keeper: the program itself, which may be replaced while it runs.

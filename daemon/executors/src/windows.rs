@@ -1,5 +1,6 @@
 //! Everything that only Windows has: the keeper, the way to it, clocks that count suspend.
 
+pub(crate) mod below;
 pub mod keeper;
 mod pipe;
 
@@ -77,6 +78,11 @@ pub(crate) async fn dial(at: &KeeperAt, dir: &Path) -> io::Result<(Reading, Writ
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Not looked at here: writing tells it.
+pub(crate) const fn free_space(_: &Path) -> Option<u64> {
+    None
 }
 
 /// What to start as the keeper: a copy of `program` in its own directory. A running program cannot be replaced, and an upgrade is

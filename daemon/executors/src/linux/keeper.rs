@@ -29,9 +29,10 @@ mod spawn;
 mod state;
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
-    os::unix::net::UnixListener,
+    os::unix::{ffi::OsStrExt, net::UnixListener},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -127,8 +128,6 @@ fn serve(dir: &Path, user: Option<TaskUser>, listener: Option<UnixListener>) -> 
     }
     let work = make_work(dir, &id, user.as_ref())?;
     make_private(&dir.join("attempts")).map_err(system("making a directory"))?;
-    // what attempts of an earlier keeper left: nobody has their outcomes
-    let _ = fs::remove_dir_all(dir.join("left"));
     let is_own = listener.is_none();
     let listener = listener.map_or_else(|| bind(dir), Ok)?;
     let keeper = state::Keeper::new(dir, Spawner::base(work, id, user), listener).map_err(system("setting up"))?;
@@ -140,18 +139,49 @@ fn serve(dir: &Path, user: Option<TaskUser>, listener: Option<UnixListener>) -> 
     served
 }
 
-/// The directory of working directories, without the leftovers of a keeper that was killed.
+/// The directory of working directories, without the leftovers of a keeper that was killed. Those are removed aside: there may be many.
 fn make_work(dir: &Path, id: &str, user: Option<&TaskUser>) -> Result<PathBuf, KeeperError> {
     let work = user.map_or_else(|| dir.join("work"), |user| user.work_dir(id));
     let make = || {
-        let _ = fs::remove_dir_all(&work);
+        if set_aside(&work).is_err_and(|e| e.kind() != io::ErrorKind::NotFound) {
+            let _ = fs::remove_dir_all(&work);
+        }
         make_private(&work)
     };
     acting_as(user, make).map_err(|error| {
         let why = user.map_or_else(|| error.to_string(), |user| user.explain_home(&error));
         system("making the directory of working directories")(io::Error::new(error.kind(), why))
     })?;
+    let (aside, user) = (work.clone(), user.cloned());
+    let remove = move || acting_as(user.as_ref(), || remove_aside(&aside));
+    // without a thread they stay until the next keeper begins
+    let _ = std::thread::Builder::new().name("remove".into()).spawn(remove);
     Ok(work)
+}
+
+/// What the names of directories begin with that were `work` once.
+fn gone(work: &Path) -> OsString {
+    let mut name = work.file_name().unwrap_or_default().to_owned();
+    name.push(".gone-");
+    name
+}
+
+/// Gives the directory a name under which nobody looks for it.
+fn set_aside(work: &Path) -> io::Result<()> {
+    let mut name = gone(work);
+    // an earlier keeper may have had our pid, and no two the same moment
+    name.push(format!("{}-{}", std::process::id(), super::boot_now().as_nanos()));
+    fs::rename(work, work.with_file_name(name))
+}
+
+/// Removes what was set aside, now or by earlier keepers.
+fn remove_aside(work: &Path) {
+    let prefix = gone(work);
+    let entries = work.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().as_bytes().starts_with(prefix.as_bytes())) {
+        // what cannot be removed is in nobody's way
+        let _ = fs::remove_dir_all(entry.path());
+    }
 }
 
 fn bind(dir: &Path) -> Result<UnixListener, KeeperError> {

@@ -1,6 +1,11 @@
 //! Inputs are there when a task starts, and what it left is there when it has ended.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use swarm_executors::Executor as _;
 use swarm_proto::{
@@ -10,7 +15,7 @@ use swarm_proto::{
     spec::JobSpec,
 };
 
-use crate::rig::{Rig, until};
+use crate::rig::{Rig, said, until};
 
 fn put(rig: &Rig, bytes: &[u8]) -> Digest {
     let digest = Digest(*blake3::hash(bytes).as_bytes());
@@ -118,4 +123,76 @@ async fn bringing_files_holds_nothing_up() {
         assert_eq!(rig.ended(key).await.end, End::Cancelled);
     }
     assert!(rig.left().is_empty());
+}
+
+/// A task that writes nothing but leaves much: a hole is read as quickly as anything.
+fn with_a_hole(rig: &Rig) -> JobSpec {
+    JobSpec { outputs: vec!["hole".into()], ..rig.spec(&["sh", "-c", "truncate -s 4G hole"]) }
+}
+
+#[tokio::test]
+async fn a_kill_stops_the_collecting() {
+    let mut rig = Rig::new().await;
+    // more than are collected at a time, so that some only wait for it
+    let keys: Vec<_> = (0..4).map(|_| rig.start(with_a_hole(&rig))).collect();
+    let left: Vec<_> = keys.iter().map(|key| rig.exec.left(key.0, key.1)).collect();
+    until("two are collected", || left.iter().filter(|left| left.exists()).count() == 2).await;
+    until("all have ended", || rig.left().is_empty()).await;
+    let killed = Instant::now();
+    for key in &keys {
+        rig.exec.kill(key.0, key.1, End::Cancelled);
+    }
+    for (key, left) in keys.iter().zip(left) {
+        rig.settled(*key).await;
+        // removed by the keeper: what was begun was not brought to its end
+        assert!(!left.exists());
+        assert_eq!(rig.ended(*key).await.end, End::Cancelled);
+    }
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    let next = rig.start(JobSpec { outputs: vec!["out".into()], ..rig.spec(&["sh", "-c", "ls -A; echo 1 >out"]) });
+    assert_eq!(said(&rig.ended(next).await), "");
+}
+
+#[tokio::test]
+async fn what_cannot_be_collected_fails_only_what_succeeded() {
+    let mut rig = Rig::new().await;
+    for (script, want) in [
+        ("ln -s /etc/hostname out", "'out': it is a link"),
+        ("mkdir real && echo x >real/out && ln -s real way && ln -s way/out out", "'out': it is a link"),
+        ("mkfifo out", "'out' is neither a file"),
+        ("mkdir out && mkfifo out/pipe", "'out/pipe' is neither a file"),
+        ("truncate -s 4T out", "'out': what it leaves has 4398046511104 bytes"),
+    ] {
+        let spec = |script: &str| JobSpec { outputs: vec!["out".into()], ..rig.spec(&["sh", "-c", script]) };
+        let (ends_well, fails) = (spec(script), spec(&format!("{script}; exit 3")));
+        let key = rig.start(ends_well);
+        let end = rig.ended(key).await.end;
+        assert!(matches!(&end, End::Output(why) if why.contains(want)), "{script}: {end:?}");
+        let key = rig.start(fails);
+        assert_eq!(rig.ended(key).await.end, End::Exit(3), "{script}");
+        assert!(!rig.exec.left(key.0, key.1).exists());
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_goes() {
+    let rig = Rig::new().await;
+    let (dir, mark, stage) = rig.die().await;
+    let old = ["left/j9.0-1.1/out", "work/3/deep/file", "work.gone-1-1/3/file"].map(|path| dir.join(path));
+    for path in &old {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "old").unwrap();
+    }
+    let mut rig = Rig::back(dir, mark, stage).await;
+    assert!(!rig.dir.join("left").exists());
+    // a keeper that begins removes nothing that a daemon may be reading
+    let kept = rig.dir.join("left/j9.0-1.1/out");
+    fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    fs::write(&kept, "kept").unwrap();
+    let key = rig.sh("ls -A");
+    assert_eq!(said(&rig.ended(key).await), "");
+    assert!(kept.exists());
+    let is_gone = |name: &str| name.starts_with("work.gone");
+    let names = || fs::read_dir(&rig.dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    until("old directories are removed", || !names().any(|name| is_gone(&name)) && !rig.dir.join("work/3").exists()).await;
 }

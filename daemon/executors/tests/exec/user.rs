@@ -130,14 +130,16 @@ async fn a_tree_of_another_user_ends_whole() {
 
 #[tokio::test]
 async fn a_killed_keeper_s_tasks_of_another_user_are_gone() {
-    let Some((mut rig, _home)) = rig().await else { return };
-    let key = rig.sh("(setsid sleep 1000 &); sleep 1001 & echo up; sleep 1002");
+    let Some((mut rig, home)) = rig().await else { return };
+    let key = rig.sh("(setsid sleep 1000 &); sleep 1001 & mkdir -p a/b; echo up; sleep 1002");
     rig.wait_for_line(key, "up").await;
     signal(keeper_pid(&rig.dir), Signal::KILL);
     assert_eq!(rig.ended(key).await.end, End::Lost);
     assert!(rig.left().is_empty());
     let key = rig.sh("id -un");
     assert_eq!(said(&rig.ended(key).await), format!("{USER}\n"));
+    let is_one = || fs::read_dir(home.path().join("work")).unwrap().count() == 1;
+    until("the directories of the first keeper are removed", is_one).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{
@@ -45,10 +44,19 @@ enum Errand {
     Out(Leaving),
 }
 
+impl Errand {
+    const fn key(&self) -> Key {
+        match self {
+            Self::In(order) => order.key,
+            Self::Out(leaving) => leaving.key,
+        }
+    }
+}
+
 struct Shared {
     errands: Mutex<VecDeque<Errand>>,
     is_there: Condvar,
-    /// Orders that are being carried out, and whether they are still wanted.
+    /// Errands that were begun, and whether nobody wants them any more.
     under_way: Mutex<Vec<(Key, Arc<AtomicBool>)>>,
     left: Mutex<Vec<Left>>,
     spawner: Spawner,
@@ -89,12 +97,19 @@ impl Porter {
         self.0.is_there.notify_one();
     }
 
-    /// Takes an order back; false: it was begun, and fails as soon as that is seen, or is the spawner's already.
+    /// Takes an order back; false: it was begun, and fails as soon as that is seen, or is the spawner's already. What was to be taken
+    /// away is not, and [`Porter::left`] tells that soon.
     pub(super) fn revoke(&self, key: Key) -> bool {
         let mut errands = lock(&self.0.errands);
-        let at = errands.iter().position(|errand| matches!(errand, Errand::In(order) if order.key == key));
-        if at.is_some_and(|at| errands.remove(at).is_some()) {
-            return true;
+        let at = errands.iter().position(|errand| errand.key() == key);
+        match at.and_then(|at| errands.remove(at)) {
+            Some(Errand::In(_)) => return true,
+            Some(Errand::Out(Leaving { key, work, .. })) => {
+                drop(errands);
+                self.0.is_taken(key, work, Err("it was stopped".into()));
+                return true;
+            }
+            None => {}
         }
         for (_, is_revoked) in lock(&self.0.under_way).iter().filter(|(of, _)| *of == key) {
             is_revoked.store(true, Ordering::Relaxed);
@@ -118,15 +133,15 @@ impl Shared {
                 }
             };
             let is_revoked = Arc::new(AtomicBool::new(false));
-            if let Errand::In(order) = &errand {
-                // before anybody can look for it in the queue again
-                lock(&self.under_way).push((order.key, Arc::clone(&is_revoked)));
-            }
+            // before anybody can look for it in the queue again
+            lock(&self.under_way).push((errand.key(), Arc::clone(&is_revoked)));
             drop(errands);
             match errand {
                 Errand::In(order) => self.bring(order, &is_revoked),
-                Errand::Out(leaving) => self.take(leaving),
+                Errand::Out(leaving) => self.take(leaving, &is_revoked),
             }
+            // not by its key: what was brought may have run, and be on its way out
+            lock(&self.under_way).retain(|(_, of)| !Arc::ptr_eq(of, &is_revoked));
         }
     }
 
@@ -147,16 +162,17 @@ impl Shared {
             }
             Err(end) => self.spawner.fail(key, end),
         }
-        lock(&self.under_way).retain(|(of, _)| *of != key);
     }
 
-    fn take(&self, leaving: Leaving) {
+    fn take(&self, leaving: Leaving, is_revoked: &AtomicBool) {
         let Leaving { key, work, paths, must_be_there, to } = leaving;
         let user = self.spawner.user();
-        let left = paths.and_then(|paths| collect(&paths, must_be_there, &work, &to, &user));
-        if left.is_err() {
-            let _ = fs::remove_dir_all(&to);
-        }
+        let left = paths.and_then(|paths| collect(&paths, must_be_there, &work, &to, &user, is_revoked));
+        self.is_taken(key, work, left);
+    }
+
+    /// All that is wanted of its directory is away, or nothing is.
+    fn is_taken(&self, key: Key, work: PathBuf, left: Result<(), String>) {
         self.spawner.take_back(work);
         lock(&self.left).push((key, left));
         // a counter that is full wakes just as well

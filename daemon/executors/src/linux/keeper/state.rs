@@ -348,10 +348,15 @@ impl Keeper {
             }
         } else if let Some(attempt) = self.running.get_mut(&key) {
             let grace = if end == End::Lost { None } else { Some(now_and(GRACE)) };
-            if !self.endings.has_exited(key) {
+            // its root is gone, but not its files: what would be stopped then is not begun
+            let would_leave = end != End::Lost && !attempt.life.spec.outputs.is_empty();
+            if would_leave || !self.endings.has_exited(key) {
                 attempt.killed.get_or_insert(end);
             }
             self.endings.kill(key, grace);
+        } else if let Some((attempt, _)) = self.leaving.get_mut(&key) {
+            attempt.killed.get_or_insert(end);
+            self.porter.revoke(key);
         }
     }
 
@@ -474,14 +479,16 @@ impl Keeper {
         self.tell_end(key, attempt, end);
     }
 
-    /// What attempts left is where the daemon finds it.
+    /// What attempts left is where the daemon finds it, or cannot be; one that failed by itself says no more than that.
     fn register_left(&mut self) {
         if self.leaving.is_empty() {
             return;
         }
         for (key, left) in self.porter.left() {
-            let Some((attempt, end)) = self.leaving.remove(&key) else { continue };
-            self.tell_end(key, attempt, left.map_or_else(End::Output, |()| end));
+            let Some((mut attempt, end)) = self.leaving.remove(&key) else { continue };
+            let refused = left.err().filter(|_| end == End::Succeeded).map(End::Output);
+            let end = attempt.killed.take().or(refused).unwrap_or(end);
+            self.tell_end(key, attempt, end);
         }
     }
 

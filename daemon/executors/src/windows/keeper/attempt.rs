@@ -3,7 +3,10 @@
 use std::{
     path::PathBuf,
     process::ExitStatus,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -71,11 +74,11 @@ pub(super) async fn bring(order: Order, inputs: Inputs, is_revoked: Arc<AtomicBo
     }
 }
 
-/// Follows an attempt to its end.
+/// Follows an attempt to its end. `has_ended` becomes true when all of it is gone and only its files are still to be seen to.
 pub(super) async fn follow(
     key: Key,
     mut child: Child,
-    job: Arc<Job>,
+    (job, has_ended): (Arc<Job>, Arc<AtomicBool>),
     work: Option<PathBuf>,
     leaving: Option<Leaving>,
     events: mpsc::Sender<Event>,
@@ -84,6 +87,7 @@ pub(super) async fn follow(
     let stderr = child.stderr.take().map(|stream| tokio::spawn(read(key, 1, stream, events.clone())));
     let mut end = child.wait().await.map_or(End::Lost, end_of);
     clear(&job).await;
+    has_ended.store(true, Ordering::Relaxed);
     for mut reading in [stdout, stderr].into_iter().flatten() {
         if timeout(DRAIN, &mut reading).await.is_err() {
             reading.abort();
@@ -91,8 +95,12 @@ pub(super) async fn follow(
     }
     if let (Some(work), Some(Leaving { paths, to }), End::Succeeded | End::Exit(_)) = (work.clone(), leaving, &end) {
         let must_be_there = end == End::Succeeded;
-        let taking = tokio::task::spawn_blocking(move || paths.and_then(|paths| collect(&paths, must_be_there, &work, &to, &Keeper)));
-        if let Ok(Err(why)) = taking.await {
+        // a kill comes too late for it
+        let never = AtomicBool::new(false);
+        let take = move |paths: Vec<String>| collect(&paths, must_be_there, &work, &to, &Keeper, &never);
+        let taken = tokio::task::spawn_blocking(move || paths.and_then(take)).await;
+        // one that failed by itself says no more than that
+        if let (Ok(Err(why)), true) = (taken, must_be_there) {
             end = End::Output(why);
         }
     }

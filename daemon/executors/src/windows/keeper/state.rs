@@ -50,6 +50,8 @@ struct Attempt {
     records: [Record; 2],
     is_followed: bool,
     killed: Option<End>,
+    /// Nothing of it runs any more.
+    has_ended: Arc<AtomicBool>,
     /// When its job is ended, if it was asked to end.
     patience: Option<Boot>,
 }
@@ -268,11 +270,12 @@ impl Keeper {
         let life = Life::begun(spec);
         let records = self.outcomes.files(key).map(Record::new);
         let item = order.is_array.then(|| order.item.clone().unwrap_or_else(|| key.0.index.to_string()));
+        let has_ended = Arc::new(AtomicBool::new(false));
         let leaves = !spec.outputs.is_empty();
         let leaving = leaves.then(|| Leaving { paths: declared(spec, item.as_deref()), to: left_dir(&self.dir, key) });
-        tokio::spawn(attempt::follow(key, child, Arc::clone(&job), work, leaving, self.tell.clone()));
+        tokio::spawn(attempt::follow(key, child, (Arc::clone(&job), Arc::clone(&has_ended)), work, leaving, self.tell.clone()));
         let started = life.started;
-        let attempt = Attempt { life, pid, job, records, is_followed: false, killed: None, patience: None };
+        let attempt = Attempt { life, pid, job, records, is_followed: false, killed: None, has_ended, patience: None };
         self.running.insert(key, attempt);
         if let Some(link) = self.link.as_mut().filter(|link| link.is_greeted) {
             link.say(&FromKeeper::Started(vec![(key.0, key.1, started)]));
@@ -301,7 +304,7 @@ impl Keeper {
             starting.killed.get_or_insert(end);
             return;
         }
-        let Some(attempt) = self.running.get_mut(&key) else { return };
+        let Some(attempt) = self.running.get_mut(&key).filter(|attempt| !attempt.has_ended.load(Ordering::Relaxed)) else { return };
         let is_urgent = end == End::Lost || swarm_win32::ask_to_stop(attempt.pid).is_err();
         attempt.killed.get_or_insert(end);
         if is_urgent {
