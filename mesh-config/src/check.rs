@@ -14,6 +14,8 @@ const GROUP_NAME: usize = 32;
 const NODE_NAME: usize = 63;
 /// Longest name of a user of the host.
 const USER_NAME: usize = 32;
+/// Bytes a second below which a source counts as stalled.
+const SLOWEST: u64 = 64 << 10;
 /// Labels that every node has by itself.
 const OWN_LABELS: [&str; 2] = ["os", "arch"];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -27,13 +29,28 @@ pub(crate) fn config(reader: &mut Reader<'_>) -> Option<Config> {
     let mesh = mesh::read(reader);
     let exec = exec(reader);
     let resources = resources(reader);
-    let blobs = Blobs { quota: reader.take("blobs.quota").map(|Bytes(bytes)| bytes) };
+    let blobs = blobs(reader);
     let api = api(reader);
     let log = log(reader);
     let default = Config::new(name?);
     let node =
         Node { state_dir: state_dir.unwrap_or(default.node.state_dir), labels, voter: voter.unwrap_or(default.node.voter), ..default.node };
     Some(Config { node, mesh, exec, resources, blobs, api, log, ..Config::new(String::new()) })
+}
+
+fn blobs(reader: &mut Reader<'_>) -> Blobs {
+    let rate = |reader: &mut Reader<'_>, key: &'static str| {
+        let rate = reader.take(key).map(|Bytes(bytes)| bytes);
+        if rate.is_some_and(|rate| rate < SLOWEST) {
+            reader.fault_in(key, "a node that gives less than 64 KiB a second is taken for one that gives nothing", "send_rate = \"1MiB\"");
+        }
+        rate
+    };
+    Blobs {
+        quota: reader.take("blobs.quota").map(|Bytes(bytes)| bytes),
+        send_rate: rate(reader, "blobs.send_rate"),
+        send_rate_per_node: rate(reader, "blobs.send_rate_per_node"),
+    }
 }
 
 fn node_name(reader: &mut Reader<'_>) -> Option<String> {

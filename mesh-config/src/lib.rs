@@ -157,6 +157,10 @@ impl Mesh {
 pub struct Blobs {
     /// Bytes. Default: a quarter of the disk that holds `state_dir`.
     pub quota: Option<u64>,
+    /// Bytes a second that are given to other nodes, all together. Default: as fast as it goes.
+    pub send_rate: Option<u64>,
+    /// The same for each other node.
+    pub send_rate_per_node: Option<u64>,
 }
 
 /// `[exec]`: whether this host runs processes for the swarm.

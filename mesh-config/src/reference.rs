@@ -125,6 +125,8 @@ fn work(key: &str) -> Option<(&'static str, &'static str)> {
         "blobs.quota" => {
             ("\"50GiB\"", "Disk for blobs, under state_dir; without it, a quarter of that disk. Those that nobody needs go first.")
         }
+        "blobs.send_rate" => ("\"10MiB\"", "Bytes a second of blobs that go to other nodes, all together; without it, as fast as it goes."),
+        "blobs.send_rate_per_node" => ("\"2MiB\"", "The same for each of them."),
         _ => return None,
     })
 }

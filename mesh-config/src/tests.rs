@@ -65,6 +65,8 @@ named = { license = 4 }
 
 [blobs]
 quota = "50GiB"
+send_rate = "10MiB"
+send_rate_per_node = "2MiB"
 
 [api]
 socket = "/run/user/1000/swarmd.sock"
@@ -163,6 +165,8 @@ resources.disk = (measured)  # default
 resources.gpus = (measured)  # default
 resources.named = (none)  # default
 blobs.quota = (a quarter of the disk)  # default
+blobs.send_rate = (no bound)  # default
+blobs.send_rate_per_node = (no bound)  # default
 api.socket = "/run/swarmd/swarmd.sock"  # default
 api.port = 4749  # default
 api.group = (none)  # default
@@ -239,6 +243,18 @@ SWARM_MESH_ADRESS: there is no such setting
     try: SWARM_MESH_ADDRESS
 SWARM_MESH_PRESET: mesh.preset: 'man' is not "lan" or "wan"
 "#);
+}
+
+#[test]
+fn a_rate_that_looks_like_a_stall_is_refused() {
+    assert_snapshot!(faults("[blobs]\nsend_rate = '63KiB'\nsend_rate_per_node = '1B'", &[]), @r#"
+swarmd.toml:2: blobs.send_rate: a node that gives less than 64 KiB a second is taken for one that gives nothing
+    try: send_rate = "1MiB"
+swarmd.toml:3: blobs.send_rate_per_node: a node that gives less than 64 KiB a second is taken for one that gives nothing
+    try: send_rate = "1MiB"
+"#);
+    let blobs = parse("[blobs]\nsend_rate = '64KiB'").unwrap().blobs;
+    assert_eq!((blobs.send_rate, blobs.send_rate_per_node), (Some(65_536), None));
 }
 
 #[test]

@@ -79,6 +79,8 @@ impl Config {
             "resources.gpus" => self.resources.gpus.map(|gpus| i64::from(gpus).into()),
             "resources.named" => table(self.resources.named.iter().map(|(name, n)| (name, i64::try_from(*n).unwrap_or(i64::MAX).into()))),
             "blobs.quota" => size(self.blobs.quota),
+            "blobs.send_rate" => size(self.blobs.send_rate),
+            "blobs.send_rate_per_node" => size(self.blobs.send_rate_per_node),
             "api.socket" => path(&self.api.socket),
             "api.group" => self.api.group.clone().map(Value::from),
             "api.group_role" => Some(self.api.group_role.word().into()),
@@ -118,6 +120,7 @@ fn absent(key: &str) -> &'static str {
         "mesh.preset" => "(wan on Tailscale, else lan)",
         "resources.named" => "(none)",
         "blobs.quota" => "(a quarter of the disk)",
+        "blobs.send_rate" | "blobs.send_rate_per_node" => "(no bound)",
         _ if key.starts_with("resources.") => "(measured)",
         _ => "(none)",
     }

@@ -7,7 +7,7 @@ use std::{
 
 use swarm_client::Client;
 use swarm_proto::{Code, Digest, api::BlobLine};
-use swarm_tests::{Rig, ctl, eventually};
+use swarm_tests::{Hosts, Rig, ctl, eventually};
 
 const MIB: usize = 1 << 20;
 
@@ -151,4 +151,22 @@ async fn what_rots_on_a_disk_is_never_given_out_and_is_healed_from_another() {
     let told = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && told.contains("in 1 segments"), "{told}{}", String::from_utf8_lossy(&done.stderr));
     rig.swarm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_gives_no_faster_than_its_operator_wants() {
+    let hosts = Hosts::start(2, |config| config.blobs.send_rate_per_node = Some(MIB as u64)).await;
+    hosts.unite().await;
+    let data = bytes(3 * MIB);
+    let put = hosts.list[0].client().put_bytes(data.clone().into()).await.expect("it is put");
+    let other = hosts.list[1].client();
+    eventually("the leader knows", async || other.blob(put.digest).await.ok()).await;
+    let began = std::time::Instant::now();
+    let mut reader = other.read_blob(put.digest).await.expect("it comes");
+    let mut got = Vec::new();
+    while let Some(piece) = reader.next().await.expect("all of it") {
+        got.extend_from_slice(&piece);
+    }
+    assert!(got == data);
+    assert!(began.elapsed() > std::time::Duration::from_millis(2_500), "3 MiB at 1 MiB a second: {:?}", began.elapsed());
 }

@@ -11,16 +11,19 @@ use swarm_proto::{
 };
 use swarm_transport::{FrameTx, StreamError};
 
-use crate::{lanes::Lanes, outline::Outline, partial::Partial, reader::Reader, store::Store};
+use crate::{lanes::Lanes, outline::Outline, pace::Pace, partial::Partial, reader::Reader, store::Store};
+
+/// Sent at a time where the rate is bounded.
+const PIECE: usize = 16 << 10;
 
 /// Who gets nothing more of a blob for so long does not get it any more.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Answers one request.
+/// Answers one request, no faster than each of `paces` lets it.
 ///
 /// # Errors
 /// The stream's: the peer knows then that it has not got everything. A disk that fails ends the stream in the same way.
-pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, tx: FrameTx) -> Result<(), StreamError> {
+pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, paces: Vec<Arc<Pace>>, tx: FrameTx) -> Result<(), StreamError> {
     let digest = request.digest;
     let opened = lanes.run(move || store.reader(digest)).await;
     let reader = match opened {
@@ -29,12 +32,12 @@ pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, tx: FrameTx
         Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
     };
     match request.part {
-        BlobPart::Outline => give_outline(reader, lanes, tx).await,
+        BlobPart::Outline => give_outline(reader, lanes, &paces, tx).await,
         BlobPart::Segments(ranges) if ranges.len() > limits::BLOB_RANGES => {
             let why = format!("{} ranges, at most {} are taken", ranges.len(), limits::BLOB_RANGES);
             refuse(tx, Problem::new(Code::BadRequest, "the blob cannot be given", why)).await
         }
-        BlobPart::Segments(ranges) => give_segments(reader, lanes, ranges, tx).await,
+        BlobPart::Segments(ranges) => give_segments(reader, lanes, ranges, &paces, tx).await,
         BlobPart::Follow => tell_segments(&reader, tx).await,
     }
 }
@@ -53,7 +56,7 @@ fn here(reader: &Reader) -> BlobAnswer {
 }
 
 /// The last segment comes with it, so a partial blob without that has no outline to give yet.
-async fn give_outline(reader: Arc<Reader>, lanes: Lanes, mut tx: FrameTx) -> Result<(), StreamError> {
+async fn give_outline(reader: Arc<Reader>, lanes: Lanes, paces: &[Arc<Pace>], mut tx: FrameTx) -> Result<(), StreamError> {
     let outline = reader.outline().clone();
     let last = outline.segments() - 1;
     let from = reader.clone();
@@ -66,7 +69,7 @@ async fn give_outline(reader: Arc<Reader>, lanes: Lanes, mut tx: FrameTx) -> Res
     tx.hurry();
     tx.feed(&here(&reader))?;
     tx.send_bytes(values(&outline)).await?;
-    send(&mut tx, last, data).await?;
+    send(&mut tx, last, data, paces).await?;
     tx.finish()
 }
 
@@ -75,7 +78,13 @@ fn values(outline: &Outline) -> Bytes {
     if outline.segments() == 1 { Bytes::new() } else { Bytes::copy_from_slice(outline.bytes()) }
 }
 
-async fn give_segments(reader: Arc<Reader>, lanes: Lanes, ranges: Vec<SegmentRange>, mut tx: FrameTx) -> Result<(), StreamError> {
+async fn give_segments(
+    reader: Arc<Reader>,
+    lanes: Lanes,
+    ranges: Vec<SegmentRange>,
+    paces: &[Arc<Pace>],
+    mut tx: FrameTx,
+) -> Result<(), StreamError> {
     tx.feed(&here(&reader))?;
     tx.flush().await?;
     let end = reader.outline().segments();
@@ -83,7 +92,7 @@ async fn give_segments(reader: Arc<Reader>, lanes: Lanes, ranges: Vec<SegmentRan
         for index in range.first..range.end().unwrap_or(end).min(end) {
             let from = reader.clone();
             match lanes.run(move || from.unchecked(index)).await {
-                Ok(Some(data)) => send(&mut tx, index, data).await?,
+                Ok(Some(data)) => send(&mut tx, index, data, paces).await?,
                 // not here yet: whoever asked sees what did not come
                 Ok(None) => {}
                 Err(error) => {
@@ -96,10 +105,21 @@ async fn give_segments(reader: Arc<Reader>, lanes: Lanes, ranges: Vec<SegmentRan
     tx.finish()
 }
 
-async fn send(tx: &mut FrameTx, index: u32, data: Vec<u8>) -> Result<(), StreamError> {
+async fn send(tx: &mut FrameTx, index: u32, data: Vec<u8>, paces: &[Arc<Pace>]) -> Result<(), StreamError> {
     let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
     tx.send_bytes(Bytes::copy_from_slice(&SegmentHeader { index, len }.encode())).await?;
-    tx.send_bytes(data.into()).await
+    let mut data = Bytes::from(data);
+    if paces.is_empty() {
+        return tx.send_bytes(data).await;
+    }
+    while !data.is_empty() {
+        let piece = data.split_to(PIECE.min(data.len()));
+        for pace in paces {
+            pace.pass(piece.len()).await;
+        }
+        tx.send_bytes(piece).await?;
+    }
+    Ok(())
 }
 
 /// Says what is here, and what comes, until all is here or the peer has gone.

@@ -235,8 +235,9 @@ async fn prepare(
         lanes: Lanes::threads(),
         journal,
     };
+    let paces = swarm_blobstore::Paces::new(config.blobs.send_rate, config.blobs.send_rate_per_node);
     let blobs = blobs::open(config, &state.path)?;
-    let holdings = Holdings { open_socket: Arc::new(swarm_transport::udp_socket), workshop, blobs };
+    let holdings = Holdings { open_socket: Arc::new(swarm_transport::udp_socket), workshop, blobs, paces };
     Ok((env, holdings))
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use swarm_api::{BlobPiece, BlobTaker};
-use swarm_blobstore::{Checked, FetchError, Fetcher, Lanes, Pin, Progress, Reach, SourceAt, Store, StoreError};
+use swarm_blobstore::{Checked, FetchError, Fetcher, Lanes, Paces, Pin, Progress, Reach, SourceAt, Store, StoreError};
 use swarm_proto::{
     Code, Digest, NodeId, Problem,
     api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, Call, Collected, Reply, StoreView, StoredView, Verified},
@@ -41,6 +41,8 @@ const SOURCES: usize = 8;
 pub(crate) struct Blobs {
     pub(crate) store: Store,
     pub(crate) lanes: Lanes,
+    /// How fast it gives.
+    paces: Paces,
     /// Where what is large is driven.
     runtime: Handle,
     coming: Mutex<BTreeMap<Digest, watch::Receiver<Coming>>>,
@@ -70,12 +72,12 @@ impl Coming {
 
 impl Blobs {
     /// `runtime`: that of the bulk endpoint.
-    pub(crate) fn new(store: Store, domains: Domains, runtime: Handle) -> Self {
+    pub(crate) fn new(store: Store, paces: Paces, domains: Domains, runtime: Handle) -> Self {
         let lanes = match domains {
             Domains::Threads => Lanes::Threads,
             Domains::Inline => Lanes::Inline,
         };
-        Self { store, lanes, runtime, coming: Mutex::default() }
+        Self { store, lanes, paces, runtime, coming: Mutex::default() }
     }
 
     /// Where what is large is driven.
@@ -85,9 +87,9 @@ impl Blobs {
 }
 
 /// Gives a peer what it asks for.
-pub(crate) async fn serve(node: Arc<Node>, request: swarm_proto::blob::BlobRequest, tx: FrameTx) {
-    let Blobs { store, lanes, .. } = &node.blobs;
-    if let Err(error) = swarm_blobstore::serve(store.clone(), *lanes, request, tx).await {
+pub(crate) async fn serve(node: Arc<Node>, peer: NodeId, request: swarm_proto::blob::BlobRequest, tx: FrameTx) {
+    let Blobs { store, lanes, paces, .. } = &node.blobs;
+    if let Err(error) = swarm_blobstore::serve(store.clone(), *lanes, request, paces.of(peer), tx).await {
         tracing::debug!(%error, "a peer took no more of a blob");
     }
 }

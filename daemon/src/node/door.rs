@@ -240,7 +240,10 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
             tx.hurry();
             return output::serve(node, request, tx).await;
         }
-        Open::Blob(request) => return blobs::serve(node, request, tx).await,
+        Open::Blob(request) => {
+            let Some(peer) = peer.node else { return };
+            return blobs::serve(node, peer, request, tx).await;
+        }
         Open::Bring(request) => return blobs::serve_bring(node, request, tx).await,
         raft @ (Open::Raft(_) | Open::RaftAppend | Open::Snapshot(_)) => {
             if let Some(consensus) = &node.consensus {

@@ -12,7 +12,7 @@ use std::{
 use mesh_config::{Preset, Timing};
 use mesh_detect::tailscale::Whois;
 use quinn::AsyncUdpSocket;
-use swarm_blobstore::Store;
+use swarm_blobstore::{Paces, Store};
 use swarm_consensus::{Disk, Lanes};
 use swarm_executors::{ExecEvent, Executor, Recovered};
 use swarm_proto::{
@@ -57,6 +57,8 @@ pub struct Holdings {
     pub workshop: Workshop,
     /// The blobs of this host.
     pub blobs: Store,
+    /// How fast it gives them.
+    pub paces: Paces,
 }
 
 /// Binds a socket, within the runtime that shall drive it.

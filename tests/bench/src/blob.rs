@@ -40,7 +40,7 @@ impl Doorkeeper for Keeper {
     fn stream(&self, _: Peer, open: Open, tx: FrameTx, _: FrameRx) {
         if let Open::Blob(request) = open {
             let store = self.store.clone();
-            tokio::spawn(async move { drop(serve(store, Lanes::Threads, request, tx).await) });
+            tokio::spawn(async move { drop(serve(store, Lanes::Threads, request, Vec::new(), tx).await) });
         }
     }
 

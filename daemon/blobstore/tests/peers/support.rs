@@ -56,7 +56,7 @@ impl Doorkeeper for Keeper {
         let (store, gives, given) = (self.store.clone(), *self.gives.lock().unwrap(), self.given.clone());
         self.handle.spawn(async move {
             if gives == Gives::Rightly || !matches!(request.part, BlobPart::Segments(_)) {
-                let _ = serve(store, Lanes::Threads, request, tx).await;
+                let _ = serve(store, Lanes::Threads, request, Vec::new(), tx).await;
             } else {
                 wrongly(&store, gives, &given, request, tx).await;
             }

@@ -113,7 +113,8 @@ pub(super) async fn run(world: World, host: u64) -> turmoil::Result {
     let clocks = clocks(&world, host);
     let settings = settings(host, life, world.nodes());
     let gateway = Gateway::new(&settings, CLUSTER);
-    let holdings = Holdings { open_socket: sockets(&world), workshop: workshop(&world, host, &clocks), blobs: world.blobs(host)? };
+    let (workshop, blobs) = (workshop(&world, host, &clocks), world.blobs(host)?);
+    let holdings = Holdings { open_socket: sockets(&world), workshop, blobs, paces: swarm_blobstore::Paces::default() };
     let env = Env {
         settings,
         identity: net::identity(world.seed(), CLUSTER, host),
