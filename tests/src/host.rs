@@ -46,10 +46,10 @@ impl Hosts {
     pub async fn start(count: usize, change: impl Fn(&mut Config)) -> Self {
         let dir = tempfile::Builder::new().prefix("hosts-").tempdir().expect("a temporary directory");
         let net = NETS.fetch_add(1, Ordering::Relaxed);
-        let base = std::process::id().to_le_bytes();
-        let ip = |n: usize| {
-            IpAddr::V4(Ipv4Addr::new(127, 64 + base[0] % 128, base[1] ^ net.wrapping_mul(16), u8::try_from(n + 1).expect("few")))
-        };
+        // no two processes have the same bits, so tests beside each other have nets of their own
+        let pid = std::process::id();
+        let [low, high] = [pid & 0x7f, pid >> 7 & 0xff].map(|bits| u8::try_from(bits).expect("at most eight"));
+        let ip = |n: usize| IpAddr::V4(Ipv4Addr::new(127, 64 + low, high, u8::try_from(n + 1).expect("few") + 16 * net));
         let list = (0..count).map(|n| Host::prepare(dir.path(), n, ip(n), &change)).collect();
         let mut hosts = Self { dir, list };
         for host in &mut hosts.list {
