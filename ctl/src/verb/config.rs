@@ -209,37 +209,39 @@ mod tests {
         let config = Config::parse("swarmd.toml".as_ref(), "[mesh]\naddress = '100.64.0.1'\n[log]\nlevel = 'warn'", &env).unwrap();
         let lines: Vec<Line> = config.explain().into_iter().map(Line::from).collect();
         assert_snapshot!(shown_list(&lines, Format::Table), @r#"
-KEY                    VALUE                                 SET BY
-node.name              "pi4"                                 default
-node.state_dir         "/srv/swarm"                          SWARM_STATE_DIR
-node.labels            (none)                                default
-node.voter             "auto"                                default
-mesh.kind              "auto"                                default
-mesh.interface         (found)                               default
-mesh.address           "100.64.0.1"                          swarmd.toml:2
-mesh.control_port      4747                                  default
-mesh.bulk_port         4748                                  default
-mesh.peers             []                                    default
-mesh.tag               (none)                                default
-mesh.preset            (wan on Tailscale, else lan)          default
-mesh.tailscale_socket  "/var/run/tailscale/tailscaled.sock"  default
-mesh.certificate_life  "24h"                                 default
-exec.enabled           false                                 default
-exec.sandbox           (none)                                default
-exec.user              (none)                                default
-exec.require_signed    false                                 default
-resources.cores        (measured)                            default
-resources.memory       (measured)                            default
-resources.disk         (measured)                            default
-resources.gpus         (measured)                            default
-resources.named        (none)                                default
-blobs.quota            (a quarter of the disk)               default
-api.socket             "/run/swarmd/swarmd.sock"             default
-api.port               4749                                  default
-api.group              (none)                                default
-api.group_role         "submitter"                           default
-log.level              "warn"                                swarmd.toml:4
-log.format             "text"                                default
+KEY                       VALUE                                 SET BY
+node.name                 "pi4"                                 default
+node.state_dir            "/srv/swarm"                          SWARM_STATE_DIR
+node.labels               (none)                                default
+node.voter                "auto"                                default
+mesh.kind                 "auto"                                default
+mesh.interface            (found)                               default
+mesh.address              "100.64.0.1"                          swarmd.toml:2
+mesh.control_port         4747                                  default
+mesh.bulk_port            4748                                  default
+mesh.peers                []                                    default
+mesh.tag                  (none)                                default
+mesh.preset               (wan on Tailscale, else lan)          default
+mesh.tailscale_socket     "/var/run/tailscale/tailscaled.sock"  default
+mesh.certificate_life     "24h"                                 default
+exec.enabled              false                                 default
+exec.sandbox              (none)                                default
+exec.user                 (none)                                default
+exec.require_signed       false                                 default
+resources.cores           (measured)                            default
+resources.memory          (measured)                            default
+resources.disk            (measured)                            default
+resources.gpus            (measured)                            default
+resources.named           (none)                                default
+blobs.quota               (a quarter of the disk)               default
+blobs.send_rate           (no bound)                            default
+blobs.send_rate_per_node  (no bound)                            default
+api.socket                "/run/swarmd/swarmd.sock"             default
+api.port                  4749                                  default
+api.group                 (none)                                default
+api.group_role            "submitter"                           default
+log.level                 "warn"                                swarmd.toml:4
+log.format                "text"                                default
 "#);
     }
 }
