@@ -27,7 +27,7 @@ mod segments;
 mod tests;
 
 pub use directory::{Directory, Known};
-pub use owed::{KeepOrder, Owed, Owner};
+pub use owed::{KeepOrder, Owed, Owner, rendezvous};
 pub use segments::SegmentSet;
 
 /// How much is asked ahead of a source: what it delivers in this time.

@@ -12,7 +12,6 @@ mod lines;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Read as _,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,7 +20,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use swarm_blobstore::{Pin, Reader, SourceAt, Store, StoreError};
-use swarm_core::attempts::Start;
+use swarm_core::{attempts::Start, blobs::rendezvous};
 use swarm_proto::{
     Code, Digest, Fence, JobId, NodeId, Problem, TaskId,
     api::Health,
@@ -31,7 +30,6 @@ use swarm_proto::{
     peer::Owing,
     spec::JobSpec,
 };
-
 use tokio::{sync::OnceCell, time::Instant};
 
 use self::lines::Lines;
@@ -459,11 +457,8 @@ async fn copy(node: &Arc<Node>, blobs: &[Blob]) {
     let peers = node.peers.current();
     let mut others: Vec<NodeId> =
         peers.iter().filter(|(id, peer)| **id != node.me && peer.health == Health::Alive).map(|(id, _)| *id).collect();
-    others.sort_by_key(|other| {
-        let mut hasher = DefaultHasher::new();
-        (last.0.0, other.0).hash(&mut hasher);
-        hasher.finish()
-    });
+    // those whom the leader would choose
+    others.sort_by_key(|other| rendezvous(last.0, *other));
     for other in others.into_iter().take(TRIED) {
         let give_one = |(digest, size): Blob| hand_over(node, other, digest, size);
         let give = async {

@@ -283,7 +283,7 @@ impl Owed {
                 candidates.retain(|node| has_it.contains(node));
                 self.wakes.insert((self.began + SETTLING, owing));
             }
-            candidates.sort_by_key(|node| (!has_it.contains(node), rendezvous(owing, *node)));
+            candidates.sort_by_key(|node| (!has_it.contains(node), rendezvous(owing.digest, *node)));
             for node in candidates.into_iter().take(wanted - count) {
                 item.at.insert(node, At::Asked);
                 self.by_node.entry(node).or_default().insert(owing);
@@ -362,9 +362,10 @@ fn too_few(owing: Owing, item: &Item) -> Problem {
     }
 }
 
-fn rendezvous(owing: Owing, node: NodeId) -> u64 {
+/// Whoever has the lowest numbers for a blob keeps it, if nobody has it already: the same ones whoever asks.
+pub fn rendezvous(digest: swarm_proto::Digest, node: NodeId) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (owing.digest.0, node.0).hash(&mut hasher);
+    (digest.0, node.0).hash(&mut hasher);
     hasher.finish()
 }
 
