@@ -175,9 +175,7 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use swarm_proto::spec::{OnPartition, Resources, Retries, Work};
+    use swarm_proto::spec::Work;
 
     use super::*;
 
@@ -273,22 +271,8 @@ mod tests {
 
     #[test]
     fn items_make_paths() {
-        let spec = |outputs: &[&str]| JobSpec {
-            name: None,
-            work: Work::Noop,
-            needs: Resources::default(),
-            labels: BTreeMap::new(),
-            timeout: None,
-            retries: Retries::default(),
-            on_partition: OnPartition::Replace,
-            at_most_once: false,
-            patience: None,
-            signed: None,
-            inputs: None,
-            each: None,
-            items: None,
-            outputs: outputs.iter().map(|path| (*path).to_owned()).collect(),
-        };
+        let spec =
+            |outputs: &[&str]| JobSpec { outputs: outputs.iter().map(|path| (*path).to_owned()).collect(), ..JobSpec::new(Work::Noop) };
         assert_eq!(declared(&spec(&["out/{}.txt", "log"]), Some("a/b")).unwrap(), ["out/a/b.txt", "log"]);
         assert_eq!(declared(&spec(&["{}.txt"]), None).unwrap(), ["{}.txt"]);
         assert!(declared(&spec(&["{}"]), Some("../up")).is_err());

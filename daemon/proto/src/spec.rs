@@ -214,6 +214,26 @@ fn at_most(what: &str, got: usize, limit: usize, unit: &str) -> Result<(), Probl
 }
 
 impl JobSpec {
+    /// Asks for this work and for nothing beside it.
+    pub fn new(work: Work) -> Self {
+        Self {
+            name: None,
+            work,
+            needs: Resources::default(),
+            labels: BTreeMap::new(),
+            timeout: None,
+            retries: Retries::default(),
+            on_partition: OnPartition::default(),
+            at_most_once: false,
+            patience: None,
+            signed: None,
+            inputs: None,
+            each: None,
+            items: None,
+            outputs: Vec::new(),
+        }
+    }
+
     /// Checks every bound of [`limits`] that concerns a spec.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use swarm_proto::{
     AttemptNo, Millis,
     ledger::{Addrs, Grant, View},
     limits::PREFETCH,
-    spec::{Exec, Resources, Retries, Work},
+    spec::{Exec, Resources, Work},
 };
 
 use super::*;
@@ -38,20 +38,8 @@ fn meta(milli_cores: u64) -> Arc<NodeMeta> {
 
 fn spec(milli_cores: u64) -> JobSpec {
     JobSpec {
-        name: None,
-        work: Work::Exec(Exec { argv: vec!["true".into()], env: BTreeMap::new(), stdin: Bytes::new(), cwd: None }),
         needs: Resources { milli_cores, ..Resources::default() },
-        labels: BTreeMap::new(),
-        timeout: None,
-        retries: Retries::default(),
-        on_partition: OnPartition::Replace,
-        at_most_once: false,
-        patience: None,
-        signed: None,
-        inputs: None,
-        each: None,
-        items: None,
-        outputs: Vec::new(),
+        ..JobSpec::new(Work::Exec(Exec { argv: vec!["true".into()], env: BTreeMap::new(), stdin: Bytes::new(), cwd: None }))
     }
 }
 

@@ -87,30 +87,12 @@ pub(super) fn due(spec: &JobSpec, absence: Absence, lease_over: Instant, patienc
 mod tests {
     use std::sync::Arc;
 
-    use swarm_proto::{
-        Millis,
-        spec::{Resources, Retries, Work},
-    };
+    use swarm_proto::{Millis, spec::Work};
 
     use super::*;
 
     fn job(on_partition: OnPartition, at_most_once: bool) -> Arc<JobSpec> {
-        Arc::new(JobSpec {
-            name: None,
-            work: Work::Noop,
-            needs: Resources::default(),
-            labels: std::collections::BTreeMap::new(),
-            timeout: None,
-            retries: Retries::default(),
-            on_partition,
-            at_most_once,
-            patience: Some(Millis(500)),
-            signed: None,
-            inputs: None,
-            each: None,
-            items: None,
-            outputs: Vec::new(),
-        })
+        Arc::new(JobSpec { on_partition, at_most_once, patience: Some(Millis(500)), ..JobSpec::new(Work::Noop) })
     }
 
     #[test]

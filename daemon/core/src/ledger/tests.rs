@@ -14,28 +14,13 @@ use swarm_proto::{
     ClusterId, Fence, JobId, LogIndex, NodeId, PeerKey, RaftDir, TaskId, UnixMillis,
     identity::{Authority, Found, Secret},
     ledger::{Addrs, Admit, Applied, Assign, Batch, Command, End, Finish, Grant, JobRef, Outcome, Submit},
-    spec::{Array, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Array, JobSpec, Work},
 };
 
 use super::{Ledger, bounds::Bounds};
 
 fn noop() -> JobSpec {
-    JobSpec {
-        name: None,
-        work: Work::Noop,
-        needs: Resources::default(),
-        labels: Default::default(),
-        timeout: None,
-        retries: Retries::default(),
-        on_partition: OnPartition::Replace,
-        at_most_once: false,
-        patience: None,
-        signed: None,
-        inputs: None,
-        each: None,
-        items: None,
-        outputs: Vec::new(),
-    }
+    JobSpec::new(Work::Noop)
 }
 
 fn admit(key: u8, raft: u8, name: &str) -> Admit {

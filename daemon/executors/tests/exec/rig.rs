@@ -18,7 +18,7 @@ use swarm_proto::{
     ledger::{End, Outcome},
     manifest::FileEntry,
     peer::{OutputChunk, OutputRequest, Stream, Which},
-    spec::{Exec as Process, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Exec as Process, JobSpec, Work},
 };
 use tokio::sync::mpsc;
 
@@ -113,22 +113,7 @@ impl Rig {
         let argv = argv.iter().map(|arg| (*arg).to_owned()).collect();
         let go = self.dir.to_str().unwrap().to_owned();
         let env = BTreeMap::from([("RIG_MARK".to_owned(), self.mark.clone()), ("GO".to_owned(), go)]);
-        JobSpec {
-            name: None,
-            work: Work::Exec(Process { argv, env, stdin: Bytes::new(), cwd: None }),
-            needs: Resources::default(),
-            labels: BTreeMap::new(),
-            timeout: None,
-            retries: Retries::default(),
-            on_partition: OnPartition::Replace,
-            at_most_once: false,
-            patience: None,
-            signed: None,
-            inputs: None,
-            each: None,
-            items: None,
-            outputs: Vec::new(),
-        }
+        JobSpec::new(Work::Exec(Process { argv, env, stdin: Bytes::new(), cwd: None }))
     }
 
     pub(crate) fn sh(&mut self, script: &str) -> Key {

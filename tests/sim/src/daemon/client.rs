@@ -171,20 +171,13 @@ impl Client {
         let argv = vec!["sim".to_owned(), ms.to_string(), word.to_owned()];
         let exec = Exec { argv, env: BTreeMap::new(), stdin: Bytes::new(), cwd: None };
         let spec = JobSpec {
-            name: None,
-            work: if is_exec { Work::Exec(exec) } else { Work::Noop },
             needs: Resources { milli_cores: [0, 250, 500, 1_000][rng.random_range(0..4)], ..Resources::default() },
-            labels: BTreeMap::new(),
             timeout: rng.random_bool(0.1).then_some(Millis(300)),
             retries: Retries::default().with(Cause::Exit, rng.random_range(0..3)).with(Cause::Timeout, 1),
             on_partition: [OnPartition::Replace, OnPartition::Replace, OnPartition::Stop, OnPartition::Wait][rng.random_range(0..4)],
             at_most_once: rng.random_bool(0.15),
             patience: rng.random_bool(0.1).then_some(Millis(2_000)),
-            signed: None,
-            inputs: None,
-            each: None,
-            items: None,
-            outputs: Vec::new(),
+            ..JobSpec::new(if is_exec { Work::Exec(exec) } else { Work::Noop })
         };
         (spec, array)
     }

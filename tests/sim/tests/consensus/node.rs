@@ -14,7 +14,7 @@ use swarm_proto::{
     ClusterId, NodeId, PROTOCOL, PeerKey, Problem, RaftDir, UnixMillis,
     ledger::{Addrs, Applied, Batch, Command, Submit},
     peer::{Hello, Open},
-    spec::{Array, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Array, JobSpec, Work},
 };
 use swarm_sim::net;
 use swarm_transport::{BindSpec, Connection, Dial, Doorkeeper, Endpoint, FrameRx, FrameTx, Peer, Plane, Pool};
@@ -197,22 +197,7 @@ async fn submit(world: World, me: u64, life: u64, consensus: Consensus) {
 }
 
 fn batch(key: &str) -> Batch {
-    let spec = JobSpec {
-        name: None,
-        work: Work::Noop,
-        needs: Resources::default(),
-        labels: [("padding".to_owned(), "x".repeat(100))].into(),
-        timeout: None,
-        retries: Retries::default(),
-        on_partition: OnPartition::default(),
-        at_most_once: false,
-        patience: None,
-        signed: None,
-        inputs: None,
-        each: None,
-        items: None,
-        outputs: Vec::new(),
-    };
+    let spec = JobSpec { labels: [("padding".to_owned(), "x".repeat(100))].into(), ..JobSpec::new(Work::Noop) };
     let submit = Submit { submitter: "sim".into(), key: Some(key.into()), spec: Arc::new(spec), array: Array::single(), retry_of: None };
     Batch { at: UnixMillis(1), commands: vec![Command::Submit(submit)] }
 }

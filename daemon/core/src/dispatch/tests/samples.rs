@@ -6,7 +6,7 @@ use swarm_proto::{
     NodeId, PeerKey, RaftDir,
     ledger::{Addrs, Admit},
     peer::NodeMeta,
-    spec::{Exec, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Exec, JobSpec, Resources, Work},
 };
 
 pub(super) fn admit(n: u64) -> Admit {
@@ -39,22 +39,7 @@ pub(super) fn meta(node: NodeId, cores: u64) -> NodeMeta {
 }
 
 pub(super) fn noop() -> JobSpec {
-    JobSpec {
-        name: None,
-        work: Work::Noop,
-        needs: Resources::default(),
-        labels: BTreeMap::new(),
-        timeout: None,
-        retries: Retries::default(),
-        on_partition: OnPartition::default(),
-        at_most_once: false,
-        patience: None,
-        signed: None,
-        inputs: None,
-        each: None,
-        items: None,
-        outputs: Vec::new(),
-    }
+    JobSpec::new(Work::Noop)
 }
 
 /// A program that runs so many milliseconds.
