@@ -124,6 +124,8 @@ async fn send(tx: &mut FrameTx, index: u32, data: Vec<u8>, paces: &[Arc<Pace>]) 
 
 /// Says what is here, and what comes, until all is here or the peer has gone.
 async fn tell_segments(reader: &Reader, mut tx: FrameTx) -> Result<(), StreamError> {
+    // what is new must not wait behind segments: whoever hears of it late asks late, and this node's link idles
+    tx.hurry();
     tx.send(&here(reader)).await?;
     let Some(partial) = reader.as_partial() else { return tx.finish() };
     let (mut news, gone) = (partial.news(), tx.stopped());

@@ -85,11 +85,11 @@ pub fn udp_socket(addr: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError
 /// a path that is full.
 const ARRIVING: usize = 4 << 20;
 
-/// Asks for as much as the system gives: on Linux up to `net.core.rmem_max`.
+/// Asks for as much as the system gives: on Linux up to `net.core.rmem_max`. What leaves keeps the system's own small buffer: what
+/// waits in a queue of this host delays each acknowledgement that goes the other way, and so whoever sends to this node.
 fn widen(socket: &UdpSocket) {
-    let socket = socket2::SockRef::from(socket);
-    if let Err(error) = socket.set_recv_buffer_size(ARRIVING).and_then(|()| socket.set_send_buffer_size(ARRIVING)) {
-        tracing::debug!(%error, "the socket keeps its own buffers");
+    if let Err(error) = socket2::SockRef::from(socket).set_recv_buffer_size(ARRIVING) {
+        tracing::debug!(%error, "the socket keeps its own buffer");
     }
 }
 
