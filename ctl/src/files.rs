@@ -40,29 +40,29 @@ fn unreadable(path: &Path, e: &io::Error) -> Problem {
     Problem::new(Code::BadRequest, format!("{} cannot be read", path.display()), e.to_string())
 }
 
-/// Puts what comes from standard input.
+/// Puts what comes from standard input. `encrypt`: it is kept encrypted.
 ///
 /// # Errors
 /// It cannot be read, or the daemon does not take it.
-pub async fn put_standard(client: &Client, bar: &Bar) -> Result<BlobPut, Problem> {
-    stream(client, Path::new("-"), None, io::stdin(), bar).await
+pub async fn put_standard(client: &Client, encrypt: bool, bar: &Bar) -> Result<BlobPut, Problem> {
+    stream(client, Path::new("-"), None, encrypt, io::stdin(), bar).await
 }
 
-/// Puts one file.
+/// Puts one file. `encrypt`: it is kept encrypted.
 ///
 /// # Errors
 /// It cannot be read, or the daemon does not take it.
-pub async fn put_file(client: &Client, path: &Path, bar: &Bar) -> Result<BlobPut, Problem> {
+pub async fn put_file(client: &Client, path: &Path, encrypt: bool, bar: &Bar) -> Result<BlobPut, Problem> {
     let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
     let metadata = file.metadata().map_err(|e| unreadable(path, &e))?;
     // a pipe or a device does not know how much will come
     let size = metadata.is_file().then_some(metadata.len());
     if size.is_none_or(|size| size > PIECE as u64) {
-        return stream(client, path, size, file, bar).await;
+        return stream(client, path, size, encrypt, file, bar).await;
     }
     let mut data = Vec::new();
     file.read_to_end(&mut data).map_err(|e| unreadable(path, &e))?;
-    let put = client.put_bytes(data.into()).await?;
+    let put = client.put_bytes(data.into(), encrypt).await?;
     bar.0.inc(put.size);
     Ok(put)
 }
@@ -71,13 +71,14 @@ async fn stream(
     client: &Client,
     path: &Path,
     size: Option<u64>,
+    encrypt: bool,
     source: impl Read + Send + 'static,
     bar: &Bar,
 ) -> Result<BlobPut, Problem> {
     let (tx, pieces) = mpsc::channel(DEPTH);
     let counted = bar.0.clone();
     let reading = tokio::task::spawn_blocking(move || feed(source, &tx, &counted));
-    let put = client.put_blob(size, pieces).await;
+    let put = client.put_blob(size, encrypt, pieces).await;
     // a file that could not be read is the reason, whatever the daemon made of its end
     if let Ok(Err(e)) = reading.await {
         return Err(unreadable(path, &e));

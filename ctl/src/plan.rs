@@ -79,7 +79,7 @@ impl Plan {
         }
         if let Some((path, list)) = items.zip(request.array.as_ref().and_then(|array| array.list)) {
             let bar = Bar::new(Some(list.size));
-            let put = patiently(async || files::put_file(client, &path, &bar).await).await?;
+            let put = patiently(async || files::put_file(client, &path, false, &bar).await).await?;
             if put.digest != list.digest {
                 let what = format!("the items of {} were not put", path.display());
                 return Err(Problem::new(Code::Conflict, what, "the file changed while it was read"));
@@ -94,7 +94,7 @@ async fn put_tree(client: &Client, draft: Draft, trees: &mut Trees) -> Result<Tr
         return Ok(*tree);
     }
     let sources = draft.sources().to_vec();
-    let tree = draft.put(client).await?;
+    let tree = draft.put(client, false).await?;
     trees.insert(sources, tree);
     Ok(tree)
 }

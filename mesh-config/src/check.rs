@@ -50,6 +50,7 @@ fn blobs(reader: &mut Reader<'_>) -> Blobs {
         quota: reader.take("blobs.quota").map(|Bytes(bytes)| bytes),
         send_rate: rate(reader, "blobs.send_rate"),
         send_rate_per_node: rate(reader, "blobs.send_rate_per_node"),
+        key_file: reader.take("blobs.key_file"),
     }
 }
 

@@ -153,7 +153,7 @@ impl Mesh {
 }
 
 /// `[blobs]`: what is kept here of what tasks read and write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blobs {
     /// Bytes. Default: a quarter of the disk that holds `state_dir`.
     pub quota: Option<u64>,
@@ -161,6 +161,8 @@ pub struct Blobs {
     pub send_rate: Option<u64>,
     /// The same for each other node.
     pub send_rate_per_node: Option<u64>,
+    /// A file of 32 random bytes that opens what is kept encrypted here. Default: `blobs.key` in `state_dir`, made when it is needed.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `[exec]`: whether this host runs processes for the swarm.

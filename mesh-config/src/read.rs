@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 32] = [
+pub(crate) const KEYS: [&str; 33] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -37,6 +37,7 @@ pub(crate) const KEYS: [&str; 32] = [
     "blobs.quota",
     "blobs.send_rate",
     "blobs.send_rate_per_node",
+    "blobs.key_file",
     "api.socket",
     "api.port",
     "api.group",

@@ -127,6 +127,10 @@ fn work(key: &str) -> Option<(&'static str, &'static str)> {
         }
         "blobs.send_rate" => ("\"10MiB\"", "Bytes a second of blobs that go to other nodes, all together; without it, as fast as it goes."),
         "blobs.send_rate_per_node" => ("\"2MiB\"", "The same for each of them."),
+        "blobs.key_file" => (
+            "\"/media/key/blobs.key\"",
+            "32 random bytes that open what is kept encrypted (blob put --encrypt); without it, a file in state_dir, made when it is needed.",
+        ),
         _ => return None,
     })
 }

@@ -67,6 +67,7 @@ named = { license = 4 }
 quota = "50GiB"
 send_rate = "10MiB"
 send_rate_per_node = "2MiB"
+key_file = "/media/key/blobs.key"
 
 [api]
 socket = "/run/user/1000/swarmd.sock"
@@ -167,6 +168,7 @@ resources.named = (none)  # default
 blobs.quota = (a quarter of the disk)  # default
 blobs.send_rate = (no bound)  # default
 blobs.send_rate_per_node = (no bound)  # default
+blobs.key_file = (blobs.key in state_dir)  # default
 api.socket = "/run/swarmd/swarmd.sock"  # default
 api.port = 4749  # default
 api.group = (none)  # default
@@ -243,6 +245,15 @@ SWARM_MESH_ADRESS: there is no such setting
     try: SWARM_MESH_ADDRESS
 SWARM_MESH_PRESET: mesh.preset: 'man' is not "lan" or "wan"
 "#);
+}
+
+#[test]
+fn a_key_is_somewhere_for_sure() {
+    assert_snapshot!(faults("[blobs]\nkey_file = 'blobs.key'", &[]), @r#"
+swarmd.toml:2: blobs.key_file: 'blobs.key' is not an absolute path
+"#);
+    #[cfg(unix)]
+    assert_eq!(parse("[blobs]\nkey_file = '/k'").unwrap().blobs.key_file, Some("/k".into()));
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Config {
             "blobs.quota" => size(self.blobs.quota),
             "blobs.send_rate" => size(self.blobs.send_rate),
             "blobs.send_rate_per_node" => size(self.blobs.send_rate_per_node),
+            "blobs.key_file" => self.blobs.key_file.as_deref().and_then(path),
             "api.socket" => path(&self.api.socket),
             "api.group" => self.api.group.clone().map(Value::from),
             "api.group_role" => Some(self.api.group_role.word().into()),
@@ -121,6 +122,7 @@ fn absent(key: &str) -> &'static str {
         "resources.named" => "(none)",
         "blobs.quota" => "(a quarter of the disk)",
         "blobs.send_rate" | "blobs.send_rate_per_node" => "(no bound)",
+        "blobs.key_file" => "(blobs.key in state_dir)",
         _ if key.starts_with("resources.") => "(measured)",
         _ => "(none)",
     }

@@ -158,7 +158,7 @@ async fn a_node_gives_no_faster_than_its_operator_wants() {
     let hosts = Hosts::start(2, |config| config.blobs.send_rate_per_node = Some(MIB as u64)).await;
     hosts.unite().await;
     let data = bytes(3 * MIB);
-    let put = hosts.list[0].client().put_bytes(data.clone().into()).await.expect("it is put");
+    let put = hosts.list[0].client().put_bytes(data.clone().into(), false).await.expect("it is put");
     let other = hosts.list[1].client();
     eventually("the leader knows", async || other.blob(put.digest).await.ok()).await;
     let began = std::time::Instant::now();

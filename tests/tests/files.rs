@@ -21,7 +21,7 @@ async fn put(client: &Client, bytes: &[u8]) -> Digest {
         }
         drop(tx);
     };
-    let (put, ()) = tokio::join!(client.put_blob(Some(bytes.len() as u64), pieces), feed);
+    let (put, ()) = tokio::join!(client.put_blob(Some(bytes.len() as u64), false, pieces), feed);
     put.expect("it is put").digest
 }
 

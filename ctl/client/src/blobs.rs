@@ -69,18 +69,22 @@ impl BlobReader {
     }
 }
 
+const fn put_path(encrypt: bool) -> &'static str {
+    if encrypt { "/v1/blobs?encrypt=true" } else { "/v1/blobs" }
+}
+
 /// Every method fails with what the daemon refused, or with `Code::NoDaemon` when there is none.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl Client {
     /// Puts a blob. `size`: how many bytes will come, where that is known; then more or fewer are refused. An error among the pieces
-    /// ends it, and nothing is put.
-    pub async fn put_blob(&self, size: Option<u64>, pieces: mpsc::Receiver<io::Result<Bytes>>) -> Result<BlobPut, Problem> {
-        self.upload("/v1/blobs", RequestBody::Streamed { pieces, size }).await
+    /// ends it, and nothing is put. `encrypt`: it is kept encrypted on each node that has it.
+    pub async fn put_blob(&self, size: Option<u64>, encrypt: bool, pieces: mpsc::Receiver<io::Result<Bytes>>) -> Result<BlobPut, Problem> {
+        self.upload(put_path(encrypt), RequestBody::Streamed { pieces, size }).await
     }
 
     /// Puts a blob that is in memory, over a kept connection: what many small ones want.
-    pub async fn put_bytes(&self, data: Bytes) -> Result<BlobPut, Problem> {
-        self.json(&Ask::post("/v1/blobs", data)).await
+    pub async fn put_bytes(&self, data: Bytes, encrypt: bool) -> Result<BlobPut, Problem> {
+        self.json(&Ask::post(put_path(encrypt), data)).await
     }
 
     /// A blob's bytes. The daemon fetches it first where it does not have it.

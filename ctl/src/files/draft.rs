@@ -60,20 +60,20 @@ impl Draft {
         self.tree
     }
 
-    /// Puts each file, then the manifest.
+    /// Puts each file, then the manifest. `encrypt`: they are kept encrypted.
     ///
     /// # Errors
     /// A file cannot be read, or the daemon does not take it.
-    pub async fn put(self, client: &Client) -> Result<Tree, Problem> {
+    pub async fn put(self, client: &Client, encrypt: bool) -> Result<Tree, Problem> {
         let bar = &Bar::new(Some(self.tree.bytes));
         let put = async |(path, entry): (PathBuf, FileEntry)| {
-            let put = patiently(async || put_file(client, &path, bar).await).await?;
+            let put = patiently(async || put_file(client, &path, encrypt, bar).await).await?;
             Ok(FileEntry { size: put.size, digest: put.digest, ..entry })
         };
         let files = stream::iter(self.files).map(put).buffer_unordered(AT_ONCE).try_collect().await?;
         let manifest = Manifest::new(files)?;
         let encoded = bytes::Bytes::from(manifest.encode());
-        let put = patiently(async || client.put_bytes(encoded.clone()).await).await?;
+        let put = patiently(async || client.put_bytes(encoded.clone(), encrypt).await).await?;
         Ok(manifest.tree(put.digest))
     }
 }

@@ -49,6 +49,9 @@ pub struct Put {
     /// Files; - is standard input; of a directory, its files are put, and its name is that of their list
     #[arg(required = true, value_name = "FILE|DIR")]
     pub paths: Vec<PathBuf>,
+    /// Keep them encrypted on the disk of each node that has them
+    #[arg(long)]
+    pub encrypt: bool,
 }
 
 /// `blob get`.
@@ -98,7 +101,7 @@ pub struct Push {
 pub(super) async fn call(session: &Session, verb: Verb) -> Outcome {
     let client = &session.client;
     match verb {
-        Verb::Put(args) => transfer::put(session, &args.paths).await,
+        Verb::Put(args) => transfer::put(session, &args.paths, args.encrypt).await,
         Verb::Get(args) if args.tree => transfer::get_tree(session, args.digest, &args.to).await,
         Verb::Get(args) => transfer::get(session, args.digest, &args.to).await,
         Verb::List(args) if args.here => {

@@ -541,7 +541,7 @@ impl Backend for Daemon {
         receiver
     }
 
-    fn put_blob(&self, _: Option<u64>) -> BlobTaker {
+    fn put_blob(&self, _: Option<u64>, _: bool) -> BlobTaker {
         Arc::clone(&self.0.blobs).take()
     }
 

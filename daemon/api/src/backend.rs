@@ -65,8 +65,8 @@ pub trait Backend: Send + Sync + 'static {
         Err(Problem::new(Code::Denied, "the request was refused", format!("the token {} is not known here", token.id())))
     }
 
-    /// Takes the bytes of a blob. `size`: how many will come, where that is known.
-    fn put_blob(&self, _size: Option<u64>) -> BlobTaker {
+    /// Takes the bytes of a blob. `size`: how many will come, where that is known. `encrypt`: it is kept encrypted on each node.
+    fn put_blob(&self, _size: Option<u64>, _encrypt: bool) -> BlobTaker {
         refuse_put(no_blobs())
     }
 

@@ -50,6 +50,13 @@ struct ListQuery {
     limit: Option<u32>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutQuery {
+    #[serde(default)]
+    encrypt: bool,
+}
+
 pub(crate) async fn list(api: Api, uri: Uri) -> Result<Json<Vec<BlobView>>, Refusal> {
     let asked: ListQuery = query(&uri)?;
     reply!(api, Call::Blobs { after: asked.after, limit: query::page(asked.limit)? }, Reply::Blobs).map(Json)
@@ -59,9 +66,10 @@ pub(crate) async fn show(api: Api, Path(digest): Path<String>) -> Result<Json<Bl
     reply!(api, Call::Blob { digest: query::id(&digest)? }, Reply::Blob).map(Json)
 }
 
-pub(crate) async fn put(api: Api, headers: HeaderMap, body: Body) -> Result<Json<BlobPut>, Refusal> {
+pub(crate) async fn put(api: Api, uri: Uri, headers: HeaderMap, body: Body) -> Result<Json<BlobPut>, Refusal> {
+    let PutQuery { encrypt } = query(&uri)?;
     let size = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    let (pieces, mut put) = api.backend.put_blob(size);
+    let (pieces, mut put) = api.backend.put_blob(size, encrypt);
     let feeding = feed(body.into_data_stream(), pieces);
     tokio::pin!(feeding);
     let broken = |why: &str| Refusal::from(Problem::new(Code::BadRequest, "the blob was not put", why));

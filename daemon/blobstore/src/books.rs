@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use swarm_proto::{Digest, JobId, TaskId, peer::Owing};
+use swarm_proto::{
+    Digest, JobId, TaskId,
+    peer::{Holding, Owing},
+};
 
 use tokio::sync::mpsc;
 
@@ -33,6 +36,8 @@ pub struct Held {
     pub digest: Digest,
     /// Its bytes.
     pub size: u64,
+    /// It is kept encrypted.
+    pub is_sealed: bool,
     /// Who needs it.
     pub pins: Vec<Pin>,
 }
@@ -42,8 +47,8 @@ pub struct Held {
 pub struct Change {
     /// Which.
     pub digest: Digest,
-    /// Its bytes; `None`: it is no longer here.
-    pub size: Option<u64>,
+    /// As it is here; `None`: it is no longer.
+    pub holding: Option<Holding>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +58,10 @@ pub(crate) struct Books {
     pub(crate) partial: BTreeMap<Digest, Arc<Partial>>,
     /// Partial blobs of earlier runs that nobody asked for again yet, and the room they take.
     pub(crate) left: BTreeMap<Digest, u64>,
+    /// How many of the whole ones are kept encrypted.
+    pub(crate) sealed: usize,
+    /// Encrypted with a key that is not here; they do not count.
+    pub(crate) locked: BTreeSet<Digest>,
     pub(crate) pins: BTreeMap<Digest, BTreeSet<Pin>>,
     /// Bytes of whole blobs and of what earlier runs left.
     pub(crate) used: u64,
@@ -66,17 +75,32 @@ pub(crate) struct Books {
 #[derive(Debug)]
 pub(crate) struct Whole {
     pub(crate) size: u64,
+    pub(crate) is_sealed: bool,
     used_at: u64,
 }
 
 impl Books {
-    pub(crate) fn add(&mut self, digest: Digest, size: u64) {
+    pub(crate) fn add(&mut self, holding: Holding) {
+        let Holding { digest, size, is_sealed } = holding;
         self.clock += 1;
         self.used += size;
-        if let Some(old) = self.whole.insert(digest, Whole { size, used_at: self.clock }) {
+        if let Some(old) = self.whole.insert(digest, Whole { size, is_sealed, used_at: self.clock }) {
             self.used -= old.size;
+            self.sealed -= usize::from(old.is_sealed);
         }
-        self.tell(Change { digest, size: Some(size) });
+        self.sealed += usize::from(is_sealed);
+        self.locked.remove(&digest);
+        self.tell(Change { digest, holding: Some(holding) });
+    }
+
+    /// As it is told.
+    pub(crate) fn held(&self, Holding { digest, size, is_sealed }: Holding) -> Held {
+        Held { digest, size, is_sealed, pins: self.pins_of(digest) }
+    }
+
+    /// All whole blobs, by name.
+    pub(crate) fn holdings(&self) -> impl Iterator<Item = Holding> {
+        self.whole.iter().map(|(digest, whole)| Holding { digest: *digest, size: whole.size, is_sealed: whole.is_sealed })
     }
 
     fn tell(&mut self, change: Change) {
@@ -87,8 +111,9 @@ impl Books {
     pub(crate) fn forget(&mut self, digest: Digest) -> bool {
         let gone = self.whole.remove(&digest);
         self.used -= gone.as_ref().map_or(0, |whole| whole.size);
+        self.sealed -= usize::from(gone.as_ref().is_some_and(|whole| whole.is_sealed));
         if gone.is_some() {
-            self.tell(Change { digest, size: None });
+            self.tell(Change { digest, holding: None });
         }
         gone.is_some()
     }
@@ -98,6 +123,10 @@ impl Books {
         self.clock += 1;
         let clock = self.clock;
         self.whole.get_mut(&digest).map(|whole| whole.used_at = clock).is_some()
+    }
+
+    pub(crate) fn is_sealed(&self, digest: Digest) -> bool {
+        self.whole.get(&digest).is_some_and(|whole| whole.is_sealed)
     }
 
     pub(crate) fn pins_of(&self, digest: Digest) -> Vec<Pin> {

@@ -1,8 +1,11 @@
 //! Bytes that come before their name is known.
 
-use std::{fs::File, path::PathBuf};
+use std::path::PathBuf;
+
+use swarm_proto::blob::segment_start;
 
 use crate::{
+    body::Body,
     error::StoreError,
     files,
     outline::{Outline, Outliner},
@@ -14,14 +17,14 @@ use crate::{
 pub struct Draft {
     store: Store,
     path: Option<PathBuf>,
-    file: File,
+    body: Body,
     outliner: Outliner,
     room: Room,
 }
 
 impl Draft {
-    pub(crate) const fn new(store: Store, path: PathBuf, file: File, outliner: Outliner, room: Room) -> Self {
-        Self { store, path: Some(path), file, outliner, room }
+    pub(crate) const fn new(store: Store, path: PathBuf, body: Body, outliner: Outliner, room: Room) -> Self {
+        Self { store, path: Some(path), body, outliner, room }
     }
 
     /// Takes room for what is known to come, so that too much is refused before it comes.
@@ -40,7 +43,7 @@ impl Draft {
         let at = self.outliner.size();
         let end = at + data.len() as u64;
         self.store.grow(&mut self.room, end)?;
-        files::write_at(&self.file, data, at).map_err(|e| StoreError::io("a blob's file", e))?;
+        self.body.write(data, at).map_err(|e| StoreError::io("a blob's file", e))?;
         self.outliner.update(data);
         Ok(())
     }
@@ -51,9 +54,23 @@ impl Draft {
     /// The disk's; then nothing is here.
     pub fn finish(mut self) -> Result<Outline, StoreError> {
         let outline = std::mem::take(&mut self.outliner).finish();
+        if !self.body.is_sealed() && self.store.must_seal(outline.digest()) {
+            return self.finish_sealed(&outline);
+        }
         let path = self.path.take().expect("only this takes it");
-        self.store.adopt(&path, &self.file, &outline, &mut self.room)?;
+        self.store.adopt(&path, &self.body, &outline, &mut self.room)?;
         Ok(outline)
+    }
+
+    /// What is kept encrypted stays so when it is put once more without a word about that.
+    fn finish_sealed(&self, outline: &Outline) -> Result<Outline, StoreError> {
+        let mut sealed = self.store.sealed_draft()?;
+        for index in 0..outline.segments() {
+            let len = outline.len_of(index).unwrap_or_default() as usize;
+            let piece = self.body.read(segment_start(index), len).map_err(|e| StoreError::io("a blob's file", e))?;
+            sealed.write(&piece)?;
+        }
+        sealed.finish()
     }
 }
 

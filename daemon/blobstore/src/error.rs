@@ -1,6 +1,6 @@
 //! What can go wrong with a blob.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use swarm_proto::{Code, Digest, Problem, limits};
 
@@ -34,6 +34,17 @@ pub enum StoreError {
     /// A blob that is not here.
     #[error("blob {0} is not here")]
     Missing(Digest),
+    /// It is kept encrypted, or shall be, and the key is not there.
+    #[error("the key of encrypted blobs, {}, cannot be used: {why}", path.display())]
+    NoKey {
+        /// Where the key should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A blob that was encrypted with another key than this node's.
+    #[error("blob {0} is encrypted with another key than the one that is here")]
+    Locked(Digest),
     /// Whoever put it went away before its end.
     #[error("its bytes broke off before their end")]
     Abandoned,
@@ -58,12 +69,16 @@ impl StoreError {
             Self::Full { .. } | Self::DiskFull(_) => Code::NoSpace,
             Self::TooLarge(_) | Self::Abandoned => Code::BadRequest,
             Self::Missing(_) => Code::NotFound,
+            Self::NoKey { .. } | Self::Locked(_) => Code::NotReady,
             Self::Damaged { .. } | Self::Io { .. } => Code::Internal,
         };
         let problem = Problem::new(code, what, self.to_string());
         match self {
             Self::Full { .. } => problem.hint("free some with `swarmctl blob gc`, or raise [blobs] quota"),
             Self::DiskFull(_) => problem.hint("make room on the disk of the state directory"),
+            Self::NoKey { .. } | Self::Locked(_) => {
+                problem.hint("put the key back where it was ([blobs] key_file), and start the daemon again")
+            }
             Self::TooLarge(_) | Self::Abandoned | Self::Missing(_) | Self::Damaged { .. } | Self::Io { .. } => problem,
         }
     }

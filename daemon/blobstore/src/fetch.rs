@@ -30,9 +30,9 @@ use tokio::{
 
 use crate::{
     error::StoreError,
-    files::Buffer,
     lanes::Lanes,
     outline::{BadOutline, Outline},
+    packing::Landing,
     partial::{Partial, Written},
     store::{Begun, Store},
 };
@@ -47,6 +47,9 @@ const OUTLINE_REST: Duration = Duration::from_secs(60);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often progress of a segment that comes slowly is said.
 const SAID: Duration = Duration::from_millis(100);
+
+/// Why a source is not asked again.
+const NOT_IT: &str = "what it gives is not the blob";
 
 /// A future of a connection to a node.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Connection, String>> + Send>>;
@@ -139,9 +142,9 @@ impl Fetcher {
         if self.lanes.run(move || store.size_of(digest)).await.is_some() {
             return Ok(());
         }
-        let (outline, last) = self.outline(digest, size, sources).await?;
+        let (outline, last, is_sealed) = self.outline(digest, size, sources).await?;
         let (store, begun) = (self.store.clone(), outline.clone());
-        let partial = match self.lanes.run(move || store.begin(begun)).await? {
+        let partial = match self.lanes.run(move || store.begin(begun, is_sealed)).await? {
             Begun::Whole => return Ok(()),
             Begun::Partial(partial) => partial,
         };
@@ -157,8 +160,8 @@ impl Fetcher {
         Ok(self.lanes.run(move || store.complete(&partial)).await?)
     }
 
-    /// From the first source whose last segment is what its outline says.
-    async fn outline(&self, digest: Digest, promised: Option<u64>, sources: &[SourceAt]) -> Result<(Outline, Vec<u8>), FetchError> {
+    /// From the first source whose last segment is what its outline says; and whether the blob is to be kept encrypted.
+    async fn outline(&self, digest: Digest, promised: Option<u64>, sources: &[SourceAt]) -> Result<(Outline, Vec<u8>, bool), FetchError> {
         let mut failures = Vec::new();
         // spares last, in the order in which they were named
         let (spares, others): (Vec<&SourceAt>, Vec<&SourceAt>) = sources.iter().partition(|source| source.is_spare);
@@ -173,18 +176,18 @@ impl Fetcher {
             // one that is slow to answer is not waited for alone
             let Ok(Some((node, answer))) = timeout(HEDGE, asked.next()).await else { continue };
             let given = match answer {
-                Ok(Here { rx, size, .. }) => {
+                Ok(Here { rx, size, sealed, .. }) => {
                     let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size)).await;
-                    rest.unwrap_or_else(|_| Err(late(OUTLINE_REST)))
+                    rest.unwrap_or_else(|_| Err(late(OUTLINE_REST))).map(|(outline, last)| (outline, last, sealed))
                 }
                 Err(refused) => Err(refused),
             };
             match given {
                 // the last segment fits, so the size is more than a claim
-                Ok((outline, last)) => {
+                Ok((outline, last, sealed)) => {
                     return match promised.filter(|promised| *promised != outline.size()) {
                         Some(promised) => Err(FetchError::Size { got: outline.size(), promised }),
-                        None => Ok((outline, last)),
+                        None => Ok((outline, last, sealed)),
                     };
                 }
                 Err(Refused(why)) => failures.push((node, why)),
@@ -205,27 +208,25 @@ impl Fetcher {
             values.push(digest.0);
         }
         let outline = Outline::new(digest, size, values)?;
-        if header(&mut rx, &outline).await? != Some(count - 1) {
-            return Err(Refused("it does not give the last segment with the outline".into()));
-        }
-        let mut data = vec![0; outline.len_of(count - 1).unwrap_or_default() as usize];
-        rx.read_exact(&mut data, |_| {}).await?;
+        let header = header(&mut rx).await?.filter(|header| header.index == count - 1);
+        let Some(header) = header else { return Err(Refused("it does not give the last segment with the outline".into())) };
+        check(header, &outline)?;
+        let mut landing = Landing::default();
+        rx.read_exact(landing.room(header), |_| {}).await?;
         let judge = outline.clone();
-        let (fits, data) = self.lanes.run(move || (judge.fits(count - 1, &data), data)).await;
-        if !fits {
-            return Err(Refused("what it gives is not the blob".into()));
-        }
-        Ok((outline, data))
+        let work = move || landing.segment(header).filter(|data| judge.fits(count - 1, data)).map(<[u8]>::to_vec);
+        let data = self.lanes.run(work).await;
+        Ok((outline, data.ok_or_else(|| Refused(NOT_IT.into()))?))
     }
 
     /// Asks a node that has some of it.
     async fn ask(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<Here, Refused> {
         let connection = (self.reach)(node).await.map_err(Refused)?;
-        let (mut tx, mut rx) = connection.open(&Open::Blob(BlobRequest { digest, part })).await?;
+        let (mut tx, mut rx) = connection.open(&Open::Blob(BlobRequest { digest, part, takes_zstd: true })).await?;
         // a finished half says nothing more; one that cannot be finished is a stream that has ended, which reading will tell
         let _ = tx.finish();
         match rx.recv::<BlobAnswer>().await? {
-            Some(BlobAnswer::Here { size, whole }) => Ok(Here { rx, size, whole }),
+            Some(BlobAnswer::Here { size, whole, sealed }) => Ok(Here { rx, size, whole, sealed }),
             Some(BlobAnswer::Refused(problem)) => Err(Refused(problem.why)),
             None => Err(StreamError::NoAnswer.into()),
         }
@@ -236,17 +237,19 @@ fn late(limit: Duration) -> Refused {
     Refused(format!("no answer within {} s", limit.as_secs()))
 }
 
-/// The number of the segment that follows, where its header fits the blob; `None` at the end of the stream.
-async fn header(rx: &mut FrameRx, outline: &Outline) -> Result<Option<u32>, Refused> {
+/// Of the segment that follows; `None` at the end of the stream.
+async fn header(rx: &mut FrameRx) -> Result<Option<SegmentHeader>, Refused> {
     let mut bytes = [0; SegmentHeader::LEN];
-    if !rx.read_exact_or_end(&mut bytes).await? {
-        return Ok(None);
+    Ok(rx.read_exact_or_end(&mut bytes).await?.then(|| SegmentHeader::decode(bytes)))
+}
+
+/// What follows a header is bounded by this before any of it is read.
+fn check(header: SegmentHeader, outline: &Outline) -> Result<(), Refused> {
+    let SegmentHeader { index, len, wire } = header;
+    if outline.len_of(index).is_some_and(|of| header.fits(of)) {
+        return Ok(());
     }
-    let SegmentHeader { index, len } = SegmentHeader::decode(bytes);
-    if outline.len_of(index) == Some(len) {
-        return Ok(Some(index));
-    }
-    Err(Refused(format!("it sends {len} bytes as segment {index}, which the blob does not have")))
+    Err(Refused(format!("it sends {len} bytes in {wire} as segment {index}, which the blob does not have")))
 }
 
 /// What a node says that has some of it, and the stream on which the rest comes.
@@ -256,6 +259,8 @@ struct Here {
     size: u64,
     /// It has all of it.
     whole: bool,
+    /// It is to be kept encrypted.
+    sealed: bool,
 }
 
 /// Why one source gave nothing.
@@ -342,7 +347,7 @@ impl<'a> Run<'a> {
                 if let Some((node, _)) = self.streams.get(&id) {
                     let digest = self.partial.outline().digest();
                     tracing::warn!(%node, %digest, index, "a source gave what is not the blob; it is not asked again");
-                    self.failures.insert(*node, "what it gives is not the blob".into());
+                    self.failures.insert(*node, NOT_IT.into());
                 }
                 self.decides.handle_bad(id, now());
             }
@@ -442,26 +447,33 @@ async fn take(
     if size != outline.size() {
         return Err(Refused(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
     }
-    // one buffer, which goes round
-    let mut data = Buffer::default();
-    while let Some(index) = header(&mut rx, outline).await? {
+    let mut landing = Landing::default();
+    while let Some(header) = header(&mut rx).await? {
+        let index = header.index;
+        if let Err(refused) = check(header, outline) {
+            let _ = to.send(News::Bad(id, index));
+            return Err(refused);
+        }
         if !wanted.remove(&index) {
             return Err(Refused(format!("it sends segment {index}, which it was not asked for")));
         }
-        let room = data.resize(outline.len_of(index).unwrap_or_default() as usize);
-        let (mut unsaid, mut said) = (0, now());
-        rx.read_exact(room, |count| {
-            unsaid += count as u64;
+        let (mut got, mut told, mut said) = (0, 0, now());
+        rx.read_exact(landing.room(header), |count| {
+            got += count as u64;
             if now().saturating_duration_since(said) >= SAID {
-                let _ = to.send(News::Bytes(id, unsaid));
-                (unsaid, said) = (0, now());
+                let _ = to.send(News::Bytes(id, header.share(got) - told));
+                (told, said) = (header.share(got), now());
             }
         })
         .await?;
-        let _ = to.send(News::Bytes(id, unsaid));
+        let _ = to.send(News::Bytes(id, u64::from(header.len) - told));
         let partial = partial.clone();
-        let (written, again) = fetcher.lanes.run(move || (partial.write(index, &data), data)).await;
-        data = again;
+        let work = move || {
+            let written = landing.segment(header).map_or(Ok(Written::Bad), |data| partial.write(index, data));
+            (written, landing)
+        };
+        let (written, again) = fetcher.lanes.run(work).await;
+        landing = again;
         let news = match written {
             Ok(Written::New | Written::Known) => News::Kept(id, index),
             Ok(Written::Bad) => News::Bad(id, index),

@@ -13,21 +13,26 @@
 //! Files, in the directory of the store:
 //! ```text
 //!   whole/ab/abcd...      a blob                        part/abcd...          what there is of one, at its place
+//!   sealed/ab/abcd...     one that is kept encrypted
 //!   outline/ab/abcd...    32 bytes a segment            part/abcd....outline  what it shall be
 //!   draft/7               bytes whose name is not known part/abcd....map      which segments are there
 //!   pins                  names that an operator pinned
 //! ```
 
+mod body;
 mod books;
 mod draft;
 mod error;
 mod fetch;
 mod files;
+mod keys;
 mod lanes;
 mod outline;
 mod pace;
+mod packing;
 mod partial;
 mod reader;
+mod route;
 mod scrub;
 mod serve;
 mod store;
@@ -38,11 +43,13 @@ pub use books::{Change, Held, Pin};
 pub use draft::Draft;
 pub use error::StoreError;
 pub use fetch::{Connecting, FetchError, Fetcher, Progress, Reach, SourceAt};
+pub use keys::KeyAt;
 pub use lanes::Lanes;
 pub use outline::{BadOutline, Outline, Outliner};
-pub use pace::{Pace, Paces};
+pub use pace::Paces;
 pub use partial::{Partial, Written};
 pub use reader::Reader;
+pub use route::{Route, Routes};
 pub use scrub::is_sound;
 pub use serve::serve;
 pub use store::{Begun, Checked, Store};

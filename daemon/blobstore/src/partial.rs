@@ -10,11 +10,17 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use swarm_core::blobs::SegmentSet;
+use swarm_core::blobs::{SegmentSet, StoreKey};
 use swarm_proto::{Digest, blob::segment_start, limits};
 use tokio::sync::watch;
 
-use crate::{error::StoreError, files, outline::Outline, store::Room};
+use crate::{
+    body::Body,
+    error::StoreError,
+    files::{self, Buffer},
+    outline::Outline,
+    store::Room,
+};
 
 /// Segments that may have to be fetched again after the daemon was killed.
 const UNSAVED: u32 = 8;
@@ -56,7 +62,7 @@ pub enum Written {
 #[derive(Debug)]
 pub struct Partial {
     outline: Outline,
-    file: File,
+    body: Body,
     /// The same file past the page cache, for a large blob.
     direct: Option<File>,
     map: File,
@@ -78,15 +84,16 @@ struct State {
 }
 
 impl Partial {
-    /// Begins, or goes on with what an earlier run left.
-    pub(crate) fn open(outline: Outline, paths: PartPaths, boot: String, room: Room) -> Result<Self, StoreError> {
+    /// Begins, or goes on with what an earlier run left. `key`: it is kept encrypted.
+    pub(crate) fn open(outline: Outline, paths: PartPaths, boot: String, room: Room, key: Option<&StoreKey>) -> Result<Self, StoreError> {
         let io = |what: &'static str| move |e| StoreError::io(what, e);
-        let file = files::open_or_make(&paths.bytes).map_err(io("a blob's file"))?;
-        let is_new = file.metadata().map_err(io("a blob's file"))?.len() != outline.size();
+        let (body, is_new) = open_body(&paths.bytes, outline.size(), key).map_err(io("a blob's file"))?;
         let known = files::read_small(&paths.outline, outline.bytes().len() as u64).map_err(io("a blob's outline"))?;
         if is_new || known.is_none_or(|bytes| bytes != outline.bytes()) {
             files::remove(&paths.map).map_err(io("a blob's map"))?;
-            files::set_aside(&file, outline.size()).map_err(io("room for a blob"))?;
+            files::set_aside(body.file(), outline.size() + Body::beyond(body.is_sealed()))
+                .and_then(|()| body.seal(outline.size()))
+                .map_err(io("room for a blob"))?;
             std::fs::write(&paths.outline, outline.bytes()).map_err(io("a blob's outline"))?;
         }
         let map = files::open_or_make(&paths.map).map_err(io("a blob's map"))?;
@@ -94,7 +101,7 @@ impl Partial {
         let direct = (outline.size() >= DIRECT).then(|| files::open_direct(&paths.bytes)).flatten();
         let partial = Self {
             outline,
-            file,
+            body,
             direct,
             map,
             boot,
@@ -173,6 +180,11 @@ impl Partial {
         self.news.subscribe()
     }
 
+    /// Whether it is kept encrypted.
+    pub const fn is_sealed(&self) -> bool {
+        self.body.is_sealed()
+    }
+
     /// Whether all of it is here.
     pub fn is_full(&self) -> bool {
         self.state().have.is_full()
@@ -205,6 +217,8 @@ impl Partial {
     }
 
     fn write_at(&self, index: u32, data: &[u8]) -> io::Result<()> {
+        let mut spare = Buffer::default();
+        let data = self.body.on_disk(segment_start(index), data, &mut spare);
         if let Some(direct) = self.direct.as_ref().filter(|_| files::is_aligned(data)) {
             match files::write_at(direct, data, segment_start(index)) {
                 // a disk with larger sectors than any we know
@@ -213,11 +227,11 @@ impl Partial {
             }
         }
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        files::write_at(&self.file, data, segment_start(index))
+        files::write_at(self.body.file(), data, segment_start(index))
     }
 
     fn read_at(&self, index: u32) -> io::Result<Vec<u8>> {
-        files::read(&self.file, segment_start(index), self.outline.len_of(index).unwrap_or_default() as usize)
+        self.body.read(segment_start(index), self.outline.len_of(index).unwrap_or_default() as usize)
     }
 
     /// A segment, where it is here.
@@ -232,8 +246,25 @@ impl Partial {
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.body.file().sync_data()
     }
+}
+
+/// The file of a blob of that size, and whether nothing is in it yet. One of another kind gives way: nothing of it may stay.
+fn open_body(path: &Path, size: u64, key: Option<&StoreKey>) -> io::Result<(Body, bool)> {
+    let file = files::open_or_make(path)?;
+    if file.metadata()?.len() == size + Body::beyond(key.is_some()) {
+        match key.map_or_else(|| Ok(None), |key| Body::open(&file, key))? {
+            Some(cipher) => return Ok((Body::new(file, Some(cipher)), false)),
+            None if key.is_none() => return Ok((Body::new(file, None), false)),
+            None => {}
+        }
+    }
+    drop(file);
+    files::remove(path)?;
+    let file = files::open_or_make(path)?;
+    let cipher = key.map(Body::cipher).transpose()?;
+    Ok((Body::new(file, cipher), true))
 }
 
 /// Checksum, boot and bits.

@@ -1,10 +1,10 @@
 //! Reads a blob, or as much of it as is here.
 
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 use swarm_proto::blob::segment_start;
 
-use crate::{error::StoreError, files, outline::Outline, partial::Partial};
+use crate::{body::Body, error::StoreError, outline::Outline, partial::Partial};
 
 /// An open blob. It stays readable when the blob is removed meanwhile.
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum From {
-    Whole(File),
+    Whole(Body),
     Partial(Arc<Partial>),
 }
 
 impl Reader {
-    pub(crate) const fn whole(outline: Outline, file: File) -> Self {
-        Self { outline, from: From::Whole(file) }
+    pub(crate) const fn whole(outline: Outline, body: Body) -> Self {
+        Self { outline, from: From::Whole(body) }
     }
 
     pub(crate) fn partial(partial: Arc<Partial>) -> Self {
@@ -41,17 +41,25 @@ impl Reader {
         }
     }
 
-    /// A segment as it is on the disk, for somebody who checks it; `None`: it is not here.
+    /// Whether it is kept encrypted.
+    pub fn is_sealed(&self) -> bool {
+        match &self.from {
+            From::Whole(body) => body.is_sealed(),
+            From::Partial(partial) => partial.is_sealed(),
+        }
+    }
+
+    /// A segment as it is on the disk, decrypted where it is encrypted, for somebody who checks it; `None`: it is not here.
     ///
     /// # Errors
     /// The disk's.
     pub fn unchecked(&self, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let file = match &self.from {
-            From::Whole(file) => file,
+        let body = match &self.from {
+            From::Whole(body) => body,
             From::Partial(partial) => return partial.read(index),
         };
         let Some(len) = self.outline.len_of(index) else { return Ok(None) };
-        files::read(file, segment_start(index), len as usize).map(Some).map_err(|e| StoreError::io("a blob", e))
+        body.read(segment_start(index), len as usize).map(Some).map_err(|e| StoreError::io("a blob", e))
     }
 
     /// A segment that is what it should be; `None`: it is not here.

@@ -6,24 +6,23 @@ use bytes::Bytes;
 use swarm_core::blobs::SegmentSet;
 use swarm_proto::{
     Code, Digest, Problem,
-    blob::{BlobAnswer, BlobPart, BlobRequest, SegmentHeader, SegmentRange},
+    blob::{BlobAnswer, BlobPart, BlobRequest, SegmentRange},
     limits,
 };
 use swarm_transport::{FrameTx, StreamError};
 
-use crate::{lanes::Lanes, outline::Outline, pace::Pace, partial::Partial, reader::Reader, store::Store};
-
-/// Sent at a time where the rate is bounded.
-const PIECE: usize = 16 << 10;
+use crate::{
+    error::StoreError, lanes::Lanes, outline::Outline, packing::Parcel, partial::Partial, reader::Reader, route::Route, store::Store,
+};
 
 /// Who gets nothing more of a blob for so long does not get it any more.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Answers one request, no faster than each of `paces` lets it.
+/// Answers one request, no faster than the route to the peer lets it, and as small as pays on it.
 ///
 /// # Errors
 /// The stream's: the peer knows then that it has not got everything. A disk that fails ends the stream in the same way.
-pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, paces: Vec<Arc<Pace>>, tx: FrameTx) -> Result<(), StreamError> {
+pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, route: Route, tx: FrameTx) -> Result<(), StreamError> {
     let digest = request.digest;
     let opened = lanes.run(move || store.reader(digest)).await;
     let reader = match opened {
@@ -31,14 +30,15 @@ pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, paces: Vec<
         Ok(None) => return refuse(tx, missing(digest)).await,
         Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
     };
+    let giver = Giver { reader, lanes, route, takes_zstd: request.takes_zstd };
     match request.part {
-        BlobPart::Outline => give_outline(reader, lanes, &paces, tx).await,
+        BlobPart::Outline => giver.give_outline(tx).await,
         BlobPart::Segments(ranges) if ranges.len() > limits::BLOB_RANGES => {
             let why = format!("{} ranges, at most {} are taken", ranges.len(), limits::BLOB_RANGES);
             refuse(tx, Problem::new(Code::BadRequest, "the blob cannot be given", why)).await
         }
-        BlobPart::Segments(ranges) => give_segments(reader, lanes, ranges, &paces, tx).await,
-        BlobPart::Follow => tell_segments(&reader, tx).await,
+        BlobPart::Segments(ranges) => giver.give_segments(ranges, tx).await,
+        BlobPart::Follow => tell_segments(&giver.reader, tx).await,
     }
 }
 
@@ -52,74 +52,88 @@ async fn refuse(mut tx: FrameTx, problem: Problem) -> Result<(), StreamError> {
 }
 
 fn here(reader: &Reader) -> BlobAnswer {
-    BlobAnswer::Here { size: reader.outline().size(), whole: reader.as_partial().is_none_or(|partial| partial.is_full()) }
+    BlobAnswer::Here {
+        size: reader.outline().size(),
+        whole: reader.as_partial().is_none_or(|partial| partial.is_full()),
+        sealed: reader.is_sealed(),
+    }
 }
 
-/// The last segment comes with it, so a partial blob without that has no outline to give yet.
-async fn give_outline(reader: Arc<Reader>, lanes: Lanes, paces: &[Arc<Pace>], mut tx: FrameTx) -> Result<(), StreamError> {
-    let outline = reader.outline().clone();
-    let last = outline.segments() - 1;
-    let from = reader.clone();
-    let data = match lanes.run(move || from.unchecked(last)).await {
-        Ok(Some(data)) => data,
-        Ok(None) => return refuse(tx, missing(outline.digest())).await,
-        Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
-    };
-    // whoever waits for it cannot begin before
-    tx.hurry();
-    tx.feed(&here(&reader))?;
-    tx.send_bytes(values(&outline)).await?;
-    send(&mut tx, last, data, paces).await?;
-    tx.finish()
-}
-
-/// A blob of one segment needs none: its name is its value.
+/// A blob needs no values for one segment: its name is its value.
 fn values(outline: &Outline) -> Bytes {
     if outline.segments() == 1 { Bytes::new() } else { Bytes::copy_from_slice(outline.bytes()) }
 }
 
-async fn give_segments(
+/// Gives of one blob to one peer.
+struct Giver {
     reader: Arc<Reader>,
     lanes: Lanes,
-    ranges: Vec<SegmentRange>,
-    paces: &[Arc<Pace>],
-    mut tx: FrameTx,
-) -> Result<(), StreamError> {
-    tx.feed(&here(&reader))?;
-    tx.flush().await?;
-    let end = reader.outline().segments();
-    for range in ranges {
-        for index in range.first..range.end().unwrap_or(end).min(end) {
-            let from = reader.clone();
-            match lanes.run(move || from.unchecked(index)).await {
-                Ok(Some(data)) => send(&mut tx, index, data, paces).await?,
-                // not here yet: whoever asked sees what did not come
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(digest = %reader.outline().digest(), index, %error, "a segment cannot be given");
-                    return tx.finish();
+    route: Route,
+    takes_zstd: bool,
+}
+
+impl Giver {
+    /// A segment as it goes out; `None`: it is not here.
+    async fn parcel(&self, index: u32) -> Result<Option<Parcel>, StoreError> {
+        let (from, route, takes_zstd) = (self.reader.clone(), self.route.clone(), self.takes_zstd);
+        let work = move || {
+            let data = from.unchecked(index)?;
+            Ok(data.map(|data| match takes_zstd {
+                true => route.pack(from.outline().digest(), index, data),
+                false => Parcel::plain(index, data),
+            }))
+        };
+        self.lanes.run(work).await
+    }
+
+    /// Answers how many bytes were only handed over.
+    async fn send(&self, tx: &mut FrameTx, Parcel { header, bytes }: Parcel) -> Result<u64, StreamError> {
+        tx.send_bytes(Bytes::copy_from_slice(&header.encode())).await?;
+        self.route.send(tx, bytes).await
+    }
+
+    /// The last segment comes with it, so a partial blob without that has no outline to give yet.
+    async fn give_outline(&self, mut tx: FrameTx) -> Result<(), StreamError> {
+        let outline = self.reader.outline();
+        let last = match self.parcel(outline.segments() - 1).await {
+            Ok(Some(last)) => last,
+            Ok(None) => return refuse(tx, missing(outline.digest())).await,
+            Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
+        };
+        // whoever waits for it cannot begin before
+        tx.hurry();
+        tx.feed(&here(&self.reader))?;
+        tx.send_bytes(values(outline)).await?;
+        let handed = self.send(&mut tx, last).await?;
+        self.end(tx, handed).await
+    }
+
+    async fn give_segments(&self, ranges: Vec<SegmentRange>, mut tx: FrameTx) -> Result<(), StreamError> {
+        tx.feed(&here(&self.reader))?;
+        tx.flush().await?;
+        let end = self.reader.outline().segments();
+        let mut handed = 0;
+        for range in ranges {
+            for index in range.first..range.end().unwrap_or(end).min(end) {
+                match self.parcel(index).await {
+                    Ok(Some(parcel)) => handed += self.send(&mut tx, parcel).await?,
+                    // not here yet: whoever asked sees what did not come
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(digest = %self.reader.outline().digest(), index, %error, "a segment cannot be given");
+                        return self.end(tx, handed).await;
+                    }
                 }
             }
         }
+        self.end(tx, handed).await
     }
-    tx.finish()
-}
 
-async fn send(tx: &mut FrameTx, index: u32, data: Vec<u8>, paces: &[Arc<Pace>]) -> Result<(), StreamError> {
-    let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-    tx.send_bytes(Bytes::copy_from_slice(&SegmentHeader { index, len }.encode())).await?;
-    let mut data = Bytes::from(data);
-    if paces.is_empty() {
-        return tx.send_bytes(data).await;
+    async fn end(&self, mut tx: FrameTx, handed: u64) -> Result<(), StreamError> {
+        tx.finish()?;
+        self.route.deliver(&mut tx, handed).await;
+        Ok(())
     }
-    while !data.is_empty() {
-        let piece = data.split_to(PIECE.min(data.len()));
-        for pace in paces {
-            pace.pass(piece.len()).await;
-        }
-        tx.send_bytes(piece).await?;
-    }
-    Ok(())
 }
 
 /// Says what is here, and what comes, until all is here or the peer has gone.

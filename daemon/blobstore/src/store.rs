@@ -1,7 +1,9 @@
 //! The directory of blobs.
 
+mod check;
+mod opening;
+
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -9,18 +11,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
 };
 
-use swarm_core::blobs::SegmentSet;
-use swarm_proto::{Digest, limits};
+use swarm_core::blobs::StoreKey;
+use swarm_proto::{Digest, limits, peer::Holding};
 use tokio::sync::mpsc;
 
+pub use self::check::Checked;
 use crate::{
-    books::{Books, Change, Held, Pin, read_pins, write_pins},
+    body::Body,
+    books::{Books, Change, Held, Pin, write_pins},
     draft::Draft,
     error::StoreError,
     files,
+    keys::{KeyAt, Keys},
     outline::{Outline, Outliner},
     partial::{PartPaths, Partial},
     reader::Reader,
@@ -36,17 +40,6 @@ pub enum Begun {
     Whole,
     /// To be filled.
     Partial(Arc<Partial>),
-}
-
-/// What a check of a blob found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Checked {
-    /// It is what it should be.
-    Sound,
-    /// These segments are not. The blob counts as partial now, and what is sound of it needs not be fetched.
-    Partial(Vec<u32>),
-    /// Nothing of it is, or it cannot be told what, so it was removed.
-    Removed,
 }
 
 /// Room that is taken for something that is not a whole blob yet. Dropped, it is free again.
@@ -79,6 +72,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     boot: String,
+    keys: Keys,
     drafts: AtomicU64,
     /// Held while a whole blob's file comes, goes or changes its place, so that file and books change together. Taken before the books.
     shelves: Mutex<()>,
@@ -98,8 +92,22 @@ impl Inner {
         self.dir.join(kind).join(digest.shelf())
     }
 
-    fn whole_path(&self, digest: Digest) -> PathBuf {
-        self.shelf("whole", digest)
+    fn whole_path(&self, digest: Digest, is_sealed: bool) -> PathBuf {
+        self.shelf(if is_sealed { "sealed" } else { "whole" }, digest)
+    }
+
+    /// The key, made where nothing is here that another one opens.
+    fn key(&self) -> Result<StoreKey, StoreError> {
+        self.keys.get(false).or_else(|error| {
+            let books = self.books();
+            let is_first = books.locked.is_empty() && books.sealed == 0;
+            if is_first { self.keys.get(true) } else { Err(error) }
+        })
+    }
+
+    /// Whatever else there is of a blob that is whole now.
+    fn remove_other(&self, digest: Digest, is_sealed: bool) -> io::Result<()> {
+        files::remove(&self.whole_path(digest, !is_sealed))
     }
 
     fn outline_path(&self, digest: Digest) -> PathBuf {
@@ -133,55 +141,14 @@ impl Store {
     /// Opens a directory of blobs, makes it when it is not there. What earlier runs left half done is kept where it is of use.
     ///
     /// # Errors
-    /// The directory cannot be read or written.
-    pub fn open(dir: impl Into<PathBuf>, quota: u64) -> Result<Self, StoreError> {
-        Self::open_in(files::boot_id(), dir.into(), quota)
+    /// The directory cannot be read or written. Without the key, what is encrypted is not here, and that is no error.
+    pub fn open(dir: impl Into<PathBuf>, quota: u64, key: KeyAt) -> Result<Self, StoreError> {
+        Self::open_in(files::boot_id(), dir.into(), quota, key)
     }
 
-    /// Where whole blobs are in such a directory, each at its [`Digest::shelf`].
-    pub fn shelves(dir: &Path) -> PathBuf {
-        dir.join("whole")
-    }
-
-    /// In this run of the host's kernel.
-    pub(crate) fn open_in(boot: String, dir: PathBuf, quota: u64) -> Result<Self, StoreError> {
-        let inner = Inner { dir, boot, drafts: AtomicU64::new(0), shelves: Mutex::default(), books: Mutex::default() };
-        let io = |e| StoreError::io("the directory of blobs", e);
-        for name in ["whole", "outline", "part", "draft"] {
-            fs::create_dir_all(inner.dir.join(name)).map_err(io)?;
-        }
-        for draft in list(&inner.dir.join("draft")).map_err(io)? {
-            files::remove(&draft).map_err(io)?;
-        }
-        let mut found = Vec::new();
-        for shelf in list(&inner.dir.join("whole")).map_err(io)? {
-            for path in list(&shelf).map_err(io)? {
-                let metadata = fs::metadata(&path).map_err(io)?;
-                let Some(digest) = named(path.file_name()) else { continue };
-                found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), digest, metadata.len()));
-            }
-        }
-        found.sort_unstable();
-        {
-            let mut books = inner.books();
-            books.quota = quota;
-            for (_, digest, size) in found {
-                books.add(digest, size);
-            }
-            for path in list(&inner.dir.join("part")).map_err(io)? {
-                let Some(digest) = named(path.file_name()) else { continue };
-                if books.whole.contains_key(&digest) {
-                    inner.part_paths(digest).remove().map_err(io)?;
-                    continue;
-                }
-                let size = fs::metadata(&path).map_err(io)?.len();
-                books.leave(digest, size);
-            }
-            for digest in read_pins(&inner.dir.join("pins")).map_err(io)? {
-                books.pins.entry(digest).or_default().insert(Pin::Hand);
-            }
-        }
-        Ok(Self(Arc::new(inner)))
+    /// Where whole blobs are in such a directory, each at its [`Digest::shelf`]: those that are as they are, and encrypted ones.
+    pub fn shelves(dir: &Path) -> (PathBuf, PathBuf) {
+        (dir.join("whole"), dir.join("sealed"))
     }
 
     /// Takes another quota. What is too much is given up as room is needed.
@@ -203,21 +170,38 @@ impl Store {
     /// All whole blobs, by name.
     pub fn list(&self) -> Vec<Held> {
         let books = self.0.books();
-        books.whole.iter().map(|(digest, whole)| Held { digest: *digest, size: whole.size, pins: books.pins_of(*digest) }).collect()
+        books.holdings().map(|holding| books.held(holding)).collect()
     }
 
     /// All whole blobs, and every change after that, for as long as it is listened to.
-    pub fn subscribe(&self) -> (Vec<(Digest, u64)>, mpsc::UnboundedReceiver<Change>) {
+    pub fn subscribe(&self) -> (Vec<Holding>, mpsc::UnboundedReceiver<Change>) {
         let (tx, rx) = mpsc::unbounded_channel();
         let mut books = self.0.books();
         books.hearers.push(tx);
-        (books.whole.iter().map(|(digest, whole)| (*digest, whole.size)).collect(), rx)
+        (books.holdings().collect(), rx)
     }
 
     /// One whole blob.
     pub fn held(&self, digest: Digest) -> Option<Held> {
         let books = self.0.books();
-        books.whole.get(&digest).map(|whole| Held { digest, size: whole.size, pins: books.pins_of(digest) })
+        books.whole.get(&digest).map(|whole| books.held(Holding { digest, size: whole.size, is_sealed: whole.is_sealed }))
+    }
+
+    /// Whether a whole blob is kept encrypted.
+    pub fn is_sealed(&self, digest: Digest) -> bool {
+        self.0.books().is_sealed(digest)
+    }
+
+    /// Whether it is or was, also where the key is not here.
+    pub(crate) fn must_seal(&self, digest: Digest) -> bool {
+        let books = self.0.books();
+        books.is_sealed(digest) || books.locked.contains(&digest)
+    }
+
+    /// What opens the blobs that are kept encrypted, for whoever reads them where [`Self::shelves`] are; `None`: there are none.
+    pub fn opener(&self) -> Option<StoreKey> {
+        let has_some = self.0.books().sealed > 0;
+        has_some.then(|| self.0.keys.get(false).ok()).flatten()
     }
 
     /// Begins a blob whose name is not known yet.
@@ -225,16 +209,35 @@ impl Store {
     /// # Errors
     /// The disk's.
     pub fn draft(&self) -> Result<Draft, StoreError> {
-        let (path, file) = self.0.make_draft().map_err(|e| StoreError::io("a blob's file", e))?;
-        Ok(Draft::new(self.clone(), path, file, Outliner::default(), Room { inner: self.0.clone(), bytes: 0 }))
+        self.make_draft(None)
     }
 
-    /// Begins a blob whose outline is known, or goes on with it. One call at a time for one blob.
+    /// The same of one that is kept encrypted, here and wherever it is fetched to.
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::DiskFull`], and the disk's.
-    pub fn begin(&self, outline: Outline) -> Result<Begun, StoreError> {
+    /// [`StoreError::NoKey`], and the disk's.
+    pub fn sealed_draft(&self) -> Result<Draft, StoreError> {
+        self.make_draft(Some(&self.0.key()?))
+    }
+
+    fn make_draft(&self, key: Option<&StoreKey>) -> Result<Draft, StoreError> {
+        let io = |e| StoreError::io("a blob's file", e);
+        let cipher = key.map(Body::cipher).transpose().map_err(io)?;
+        let (path, file) = self.0.make_draft().map_err(io)?;
+        let room = Room { inner: self.0.clone(), bytes: 0 };
+        Ok(Draft::new(self.clone(), path, Body::new(file, cipher), Outliner::default(), room))
+    }
+
+    /// Begins a blob whose outline is known, or goes on with it. One call at a time for one blob. `is_sealed`: it is kept encrypted.
+    ///
+    /// # Errors
+    /// [`StoreError::NoKey`], [`StoreError::Full`], [`StoreError::DiskFull`], and the disk's.
+    pub fn begin(&self, outline: Outline, is_sealed: bool) -> Result<Begun, StoreError> {
         let digest = outline.digest();
+        let paths = self.0.part_paths(digest);
+        // what is left of an encrypted one goes on as that, whoever gives the rest
+        let was_sealed = fs::metadata(&paths.bytes).is_ok_and(|metadata| metadata.len() == outline.size() + Body::beyond(true));
+        let key = (is_sealed || was_sealed || self.must_seal(digest)).then(|| self.0.key()).transpose()?;
         let (mut room, is_left) = {
             // not while it is made a partial one
             let _alone = self.0.shelves();
@@ -247,8 +250,8 @@ impl Store {
             }
             (Room { inner: self.0.clone(), bytes: 0 }, books.take_up(digest))
         };
-        let paths = self.0.part_paths(digest);
-        let opened = self.grow(&mut room, outline.size()).and_then(|()| Partial::open(outline, paths.clone(), self.0.boot.clone(), room));
+        let boot = self.0.boot.clone();
+        let opened = self.grow(&mut room, outline.size()).and_then(|()| Partial::open(outline, paths.clone(), boot, room, key.as_ref()));
         match opened {
             Ok(partial) => {
                 let partial = Arc::new(partial);
@@ -287,12 +290,13 @@ impl Store {
             let _alone = self.0.shelves();
             let is_new = self.size_of(digest).is_none();
             if is_new {
-                self.0.shelve(&partial.paths.bytes, &self.0.whole_path(digest)).map_err(io)?;
+                let to = self.0.whole_path(digest, partial.is_sealed());
+                self.0.shelve(&partial.paths.bytes, &to).and_then(|()| self.0.remove_other(digest, partial.is_sealed())).map_err(io)?;
             }
             let mut books = self.0.books();
             partial.room().hand_over(&mut books);
             if is_new {
-                books.add(digest, outline.size());
+                books.add(Holding { digest, size: outline.size(), is_sealed: partial.is_sealed() });
             }
             books.partial.remove(&digest);
         }
@@ -326,12 +330,14 @@ impl Store {
     /// Opens a blob, or what is here of it; `None`: nothing is.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when its outline is gone and its bytes are another blob, and the disk's.
+    /// [`StoreError::Damaged`] when its outline is gone and its bytes are another blob, [`StoreError::Locked`] when its key is not here,
+    /// and the disk's.
     pub fn reader(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
         {
             let mut books = self.0.books();
             if !books.touch(digest) {
-                return Ok(books.partial.get(&digest).cloned().map(Reader::partial));
+                let partial = books.partial.get(&digest).cloned().map(Reader::partial);
+                return if partial.is_none() && books.locked.contains(&digest) { Err(StoreError::Locked(digest)) } else { Ok(partial) };
             }
         }
         self.open_whole(digest)
@@ -346,12 +352,14 @@ impl Store {
     }
 
     fn open_whole(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
-        let file = match File::open(self.0.whole_path(digest)) {
+        let is_sealed = self.is_sealed(digest);
+        let path = self.0.whole_path(digest, is_sealed);
+        let file = match File::open(&path) {
             Ok(file) => file,
             // somebody took it away behind our back, or it came and went a moment ago
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let _alone = self.0.shelves();
-                if self.0.whole_path(digest).exists() {
+                if path.exists() {
                     return Err(StoreError::io("a blob", e));
                 }
                 self.0.books().forget(digest);
@@ -359,14 +367,23 @@ impl Store {
             }
             Err(e) => return Err(StoreError::io("a blob", e)),
         };
-        let outline = self.outline(digest, &file)?;
-        Ok(Some(Reader::whole(outline, file)))
+        let mut cipher = None;
+        if is_sealed {
+            cipher = Body::open(&file, &self.0.keys.get(false)?).map_err(|e| StoreError::io("a blob", e))?;
+            if cipher.is_none() {
+                // its seal changed on the disk, and nothing of it can be read any more
+                return Err(StoreError::Damaged { digest, segments: Vec::new() });
+            }
+        }
+        let body = Body::new(file, cipher);
+        let outline = self.outline(digest, &body)?;
+        Ok(Some(Reader::whole(outline, body)))
     }
 
     /// As it was written down, or from the bytes.
-    fn outline(&self, digest: Digest, file: &File) -> Result<Outline, StoreError> {
+    fn outline(&self, digest: Digest, body: &Body) -> Result<Outline, StoreError> {
         let io = |e| StoreError::io("a blob", e);
-        let size = file.metadata().map_err(io)?.len();
+        let size = body.size().map_err(io)?;
         if size <= u64::from(limits::SEGMENT) {
             return Outline::new(digest, size, vec![digest.0]).map_err(|_| StoreError::Damaged { digest, segments: Vec::new() });
         }
@@ -377,11 +394,9 @@ impl Store {
             return Ok(outline);
         }
         let mut outliner = Outliner::default();
-        let mut piece = vec![0; SEGMENT];
         while outliner.size() < size {
             let len = usize::try_from(size - outliner.size()).unwrap_or(SEGMENT).min(SEGMENT);
-            files::read_at(file, &mut piece[..len], outliner.size()).map_err(io)?;
-            outliner.update(&piece[..len]);
+            outliner.update(&body.read(outliner.size(), len).map_err(io)?);
         }
         let outline = outliner.finish();
         if outline.digest() != digest {
@@ -405,19 +420,26 @@ impl Store {
     /// A draft got its name.
     ///
     /// One that is here already is replaced: the bytes at hand are sound, those on the disk may have changed.
-    pub(crate) fn adopt(&self, draft: &Path, file: &File, outline: &Outline, room: &mut Room) -> Result<(), StoreError> {
+    pub(crate) fn adopt(&self, draft: &Path, body: &Body, outline: &Outline, room: &mut Room) -> Result<(), StoreError> {
         let io = |e| StoreError::io("a blob", e);
-        let digest = outline.digest();
-        let kept = file.sync_data().map_err(io).and_then(|()| self.keep_outline(outline));
+        let (digest, is_sealed) = (outline.digest(), body.is_sealed());
+        let kept = body.seal(outline.size()).and_then(|()| body.file().sync_data()).map_err(io).and_then(|()| self.keep_outline(outline));
         {
             let _alone = self.0.shelves();
-            if let Err(error) = kept.and_then(|()| self.0.shelve(draft, &self.0.whole_path(digest)).map_err(io)) {
+            if !is_sealed && self.must_seal(digest) {
+                // encrypted a moment ago: that one stays
+                let _ = files::remove(draft);
+                return Ok(());
+            }
+            let to = self.0.whole_path(digest, is_sealed);
+            let shelve = || self.0.shelve(draft, &to).and_then(|()| self.0.remove_other(digest, is_sealed)).map_err(io);
+            if let Err(error) = kept.and_then(|()| shelve()) {
                 let _ = files::remove(draft);
                 return Err(error);
             }
             let mut books = self.0.books();
             room.hand_over(&mut books);
-            books.add(digest, outline.size());
+            books.add(Holding { digest, size: outline.size(), is_sealed });
         }
         // whoever fetches it meanwhile finds that it is here
         self.abandon(digest)
@@ -439,7 +461,8 @@ impl Store {
     fn unlink(&self, digest: Digest) {
         let _alone = self.0.shelves();
         let (is_whole, is_partial) = self.0.books().state(digest);
-        let whole = (!is_whole).then(|| [self.0.whole_path(digest), self.0.outline_path(digest)]).into_iter().flatten();
+        let paths = || [self.0.whole_path(digest, false), self.0.whole_path(digest, true), self.0.outline_path(digest)];
+        let whole = (!is_whole).then(paths).into_iter().flatten();
         let removed = whole.map(|path| files::remove(&path)).chain((!is_partial).then(|| self.0.part_paths(digest).remove()));
         for error in removed.filter_map(Result::err) {
             tracing::warn!(%digest, %error, "a blob was not removed");
@@ -504,67 +527,4 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Reads a whole blob again. One that changed on the disk is not whole any more.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`], and the disk's.
-    pub fn check(&self, digest: Digest) -> Result<Checked, StoreError> {
-        if self.size_of(digest).is_none() {
-            return Err(StoreError::Missing(digest));
-        }
-        let reader = match self.reader(digest) {
-            Ok(Some(reader)) => reader,
-            Ok(None) => return Err(StoreError::Missing(digest)),
-            Err(StoreError::Damaged { .. }) => {
-                self.remove(digest)?;
-                return Ok(Checked::Removed);
-            }
-            Err(error) => return Err(error),
-        };
-        let mut bad = Vec::new();
-        for index in 0..reader.outline().segments() {
-            match reader.checked(index) {
-                Ok(_) => {}
-                // a sector that cannot be read is no better than one that changed
-                Err(StoreError::Damaged { .. } | StoreError::Io { .. }) => bad.push(index),
-                Err(error) => return Err(error),
-            }
-        }
-        if bad.is_empty() {
-            return Ok(Checked::Sound);
-        }
-        if bad.len() == reader.outline().values().len() {
-            self.remove(digest)?;
-            return Ok(Checked::Removed);
-        }
-        self.demote(reader.outline(), &bad)?;
-        Ok(Checked::Partial(bad))
-    }
-
-    /// Makes a whole blob a partial one without these segments.
-    fn demote(&self, outline: &Outline, bad: &[u32]) -> Result<(), StoreError> {
-        let io = |e| StoreError::io("a blob", e);
-        let (digest, paths) = (outline.digest(), self.0.part_paths(outline.digest()));
-        let mut have = SegmentSet::full(outline.segments());
-        for index in bad {
-            have.remove(*index);
-        }
-        let _alone = self.0.shelves();
-        Partial::leave(outline, &paths, &self.0.boot, &have).map_err(io)?;
-        self.0.shelve(&self.0.whole_path(digest), &paths.bytes).map_err(io)?;
-        let mut books = self.0.books();
-        books.forget(digest);
-        books.leave(digest, outline.size());
-        drop(books);
-        files::remove(&self.0.outline_path(digest)).map_err(io)
-    }
-}
-
-fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
-}
-
-fn named(name: Option<&OsStr>) -> Option<Digest> {
-    name?.to_str()?.parse().ok()
 }

@@ -1,11 +1,14 @@
 //! The store on a real directory.
 
+mod sealed;
+
 use std::{fs, path::Path, sync::Arc};
 
 use proptest::prelude::*;
+use swarm_core::blobs::SEAL;
 use swarm_proto::{Digest, JobId, limits};
 
-use crate::{Begun, Checked, Held, Outline, Outliner, Partial, Pin, Store, StoreError, Written};
+use crate::{Begun, Checked, Held, KeyAt, Outline, Outliner, Partial, Pin, Store, StoreError, Written};
 
 const SEGMENT: usize = limits::SEGMENT as usize;
 const MIB: u64 = limits::SEGMENT as u64;
@@ -22,7 +25,14 @@ fn outline(data: &[u8]) -> Outline {
 }
 
 fn put(store: &Store, data: &[u8]) -> Result<Digest, StoreError> {
-    let mut draft = store.draft()?;
+    fill_draft(store.draft()?, data)
+}
+
+fn put_sealed(store: &Store, data: &[u8]) -> Result<Digest, StoreError> {
+    fill_draft(store.sealed_draft()?, data)
+}
+
+fn fill_draft(mut draft: crate::Draft, data: &[u8]) -> Result<Digest, StoreError> {
     for piece in data.chunks(100_000) {
         draft.write(piece)?;
     }
@@ -30,7 +40,7 @@ fn put(store: &Store, data: &[u8]) -> Result<Digest, StoreError> {
 }
 
 fn begin(store: &Store, outline: &Outline) -> Arc<Partial> {
-    match store.begin(outline.clone()).expect("it begins") {
+    match store.begin(outline.clone(), false).expect("it begins") {
         Begun::Partial(partial) => partial,
         Begun::Whole => panic!("it is not here yet"),
     }
@@ -54,7 +64,11 @@ fn read(store: &Store, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 fn open(dir: &Path, quota: u64) -> Store {
-    Store::open_in("this boot".into(), dir.to_owned(), quota).expect("it opens")
+    open_in("this boot", dir, quota)
+}
+
+fn open_in(boot: &str, dir: &Path, quota: u64) -> Store {
+    Store::open_in(boot.into(), dir.to_owned(), quota, KeyAt::Own(dir.join("blobs.key"))).expect("it opens")
 }
 
 fn flip(path: &Path, at: usize) {
@@ -88,7 +102,7 @@ fn what_is_put_is_read_again_after_a_restart_too() {
         assert_eq!(digest.0, *blake3::hash(&data).as_bytes());
         assert_eq!(put(&store, &data).unwrap(), digest, "twice is once");
         for store in [store, open(dir.path(), PLENTY)] {
-            assert_eq!(store.held(digest), Some(Held { digest, size: len as u64, pins: vec![] }));
+            assert_eq!(store.held(digest), Some(Held { digest, size: len as u64, is_sealed: false, pins: vec![] }));
             assert!(read(&store, digest).unwrap().as_ref() == Some(&data), "{len}");
             assert_eq!(store.check(digest).unwrap(), Checked::Sound);
         }
@@ -138,7 +152,7 @@ fn segments_come_in_any_order_and_each_is_judged_alone() {
     store.complete(&partial).unwrap();
     drop((partial, reader));
     assert!(read(&store, whole.digest()).unwrap().as_ref() == Some(&data));
-    assert!(matches!(store.begin(whole), Ok(Begun::Whole)));
+    assert!(matches!(store.begin(whole, false), Ok(Begun::Whole)));
     assert_eq!(store.room().0, data.len() as u64);
     assert_eq!(files(&dir.path().join("part")), [""; 0]);
 }
@@ -164,7 +178,7 @@ fn a_killed_daemon_goes_on_where_it_was_and_hashes_nothing_again() {
     assert_eq!(begin(&store, &whole).have().count(), 8);
     drop(store);
     // after another boot it proves nothing
-    let store = Store::open_in("another boot".into(), dir.path().to_owned(), PLENTY).unwrap();
+    let store = open_in("another boot", dir.path(), PLENTY);
     assert_eq!(begin(&store, &whole).have().iter().collect::<Vec<_>>(), [0, 2, 3, 4, 5, 6, 7]);
     drop(store);
     // nor does a torn one: everything is looked at, also what it did not know of
@@ -185,7 +199,7 @@ fn a_full_quota_takes_what_nobody_needs_and_then_refuses() {
     let held = |store: &Store| store.list().into_iter().map(|held| held.digest).collect::<std::collections::BTreeSet<_>>();
     assert_eq!(held(&store), [made[0], made[1], made[2], fifth].into());
     let sixth = outline(&bytes(11, 3 * SEGMENT));
-    match store.begin(sixth.clone()) {
+    match store.begin(sixth.clone(), false) {
         Err(StoreError::Full { needs, free, quota }) => assert_eq!((needs, free, quota), (3 * MIB, 2 * MIB, 4 * MIB)),
         other => panic!("{other:?}"),
     }
@@ -350,8 +364,8 @@ fn what_is_here_can_be_read_while_others_come_and_go() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put(u32),
-    Begin(u32),
+    Put(u32, bool),
+    Begin(u32, bool),
     Write(u32, u32),
     Remove(u32),
     Pin(u32, bool),
@@ -362,8 +376,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let blob = 0u32..4;
     prop_oneof![
-        3 => blob.clone().prop_map(Step::Put),
-        2 => blob.clone().prop_map(Step::Begin),
+        3 => (blob.clone(), any::<bool>()).prop_map(|(blob, is_sealed)| Step::Put(blob, is_sealed)),
+        2 => (blob.clone(), any::<bool>()).prop_map(|(blob, is_sealed)| Step::Begin(blob, is_sealed)),
         6 => (blob.clone(), 0u32..3).prop_map(|(blob, index)| Step::Write(blob, index)),
         1 => blob.clone().prop_map(Step::Remove),
         2 => (blob, any::<bool>()).prop_map(|(blob, is_pinned)| Step::Pin(blob, is_pinned)),
@@ -385,9 +399,10 @@ proptest! {
         let mut open_parts: std::collections::BTreeMap<u32, Arc<Partial>> = std::collections::BTreeMap::new();
         for step in steps {
             match step {
-                Step::Put(blob) => drop(put(&store, &data[blob as usize])),
-                Step::Begin(blob) => {
-                    if let Ok(Begun::Partial(partial)) = store.begin(names[blob as usize].clone()) {
+                Step::Put(blob, false) => drop(put(&store, &data[blob as usize])),
+                Step::Put(blob, true) => drop(put_sealed(&store, &data[blob as usize])),
+                Step::Begin(blob, is_sealed) => {
+                    if let Ok(Begun::Partial(partial)) = store.begin(names[blob as usize].clone(), is_sealed) {
                         open_parts.insert(blob, partial);
                     }
                 }
@@ -420,6 +435,9 @@ proptest! {
                 if store.size_of(outline.digest()).is_some() {
                     let read = read(&store, outline.digest()).unwrap();
                     prop_assert!(read.as_ref() == Some(data));
+                    let is_at = |kind| shelf(dir.path(), kind, outline.digest()).exists();
+                    let is_sealed = store.is_sealed(outline.digest());
+                    prop_assert_eq!((is_at("whole"), is_at("sealed")), (!is_sealed, is_sealed));
                 }
             }
             prop_assert!(store.room().0 <= 7 * MIB);
@@ -430,7 +448,8 @@ proptest! {
         let on_disk: u64 = ["whole", "part"].iter().flat_map(|kind| files(&dir.path().join(kind)))
             .filter(|path| !path.ends_with(".map") && !path.ends_with(".outline"))
             .map(|path| fs::metadata(path).unwrap().len()).sum();
-        prop_assert_eq!(store.room().0, on_disk);
+        let sealed: u64 = files(&dir.path().join("sealed")).iter().map(|path| fs::metadata(path).unwrap().len() - SEAL as u64).sum();
+        prop_assert_eq!(store.room().0, on_disk + sealed);
     }
 }
 

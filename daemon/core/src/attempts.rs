@@ -21,6 +21,7 @@
 //!
 //! Cost: one map entry an attempt held, and a few tree operations a transition (about a microsecond for a no-op's whole life).
 
+mod executor;
 mod lease;
 mod outcomes;
 mod queue;
@@ -35,15 +36,14 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use swarm_proto::{
-    Fence, JobId, LogIndex, NodeId, TaskId, UnixMillis,
+    Fence, JobId, LogIndex, NodeId, TaskId,
     ledger::{End, Finish, Outcome},
-    manifest::FileEntry,
     peer::{FromWorker, GrantedJob, Load, NodeMeta, Report, ToWorker},
     spec::{JobSpec, OnPartition},
 };
 
+pub use self::executor::{ExecEvent, Recovered, Start};
 use self::{lease::Lease, queue::Room, window::Window};
 
 /// A time on a clock that counts suspend (CLOCK_BOOTTIME), from an arbitrary zero. Only differences mean anything.
@@ -60,42 +60,6 @@ const ARRAYS_REMEMBERED: usize = 1_024;
 pub struct Settings {
     /// How long a lease is until a leader says otherwise.
     pub lease: Duration,
-}
-
-/// What an executor is told to run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Start {
-    pub task: TaskId,
-    pub fence: Fence,
-    pub spec: Arc<JobSpec>,
-    /// Whether the task sees `SWARM_INDEX` and `SWARM_ITEM`.
-    pub is_array: bool,
-    /// `None`: the index in decimal.
-    pub item: Option<String>,
-    /// The file of [`JobSpec::each`] that is this task's, once it is here; the driver finds it.
-    pub own: Option<Box<FileEntry>>,
-}
-
-/// What an executor says. Exactly one `Ended` follows each [`Start`], whatever happens; `Started` may be left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ExecEvent {
-    Started { task: TaskId, fence: Fence, at: UnixMillis },
-    Ended { task: TaskId, fence: Fence, outcome: Outcome },
-}
-
-/// An attempt that an earlier life of this daemon left with the keeper.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recovered {
-    pub task: TaskId,
-    pub fence: Fence,
-    pub spec: Arc<JobSpec>,
-    pub started: UnixMillis,
-    /// When it started, for its timeout.
-    pub started_boot: Boot,
-    /// The end of the lease that the earlier life had.
-    pub lease_until: Boot,
-    /// `None`: it still runs.
-    pub outcome: Option<Outcome>,
 }
 
 /// What the driver is to do.

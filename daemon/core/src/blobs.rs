@@ -22,12 +22,16 @@ use swarm_proto::{NodeId, blob::SegmentRange, limits};
 
 mod directory;
 mod owed;
+mod packing;
+mod seal;
 mod segments;
 #[cfg(test)]
 mod tests;
 
 pub use directory::{Directory, Known};
 pub use owed::{KeepOrder, Owed, Owner, rendezvous};
+pub use packing::{Link, SAMPLE as PACKING_SAMPLE, Shrink, Speed, Verdict, choose_packing};
+pub use seal::{Cipher, SALT, SEAL, StoreKey};
 pub use segments::SegmentSet;
 
 /// How much is asked ahead of a source: what it delivers in this time.

@@ -35,6 +35,7 @@ use tokio::{
 
 use crate::{
     Boot, Events, ExecEvent, Executor, OutputStore, Start,
+    files::Shelves,
     files::{left_dir, left_of},
     host::{self, Reading, Writing, wall_now},
     id::keeper_id,
@@ -58,8 +59,8 @@ const INBOX: usize = 256;
 pub struct ExecSettings {
     /// Directory of the keeper, made if absent, mode 0700: socket, kept output, working directories.
     pub dir: PathBuf,
-    /// Where whole blobs are, below their [`swarm_proto::Digest::shelf`].
-    pub store: PathBuf,
+    /// Where whole blobs are.
+    pub store: Shelves,
     /// How a keeper for it comes to be.
     pub keeper: KeeperAt,
     /// Most bytes of kept output; `None`: 1 GiB or a tenth of the disk, whichever is less.
@@ -407,7 +408,7 @@ impl Driver {
             let message = match command {
                 Command::Start(start) => {
                     let (spec, is_array) = (start.spec.clone(), start.is_array);
-                    let told = |Start { task, fence, item, own, .. }: Start| TaskStart { task, fence, item, own };
+                    let told = |Start { task, fence, item, own, key, .. }: Start| TaskStart { task, fence, item, own, key };
                     let mut tasks = vec![told(start)];
                     let same = |next: &Command| matches!(next, Command::Start(next) if Arc::ptr_eq(&next.spec, &spec));
                     while let Some(Command::Start(next)) = commands.next_if(same) {

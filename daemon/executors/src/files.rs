@@ -5,11 +5,13 @@
 //!                                                   work/17/out.csv       --copied-->  left/j3.0-120.1/out.csv
 //! ```
 //! **In.** Each attempt has copies of its own, so nothing that a task does to its inputs reaches another task or the store. Every byte
-//! is hashed on its way: what changed on the disk since it was fetched is not run. **Out.** What an attempt was to leave is copied to a
+//! is hashed on its way: what changed on the disk since it was fetched is not run. What the store keeps encrypted is decrypted here, with
+//! a key that comes with the order, and is plain in the task's directory for as long as that is there. **Out.** What an attempt was to leave is copied to a
 //! place of the daemon's, where it stays until the outcome is in the ledger. What touches the task's directory is done as the task's
 //! user, so a link that the task laid leads nowhere that the task could not have gone; on the way out links are not followed at all.
 
 mod collect;
+mod source;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,6 +21,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use swarm_core::blobs::StoreKey;
 use swarm_proto::{
     Digest, limits,
     manifest::{FileEntry, Manifest, check_path},
@@ -26,6 +29,8 @@ use swarm_proto::{
 };
 
 pub(crate) use self::collect::{Found, Regular, collect};
+pub use self::source::Shelves;
+use self::source::Source;
 use crate::{argv::substitute, host, output::kept::stem, protocol::Key};
 
 /// Copied at a time.
@@ -41,7 +46,9 @@ pub(crate) trait Owner {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Inputs {
     /// Where whole blobs are.
-    pub(crate) store: PathBuf,
+    pub(crate) store: Shelves,
+    /// What opens those that are kept encrypted.
+    pub(crate) key: Option<StoreKey>,
     /// Of these files all.
     pub(crate) manifest: Option<Digest>,
     /// And this one.
@@ -77,7 +84,7 @@ pub(crate) fn declared(spec: &JobSpec, item: Option<&str>) -> Result<Vec<String>
 pub(crate) fn stage(inputs: &Inputs, dir: &Path, owner: &impl Owner, is_revoked: &AtomicBool) -> Result<(), String> {
     let mut files = Vec::new();
     if let Some(digest) = inputs.manifest {
-        let manifest = read_manifest(&inputs.store, digest).map_err(|e| format!("the list of its files: {e}"))?;
+        let manifest = read_manifest(inputs, digest).map_err(|e| format!("the list of its files: {e}"))?;
         files.extend_from_slice(manifest.files());
     }
     if let Some(own) = inputs.own.as_deref() {
@@ -94,35 +101,32 @@ pub(crate) fn stage(inputs: &Inputs, dir: &Path, owner: &impl Owner, is_revoked:
     }
     let mut buffer = vec![0; PIECE];
     for file in &files {
-        place(&inputs.store, file, dir, owner, is_revoked, &mut buffer).map_err(|e| format!("'{}': {e}", file.path))?;
+        place(inputs, file, dir, owner, is_revoked, &mut buffer).map_err(|e| format!("'{}': {e}", file.path))?;
     }
     Ok(())
 }
 
-fn open_blob(store: &Path, digest: Digest) -> io::Result<File> {
-    File::open(store.join(digest.shelf())).map_err(|e| {
-        let is_missing = e.kind() == io::ErrorKind::NotFound;
-        if is_missing { io::Error::new(e.kind(), format!("blob {digest} is not on this node")) } else { e }
-    })
+fn open_blob(inputs: &Inputs, digest: Digest) -> io::Result<Source> {
+    Source::open(&inputs.store, inputs.key.as_ref(), digest)
 }
 
 fn damaged(digest: Digest) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("blob {digest} has changed on this node's disk"))
 }
 
-fn read_manifest(store: &Path, digest: Digest) -> io::Result<Manifest> {
+fn read_manifest(inputs: &Inputs, digest: Digest) -> io::Result<Manifest> {
     let mut bytes = Vec::new();
-    open_blob(store, digest)?.take(limits::MANIFEST as u64 + 1).read_to_end(&mut bytes)?;
+    open_blob(inputs, digest)?.take(limits::MANIFEST as u64 + 1).read_to_end(&mut bytes)?;
     if blake3::hash(&bytes).as_bytes() != &digest.0 {
         return Err(damaged(digest));
     }
     Manifest::decode(&bytes).map_err(|problem| io::Error::other(problem.why))
 }
 
-fn place(store: &Path, file: &FileEntry, dir: &Path, owner: &impl Owner, is_revoked: &AtomicBool, buffer: &mut [u8]) -> io::Result<()> {
+fn place(inputs: &Inputs, file: &FileEntry, dir: &Path, owner: &impl Owner, is_revoked: &AtomicBool, buffer: &mut [u8]) -> io::Result<()> {
     // what comes from a peer is checked where it is used
     check_path(&file.path).map_err(|problem| io::Error::other(problem.why))?;
-    let mut source = open_blob(store, file.digest)?;
+    let mut source = open_blob(inputs, file.digest)?;
     let path = dir.join(&file.path);
     let mut target = owner.act(|| {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -187,6 +191,10 @@ mod tests {
         }
     }
 
+    fn shelves(store: &Path) -> Shelves {
+        Shelves { plain: store.to_owned(), sealed: store.join("sealed") }
+    }
+
     fn put(store: &Path, bytes: &[u8]) -> Digest {
         let digest = Digest(*blake3::hash(bytes).as_bytes());
         let path = store.join(digest.shelf());
@@ -215,7 +223,7 @@ mod tests {
         let (data, tool, mine) = (put(&store, &vec![7; PIECE + 3]), put(&store, b"#!/bin/sh\n"), put(&store, b"mine"));
         let manifest = Manifest::new(vec![entry("in/data", data, false), entry("tool", tool, true)]).unwrap();
         let manifest = put(&store, &manifest.encode());
-        let inputs = Inputs { store: store.clone(), manifest: Some(manifest), own: Some(boxed("x/y", mine, false)) };
+        let inputs = Inputs { store: shelves(&store), key: None, manifest: Some(manifest), own: Some(boxed("x/y", mine, false)) };
         staged(&inputs, &dir).unwrap();
         assert_eq!(fs::read(dir.join("in/data")).unwrap(), vec![7; PIECE + 3]);
         assert_eq!(fs::read(dir.join("x/y")).unwrap(), b"mine");
@@ -240,7 +248,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (store, dir) = (root.path().join("store"), root.path().join("work"));
         let data = put(&store, b"right");
-        let own = |path: &str, digest| Inputs { store: store.clone(), manifest: None, own: Some(boxed(path, digest, false)) };
+        let own = |path: &str, digest| Inputs { store: shelves(&store), key: None, manifest: None, own: Some(boxed(path, digest, false)) };
         fs::write(store.join(data.shelf()), b"wrong").unwrap();
         assert!(staged(&own("a", data), &dir).unwrap_err().contains("has changed"));
         assert!(staged(&own("b", Digest([9; 32])), &dir).unwrap_err().contains("is not on this node"));
@@ -253,6 +261,41 @@ mod tests {
         assert!(stage(&own("d", data), &dir, &Me, &revoked).is_err());
     }
 
+    #[test]
+    fn what_is_kept_encrypted_is_plain_for_the_task_alone() {
+        use swarm_core::blobs::{Cipher, SALT};
+        let root = tempfile::tempdir().unwrap();
+        let (store, dir) = (root.path().join("store"), root.path().join("work"));
+        let key = StoreKey::new([3; StoreKey::LEN]);
+        let seal = |bytes: &[u8], salt: u8| {
+            let digest = Digest(*blake3::hash(bytes).as_bytes());
+            let cipher = Cipher::new(&key, [salt; SALT]);
+            let mut sealed = bytes.to_vec();
+            cipher.apply(0, &mut sealed);
+            sealed.extend(cipher.seal());
+            let path = shelves(&store).sealed.join(digest.shelf());
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, sealed).unwrap();
+            (digest, path)
+        };
+        let plain = put(&store, b"plain");
+        let (data, at) = seal(&vec![7; PIECE + 3], 1);
+        let manifest = Manifest::new(vec![entry("data", data, false), entry("plain", plain, false)]).unwrap();
+        let (manifest, _) = seal(&manifest.encode(), 2);
+        let inputs = Inputs { store: shelves(&store), key: Some(key.clone()), manifest: Some(manifest), own: None };
+        staged(&inputs, &dir).unwrap();
+        assert_eq!(fs::read(dir.join("data")).unwrap(), vec![7; PIECE + 3]);
+        assert_eq!(fs::read(dir.join("plain")).unwrap(), b"plain");
+        for wrong in [None, Some(StoreKey::new([4; StoreKey::LEN]))] {
+            let why = staged(&Inputs { key: wrong, ..inputs.clone() }, &root.path().join("none")).unwrap_err();
+            assert!(why.contains("is kept encrypted on this node, and its key is not here"), "{why}");
+        }
+        let mut bytes = fs::read(&at).unwrap();
+        bytes[PIECE] ^= 1;
+        fs::write(&at, bytes).unwrap();
+        assert!(staged(&inputs, &root.path().join("rot")).unwrap_err().contains("has changed"));
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn what_does_not_fit_is_not_begun() {
@@ -263,7 +306,7 @@ mod tests {
         let size = 1 << 60;
         let manifest = Manifest::new(vec![entry("data", data, false)]).unwrap();
         let own = Box::new(FileEntry { size, ..entry("mine", mine, false) });
-        let inputs = Inputs { store: store.clone(), manifest: Some(put(&store, &manifest.encode())), own: Some(own) };
+        let inputs = Inputs { store: shelves(&store), key: None, manifest: Some(put(&store, &manifest.encode())), own: Some(own) };
         let why = staged(&inputs, &dir).unwrap_err();
         assert!(why.contains(&size.to_string()) && why.contains("bytes free"), "{why}");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);

@@ -37,6 +37,7 @@ pub use self::linux::task_user::{TaskUser, TaskUserError};
 use self::windows as host;
 pub use self::{
     exec::{Exec, ExecSettings, KeeperAt, OpenError},
+    files::Shelves,
     host::{boot_now, keeper},
     noop::Noop,
     output::OutputStore,

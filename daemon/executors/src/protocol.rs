@@ -3,11 +3,14 @@
 //! Both sides are the same user on the same host; a daemon of another version finds a keeper that it does not understand and
 //! says so, and the lease ends that keeper's tasks.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use swarm_core::attempts::{Boot, Recovered};
+use swarm_core::{
+    attempts::{Boot, Recovered},
+    blobs::StoreKey,
+};
 use swarm_proto::{
     Fence, TaskId, UnixMillis,
     ledger::{End, Outcome},
@@ -16,10 +19,10 @@ use swarm_proto::{
     spec::JobSpec,
 };
 
-use crate::output::kept::Written;
+use crate::{files::Shelves, output::kept::Written};
 
 /// Of these messages. A keeper of another version is left to its lease.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 /// Bytes of one frame.
 pub(crate) const FRAME: usize = 4 << 20;
 
@@ -36,7 +39,7 @@ pub(crate) enum ToKeeper {
         is_array: bool,
         tasks: Vec<TaskStart>,
         /// Where the blobs are that its inputs are made of.
-        store: PathBuf,
+        store: Shelves,
     },
     Kill {
         task: TaskId,
@@ -62,6 +65,8 @@ pub(crate) struct TaskStart {
     pub(crate) item: Option<String>,
     /// The file that only this task gets.
     pub(crate) own: Option<Box<FileEntry>>,
+    /// What opens those of its files that are kept encrypted.
+    pub(crate) key: Option<StoreKey>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,6 +14,10 @@
 //! What they do not prove is the size, since a value does not tell how many bytes are below it. The last segment does: its value
 //! counts its place and its length. So the outline always comes with the last segment, and whoever lies about the size is found out
 //! before anything is asked of anybody else. A blob of one segment has come whole with it, in one round trip.
+//!
+//! **A segment may travel as one zstd frame** (RFC 8878) where whoever asks takes that; whoever gives decides, segment by segment. The
+//! frame says how many bytes it stands for, those of the segment, and has no window above [`limits::SEGMENT`]. Names and values are
+//! always those of the plain bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +58,8 @@ pub struct BlobRequest {
     pub digest: Digest,
     /// What of it.
     pub part: BlobPart,
+    /// Segments may come as zstd frames.
+    pub takes_zstd: bool,
 }
 
 /// What of a blob.
@@ -76,6 +82,8 @@ pub enum BlobAnswer {
         size: u64,
         /// All of it is here.
         whole: bool,
+        /// It is kept encrypted, and so it shall be where it comes to.
+        sealed: bool,
     },
     /// Nothing of it can be had here.
     Refused(Problem),
@@ -112,31 +120,55 @@ pub enum BlobNews {
     Failed(Problem),
 }
 
-/// Precedes the bytes of a segment: its number and its length, both little-endian.
+/// Precedes the bytes of a segment: three numbers, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// Its number.
     pub index: u32,
-    /// Bytes that follow; at most [`limits::SEGMENT`].
+    /// Its bytes; at most [`limits::SEGMENT`].
     pub len: u32,
+    /// Bytes that follow: as many, or those of one zstd frame, which are always fewer and more than none.
+    pub wire: u32,
 }
 
 impl SegmentHeader {
     /// Encoded.
-    pub const LEN: usize = 8;
+    pub const LEN: usize = 12;
+
+    /// Of a segment that is sent as it is.
+    pub const fn plain(index: u32, len: u32) -> Self {
+        Self { index, len, wire: len }
+    }
+
+    /// Whether a zstd frame follows.
+    pub const fn is_packed(self) -> bool {
+        self.wire < self.len
+    }
+
+    /// Whether a segment of that many bytes may have this header.
+    pub const fn fits(self, len: u32) -> bool {
+        self.len == len && self.wire <= len && (self.wire > 0 || len == 0)
+    }
+
+    /// How many bytes of the segment so many of those that follow stand for.
+    pub fn share(self, of_wire: u64) -> u64 {
+        of_wire.saturating_mul(self.len.into()).checked_div(self.wire.into()).unwrap_or(0)
+    }
 
     /// As it is sent.
     pub fn encode(self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
         out[..4].copy_from_slice(&self.index.to_le_bytes());
-        out[4..].copy_from_slice(&self.len.to_le_bytes());
+        out[4..8].copy_from_slice(&self.len.to_le_bytes());
+        out[8..].copy_from_slice(&self.wire.to_le_bytes());
         out
     }
 
-    /// As it came; whether it fits the blob is for [`segment_len`] to say.
+    /// As it came; whether it fits the blob is for [`segment_len`] and [`Self::fits`] to say.
     pub fn decode(bytes: [u8; Self::LEN]) -> Self {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        Self { index: u32::from_le_bytes([a, b, c, d]), len: u32::from_le_bytes([e, f, g, h]) }
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        let number = |bytes| u32::from_le_bytes(bytes);
+        Self { index: number([a, b, c, d]), len: number([e, f, g, h]), wire: number([i, j, k, l]) }
     }
 }
 
@@ -165,6 +197,8 @@ pub const fn segment_start(index: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -197,9 +231,30 @@ mod tests {
     }
 
     #[test]
-    fn a_header_reads_back_what_it_writes() {
-        let header = SegmentHeader { index: 0x0102_0304, len: 0x0a0b_0c0d };
-        assert_eq!(SegmentHeader::decode(header.encode()), header);
-        assert_eq!(header.encode(), [4, 3, 2, 1, 13, 12, 11, 10]);
+    fn a_header_says_plain_or_fewer_and_nothing_else() {
+        let header = SegmentHeader { index: 0x0102_0304, len: 0x0a0b_0c0d, wire: 0x0506_0708 };
+        assert_eq!(header.encode(), [4, 3, 2, 1, 13, 12, 11, 10, 8, 7, 6, 5]);
+        let of = |len, wire| SegmentHeader { index: 0, len, wire };
+        for (header, fits, is_packed) in [
+            (of(100, 100), true, false),
+            (of(100, 99), true, true),
+            (of(100, 1), true, true),
+            (of(100, 0), false, true),
+            (of(100, 101), false, false),
+            (of(99, 99), false, false),
+        ] {
+            assert_eq!((header.fits(100), header.is_packed()), (fits, is_packed), "{header:?}");
+        }
+        assert!(of(0, 0).fits(0) && !of(0, 1).fits(0));
+        assert_eq!([0, 1, 49, 50].map(|got| of(100, 50).share(got)), [0, 2, 98, 100]);
+        assert_eq!(of(0, 0).share(0), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_reads_back_what_it_writes(index: u32, len: u32, wire: u32) {
+            let header = SegmentHeader { index, len, wire };
+            prop_assert_eq!(SegmentHeader::decode(header.encode()), header);
+        }
     }
 }

@@ -131,10 +131,20 @@ pub enum FromWorker {
     /// The hash of the view as it stands here ([`View::canonical`]), and the authority of the certificate held here. First
     /// after each welcome, and again after each view until the leader's is the same.
     Synced { version: LogIndex, hash: [u8; 32], root: RootId },
-    /// Blobs that are whole here, each with its size: all of them (`is_all`; more may follow), or what has changed since.
-    Blobs { is_all: bool, has: Vec<(Digest, u64)>, lost: Vec<Digest> },
+    /// Blobs that are whole here: all of them (`is_all`; more may follow), or what has changed since.
+    Blobs { is_all: bool, has: Vec<Holding>, lost: Vec<Digest> },
     /// What of [`ToWorker::Keep`] is here and stays, and what could not be had, and why.
     Kept { kept: Vec<Owing>, failed: Vec<(Owing, Problem)> },
+}
+
+/// A blob that is whole at a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// It is kept encrypted there.
+    pub is_sealed: bool,
 }
 
 /// Something that must not be lost: a blob, or a manifest with all of its files.

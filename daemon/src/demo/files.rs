@@ -78,12 +78,12 @@ impl Files {
     /// Puts them all, and a list of them.
     pub(crate) async fn put(&self, client: &Client) -> Result<Tree, Problem> {
         let one = async |item: &String| {
-            let put = client.put_bytes(self.read(item)?.into()).await?;
+            let put = client.put_bytes(self.read(item)?.into(), false).await?;
             Ok::<_, Problem>(FileEntry { path: item.clone(), size: put.size, digest: put.digest, executable: false })
         };
         let files = stream::iter(&self.items).map(one).buffer_unordered(AT_ONCE).try_collect().await?;
         let manifest = Manifest::new(files)?;
-        let put = client.put_bytes(manifest.encode().into()).await?;
+        let put = client.put_bytes(manifest.encode().into(), false).await?;
         Ok(manifest.tree(put.digest))
     }
 

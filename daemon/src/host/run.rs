@@ -236,8 +236,9 @@ async fn prepare(
         journal,
     };
     let paces = swarm_blobstore::Paces::new(config.blobs.send_rate, config.blobs.send_rate_per_node);
+    let routes = swarm_blobstore::Routes::new(paces);
     let blobs = blobs::open(config, &state.path)?;
-    let holdings = Holdings { open_socket: Arc::new(swarm_transport::udp_socket), workshop, blobs, paces };
+    let holdings = Holdings { open_socket: Arc::new(swarm_transport::udp_socket), workshop, blobs, routes };
     Ok((env, holdings))
 }
 

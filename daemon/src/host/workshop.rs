@@ -31,7 +31,7 @@ async fn add_exec(
     keeper_socket: Option<&Path>,
     events: Events,
 ) -> Result<(), Problem> {
-    use swarm_executors::{Exec, ExecSettings, KeeperAt};
+    use swarm_executors::{Exec, ExecSettings, KeeperAt, Shelves};
 
     let dir = state_dir.join(keeper::DIR);
     let refused = |why: String| Problem::new(Code::NotReady, "the exec executor does not start", why);
@@ -39,7 +39,8 @@ async fn add_exec(
         Some(path) => KeeperAt::Socket(path.to_owned()),
         None => KeeperAt::Program(keeper_program(config, &dir).map_err(refused)?),
     };
-    let settings = ExecSettings { dir, store: blobs::shelves(state_dir), keeper, keep: None };
+    let (plain, sealed) = blobs::shelves(state_dir);
+    let settings = ExecSettings { dir, store: Shelves { plain, sealed }, keeper, keep: None };
     let (exec, recovered) = Exec::open(settings, events).await.map_err(|e| refused(e.to_string()))?;
     let exec = Arc::new(exec);
     workshop.outputs = Arc::new(Kept(exec.clone()));

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use swarm_api::{BlobPiece, BlobTaker};
-use swarm_blobstore::{Checked, FetchError, Fetcher, Lanes, Paces, Pin, Progress, Reach, SourceAt, Store, StoreError};
+use swarm_blobstore::{Checked, Draft, FetchError, Fetcher, Lanes, Pin, Progress, Reach, Routes, SourceAt, Store, StoreError};
 use swarm_proto::{
     Code, Digest, NodeId, Problem,
     api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, Call, Collected, Reply, StoreView, StoredView, Verified},
@@ -41,8 +41,8 @@ const SOURCES: usize = 8;
 pub(crate) struct Blobs {
     pub(crate) store: Store,
     pub(crate) lanes: Lanes,
-    /// How fast it gives.
-    paces: Paces,
+    /// How it gives.
+    routes: Routes,
     /// Where what is large is driven.
     runtime: Handle,
     coming: Mutex<BTreeMap<Digest, watch::Receiver<Coming>>>,
@@ -72,12 +72,12 @@ impl Coming {
 
 impl Blobs {
     /// `runtime`: that of the bulk endpoint.
-    pub(crate) fn new(store: Store, paces: Paces, domains: Domains, runtime: Handle) -> Self {
+    pub(crate) fn new(store: Store, routes: Routes, domains: Domains, runtime: Handle) -> Self {
         let lanes = match domains {
             Domains::Threads => Lanes::Threads,
             Domains::Inline => Lanes::Inline,
         };
-        Self { store, lanes, paces, runtime, coming: Mutex::default() }
+        Self { store, lanes, routes, runtime, coming: Mutex::default() }
     }
 
     /// Where what is large is driven.
@@ -88,8 +88,8 @@ impl Blobs {
 
 /// Gives a peer what it asks for.
 pub(crate) async fn serve(node: Arc<Node>, peer: NodeId, request: swarm_proto::blob::BlobRequest, tx: FrameTx) {
-    let Blobs { store, lanes, paces, .. } = &node.blobs;
-    if let Err(error) = swarm_blobstore::serve(store.clone(), *lanes, request, paces.of(peer), tx).await {
+    let Blobs { store, lanes, routes, .. } = &node.blobs;
+    if let Err(error) = swarm_blobstore::serve(store.clone(), *lanes, request, routes.to(peer), tx).await {
         tracing::debug!(%error, "a peer took no more of a blob");
     }
 }
@@ -238,24 +238,27 @@ fn reach(node: &Arc<Node>) -> Reach {
     })
 }
 
-/// Takes a blob from a client of this node. `size`: what it says of it, if anything.
-pub(crate) fn put(node: &Arc<Node>, size: Option<u64>) -> BlobTaker {
+/// Takes a blob from a client of this node. `size`: what it says of it, if anything. `encrypt`: it is kept encrypted.
+pub(crate) fn put(node: &Arc<Node>, size: Option<u64>, encrypt: bool) -> BlobTaker {
     let (tx, pieces) = mpsc::channel(DEPTH);
     let (reply, put) = oneshot::channel();
     let (store, lanes) = (node.blobs.store.clone(), node.blobs.lanes);
     tokio::spawn(async move {
-        let _ = reply.send(take(store, lanes, size, pieces).await.map_err(|error| error.problem("the blob was not put")));
+        let begin = move || {
+            let mut draft = if encrypt { store.sealed_draft() } else { store.draft() }?;
+            draft.expect(size.unwrap_or(0)).map(|()| draft)
+        };
+        let _ = reply.send(take(begin, lanes, pieces).await.map_err(|error| error.problem("the blob was not put")));
     });
     (tx, put)
 }
 
-async fn take(store: Store, lanes: Lanes, size: Option<u64>, mut pieces: mpsc::Receiver<Option<Bytes>>) -> Result<BlobPut, StoreError> {
-    let mut draft = lanes
-        .run(move || {
-            let mut draft = store.draft()?;
-            draft.expect(size.unwrap_or(0)).map(|()| draft)
-        })
-        .await?;
+async fn take(
+    begin: impl FnOnce() -> Result<Draft, StoreError> + Send + 'static,
+    lanes: Lanes,
+    mut pieces: mpsc::Receiver<Option<Bytes>>,
+) -> Result<BlobPut, StoreError> {
+    let mut draft = lanes.run(begin).await?;
     let mut gathered = Vec::new();
     while pieces.recv_many(&mut gathered, DEPTH).await > 0 {
         let is_end = gathered.iter().any(Option::is_none);
@@ -366,8 +369,12 @@ fn store_view(store: &Store) -> StoreView {
         Pin::Task(task) => task.to_string(),
         Pin::Owed(_) => "owed".to_owned(),
     };
-    let view =
-        |held: swarm_blobstore::Held| StoredView { digest: held.digest, size: held.size, pins: held.pins.into_iter().map(word).collect() };
+    let view = |held: swarm_blobstore::Held| StoredView {
+        digest: held.digest,
+        size: held.size,
+        encrypted: held.is_sealed,
+        pins: held.pins.into_iter().map(word).collect(),
+    };
     StoreView { used, quota, blobs: store.list().into_iter().map(view).collect() }
 }
 

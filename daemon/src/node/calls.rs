@@ -188,7 +188,7 @@ fn no_blob(digest: Digest) -> Problem {
 fn blob(ledger: &Ledger, digest: Digest, known: &Known) -> BlobView {
     let name = |node: NodeId| ledger.node(node).map_or_else(|| node.to_string(), |record| record.name.clone());
     let holders = known.holders().map(|node| HolderView { node, name: name(node) }).collect();
-    BlobView { digest, size: known.size(), holders }
+    BlobView { digest, size: known.size(), encrypted: known.is_sealed(), holders }
 }
 
 fn named<'a>(ledger: &'a Ledger, name: &str) -> Result<&'a NodeRecord, Problem> {

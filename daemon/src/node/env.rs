@@ -12,7 +12,7 @@ use std::{
 use mesh_config::{Preset, Timing};
 use mesh_detect::tailscale::Whois;
 use quinn::AsyncUdpSocket;
-use swarm_blobstore::{Paces, Store};
+use swarm_blobstore::{Routes, Store};
 use swarm_consensus::{Disk, Lanes};
 use swarm_executors::{ExecEvent, Executor, Recovered};
 use swarm_proto::{
@@ -58,7 +58,7 @@ pub struct Holdings {
     /// The blobs of this host.
     pub blobs: Store,
     /// How fast it gives them.
-    pub paces: Paces,
+    pub routes: Routes,
 }
 
 /// Binds a socket, within the runtime that shall drive it.

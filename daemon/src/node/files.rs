@@ -202,7 +202,7 @@ pub(crate) async fn gather(node: &Arc<Node>, start: Start) -> Result<Start, Stri
     loop {
         match gather_once(node, start.clone()).await {
             Err(problem) if is_passing(problem.code) && Instant::now() < give_up => tokio::time::sleep(AGAIN).await,
-            done => return done.map_err(why),
+            done => return done.map(|start| Start { key: node.blobs.store.opener(), ..start }).map_err(why),
         }
     }
 }

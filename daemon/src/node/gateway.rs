@@ -201,9 +201,9 @@ impl Backend for Gateway {
         })
     }
 
-    fn put_blob(&self, size: Option<u64>) -> BlobTaker {
+    fn put_blob(&self, size: Option<u64>, encrypt: bool) -> BlobTaker {
         match self.node() {
-            Ok(node) => blobs::put(&node, size),
+            Ok(node) => blobs::put(&node, size, encrypt),
             Err(problem) => swarm_api::refuse_put(problem),
         }
     }

@@ -447,7 +447,7 @@ impl DeskTerm {
             | FromWorker::Blobs { .. }) => {
                 if let FromWorker::Blobs { has, lost, .. } = &work {
                     self.keeping.handle_lost(node, lost);
-                    self.keeping.handle_held(has.iter().map(|(digest, _)| *digest));
+                    self.keeping.handle_held(has.iter().map(|holding| holding.digest));
                 }
                 self.consensus.with_ledger(|ledger| self.dispatch.handle_from_worker(node, work, ledger, now()));
             }

@@ -149,7 +149,15 @@ mod tests {
 
     fn start(job: u64, spec: &JobSpec) -> Start {
         let fence = Fence { index: LogIndex(1), attempt: AttemptNo(1) };
-        Start { task: TaskId { job: JobId(job), index: 0 }, fence, spec: Arc::new(spec.clone()), is_array: false, item: None, own: None }
+        Start {
+            task: TaskId { job: JobId(job), index: 0 },
+            fence,
+            spec: Arc::new(spec.clone()),
+            is_array: false,
+            item: None,
+            own: None,
+            key: None,
+        }
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     // said from the first Hello on: a connection to a member that did not say who it is would stay a stranger's
     let known = known_member(&env)?;
     let me = watch::Sender::new(known.map(|member| member.node));
-    let Holdings { open_socket: open, workshop, blobs, paces } = holdings;
+    let Holdings { open_socket: open, workshop, blobs, routes } = holdings;
     let meta = Arc::new(watch::Sender::new(env.settings.meta.clone()));
     let (stop, stopping) = watch::channel(false);
     let (fatal_tx, fatal) = watch::channel(None);
@@ -132,7 +132,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         bulk,
         gossip: inbox,
         outputs: workshop.outputs.clone(),
-        blobs: Blobs::new(blobs, paces, env.domains, bulk_runtime),
+        blobs: Blobs::new(blobs, routes, env.domains, bulk_runtime),
         files: Files::default(),
         journal: env.journal,
         phase: watch::Sender::new(Phase::Joining),

@@ -364,14 +364,14 @@ impl Worker {
     }
 
     async fn tell_blobs(&mut self, first: Change) {
-        let mut latest = BTreeMap::from([(first.digest, first.size)]);
+        let mut latest = BTreeMap::from([(first.digest, first.holding)]);
         while latest.len() < BLOBS
             && let Some(Ok(change)) = self.blobs.as_mut().map(mpsc::UnboundedReceiver::try_recv)
         {
-            latest.insert(change.digest, change.size);
+            latest.insert(change.digest, change.holding);
         }
-        let lost = latest.iter().filter(|(_, size)| size.is_none()).map(|(digest, _)| *digest).collect();
-        let has = latest.into_iter().filter_map(|(digest, size)| size.map(|size| (digest, size))).collect();
+        let lost = latest.iter().filter(|(_, holding)| holding.is_none()).map(|(digest, _)| *digest).collect();
+        let has = latest.into_values().flatten().collect();
         self.say(FromWorker::Blobs { is_all: false, has, lost }).await;
     }
 

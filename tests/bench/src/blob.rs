@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, thread};
 
 use bytes::Bytes;
-use swarm_blobstore::{Fetcher, Lanes, Progress, Reach, SourceAt, Store, serve};
+use swarm_blobstore::{Fetcher, KeyAt, Lanes, Progress, Reach, Routes, SourceAt, Store, serve};
 use swarm_proto::{
     ClusterId, Digest, NodeId, PROTOCOL, PeerKey, Problem, UnixMillis,
     ledger::Addrs,
@@ -28,6 +28,7 @@ fn key_of(id: u8) -> anyhow::Result<SecretKey> {
 
 struct Keeper {
     store: Store,
+    routes: Routes,
     members: Vec<PeerKey>,
 }
 
@@ -37,10 +38,10 @@ impl Doorkeeper for Keeper {
         Ok(at.map(|at| NodeId(at as u64 + 1)))
     }
 
-    fn stream(&self, _: Peer, open: Open, tx: FrameTx, _: FrameRx) {
-        if let Open::Blob(request) = open {
-            let store = self.store.clone();
-            tokio::spawn(async move { drop(serve(store, Lanes::Threads, request, Vec::new(), tx).await) });
+    fn stream(&self, peer: Peer, open: Open, tx: FrameTx, _: FrameRx) {
+        if let (Open::Blob(request), Some(peer)) = (open, peer.node) {
+            let (store, route) = (self.store.clone(), self.routes.to(peer));
+            tokio::spawn(async move { drop(serve(store, Lanes::Threads, request, route, tx).await) });
         }
     }
 
@@ -70,7 +71,7 @@ fn endpoint(id: u8, store: Store) -> anyhow::Result<Endpoint> {
         life: u64::from(id),
     };
     let members = vec![key_of(1)?.peer_key(), key_of(2)?.peer_key()];
-    Ok(Endpoint::bind(spec, Arc::new(move || hello.clone()), Arc::new(Keeper { store, members }))?)
+    Ok(Endpoint::bind(spec, Arc::new(move || hello.clone()), Arc::new(Keeper { store, routes: Routes::default(), members }))?)
 }
 
 /// Bytes that differ, so that nothing on the way can make them fewer.
@@ -96,7 +97,7 @@ fn thread<T: Send + 'static>(
 
 pub(crate) fn run(size: u64) -> anyhow::Result<Run> {
     let dir = tempfile::tempdir()?;
-    let source = Store::open(dir.path().join("from"), u64::MAX / 2)?;
+    let source = Store::open(dir.path().join("from"), u64::MAX / 2, KeyAt::Own(dir.path().join("from.key")))?;
     let store = source.clone();
     let digest = thread("put", move || put(&store, size))?.join().map_err(|_| anyhow::anyhow!("putting panicked"))??;
     let (tx, bound) = std::sync::mpsc::channel::<SocketAddr>();
@@ -119,7 +120,7 @@ pub(crate) fn run(size: u64) -> anyhow::Result<Run> {
 
 fn receive(addr: SocketAddr, dir: &Path, digest: Digest) -> anyhow::Result<Run> {
     runtime("receiver-disk")?.block_on(async {
-        let store = Store::open(dir, u64::MAX / 2)?;
+        let store = Store::open(dir, u64::MAX / 2, KeyAt::Own(dir.join("key")))?;
         let endpoint = endpoint(2, store.clone())?;
         let pool = endpoint.pool();
         let dial = Dial { node: Some(NodeId(1)), key: None, addr };

@@ -71,7 +71,7 @@ async fn put(lab: &Lab, host: &str, size: u64, round: u64) -> anyhow::Result<Dig
             }
         }
     });
-    Ok(lab.client(host)?.put_blob(Some(size), pieces).await?.digest)
+    Ok(lab.client(host)?.put_blob(Some(size), false, pieces).await?.digest)
 }
 
 async fn push(lab: &Lab, from: &str, leader: &str, digest: Digest, to: &[String]) -> anyhow::Result<Cost> {

@@ -33,20 +33,20 @@ struct Put<'a> {
     name: &'a str,
 }
 
-pub(super) async fn put(session: &Session, paths: &[PathBuf]) -> Outcome {
+pub(super) async fn put(session: &Session, paths: &[PathBuf], encrypt: bool) -> Outcome {
     for path in paths {
         let name = &path.display().to_string();
         let told = if path.is_dir() {
             let draft = Draft::of(&[Source { path: path.clone(), name: String::new() }])?;
-            let tree = draft.put(&session.client).await?;
+            let tree = draft.put(&session.client, encrypt).await?;
             Put { digest: tree.manifest, size: tree.bytes, files: Some(tree.files), name }
         } else {
             let size = path.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
             let bar = Bar::new(size);
             let put = if files::is_standard(path) {
-                files::put_standard(&session.client, &bar).await?
+                files::put_standard(&session.client, encrypt, &bar).await?
             } else {
-                files::put_file(&session.client, path, &bar).await?
+                files::put_file(&session.client, path, encrypt, &bar).await?
             };
             Put { digest: put.digest, size: put.size, files: None, name }
         };

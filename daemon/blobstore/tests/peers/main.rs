@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 
+mod packed;
+mod sealed;
 mod support;
 
 use std::{io::Write as _, time::Duration};
@@ -153,7 +155,8 @@ async fn what_is_asked_beyond_bounds_is_refused() {
     let connection = (b.fetcher().reach)(a.node).await.unwrap();
     for (count, is_fine) in [(limits::BLOB_RANGES, true), (limits::BLOB_RANGES + 1, false)] {
         let ranges = vec![SegmentRange { first: 1, count: u32::MAX }; count];
-        let (_tx, mut rx) = connection.open(&Open::Blob(BlobRequest { digest, part: BlobPart::Segments(ranges) })).await.unwrap();
+        let (_tx, mut rx) =
+            connection.open(&Open::Blob(BlobRequest { digest, part: BlobPart::Segments(ranges), takes_zstd: true })).await.unwrap();
         let answer = rx.recv::<BlobAnswer>().await.unwrap().unwrap();
         assert_eq!(matches!(answer, BlobAnswer::Here { .. }), is_fine, "{answer:?}");
     }
@@ -161,7 +164,7 @@ async fn what_is_asked_beyond_bounds_is_refused() {
     let mut outliner = Outliner::default();
     outliner.update(&bytes(7, 3 * SEGMENT));
     let outline = outliner.finish();
-    let Begun::Partial(_partial) = a.store.begin(outline.clone()).unwrap() else { panic!("it is new") };
+    let Begun::Partial(_partial) = a.store.begin(outline.clone(), false).unwrap() else { panic!("it is new") };
     let error = b.fetch(outline.digest(), &[&a]).await.unwrap_err();
     assert!(matches!(&error, FetchError::NoSource(list) if list[0].0 == NodeId(1)), "{error}");
 }

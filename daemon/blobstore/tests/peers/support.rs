@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +20,11 @@ use swarm_proto::{
     peer::{Hello, Open},
 };
 use swarm_transport::*;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    net::UdpSocket,
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 
 pub(crate) const SEGMENT: usize = swarm_proto::limits::SEGMENT as usize;
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -37,10 +42,62 @@ pub(crate) enum Gives {
     Changed,
     /// Breaks each stream off after one segment.
     Broken,
+    /// Segments of zeros as frames that are wrong in one way.
+    Framed(Trick),
+}
+
+/// What is wrong with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trick {
+    /// Nothing.
+    None,
+    /// It opens to twice as much.
+    Beyond,
+    /// It opens to half as much.
+    Short,
+    /// It is none.
+    Garbage,
+    /// It needs 32 MiB to be opened.
+    Window,
+    /// It is said to be longer than its segment.
+    Unbounded,
+}
+
+impl Trick {
+    fn frame(self) -> (u32, Vec<u8>) {
+        let segment = u32::try_from(SEGMENT).unwrap();
+        let (window, size) = match self {
+            Self::None | Self::Garbage | Self::Unbounded => (20, segment),
+            Self::Beyond => (20, 2 * segment),
+            Self::Short => (20, segment / 2),
+            Self::Window => (25, segment),
+        };
+        let mut frame = zeros(window, size);
+        match self {
+            Self::None | Self::Beyond | Self::Short | Self::Window => {}
+            Self::Garbage => frame.fill(7),
+            Self::Unbounded => return (segment + 1, vec![0; SEGMENT + 1]),
+        }
+        (u32::try_from(frame.len()).unwrap(), frame)
+    }
+}
+
+/// A zstd frame of so many zeros (RFC 8878, 3.1.1), in blocks of one byte and how often it comes.
+fn zeros(window_log: u8, size: u32) -> Vec<u8> {
+    const BLOCK: u32 = 128 << 10;
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x80, (window_log - 10) << 3];
+    frame.extend(size.to_le_bytes());
+    for left in (0..size / BLOCK).rev() {
+        frame.extend(&(u32::from(left == 0) | 1 << 1 | BLOCK << 3).to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
 }
 
 struct Keeper {
     store: Store,
+    routes: Routes,
+    others_take_plain: AtomicBool,
     gives: Mutex<Gives>,
     given: Arc<AtomicU64>,
     handle: Handle,
@@ -51,12 +108,14 @@ impl Doorkeeper for Keeper {
         Ok((1..=20).find(|id| key_of(*id).peer_key() == *key).map(|id| NodeId(id.into())))
     }
 
-    fn stream(&self, _: Peer, open: Open, tx: FrameTx, _: FrameRx) {
-        let Open::Blob(request) = open else { panic!("only blobs are asked for here: {open:?}") };
+    fn stream(&self, peer: Peer, open: Open, tx: FrameTx, _: FrameRx) {
+        let Open::Blob(mut request) = open else { panic!("only blobs are asked for here: {open:?}") };
+        request.takes_zstd &= !self.others_take_plain.load(Ordering::Relaxed);
+        let route = self.routes.to(peer.node.unwrap());
         let (store, gives, given) = (self.store.clone(), *self.gives.lock().unwrap(), self.given.clone());
         self.handle.spawn(async move {
             if gives == Gives::Rightly || !matches!(request.part, BlobPart::Segments(_)) {
-                let _ = serve(store, Lanes::Threads, request, Vec::new(), tx).await;
+                let _ = serve(store, Lanes::Threads, request, route, tx).await;
             } else {
                 wrongly(&store, gives, &given, request, tx).await;
             }
@@ -70,8 +129,9 @@ async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRe
     use swarm_proto::blob::{BlobAnswer, SegmentHeader};
     let reader = store.reader(request.digest).unwrap().unwrap();
     let BlobPart::Segments(ranges) = request.part else { panic!("checked before") };
-    tx.send(&BlobAnswer::Here { size: reader.outline().size(), whole: true }).await.unwrap();
+    tx.send(&BlobAnswer::Here { size: reader.outline().size(), whole: true, sealed: reader.is_sealed() }).await.unwrap();
     for index in ranges.into_iter().flat_map(|range| range.first..range.first + range.count) {
+        let mut wire = None;
         let mut data = reader.unchecked(index).unwrap().unwrap();
         match gives {
             Gives::Rightly => {}
@@ -83,14 +143,59 @@ async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRe
                 return;
             }
             Gives::Broken => {}
+            Gives::Framed(trick) => {
+                let framed = trick.frame();
+                (wire, data) = (Some(framed.0), framed.1);
+            }
         }
         given.fetch_add(1, Ordering::Relaxed);
-        let header = SegmentHeader { index, len: u32::try_from(data.len()).unwrap() }.encode();
+        let len = reader.outline().len_of(index).unwrap();
+        let header = SegmentHeader { index, len, wire: wire.unwrap_or(len) }.encode();
         if tx.send_bytes(Bytes::copy_from_slice(&header)).await.is_err() || tx.send_bytes(data.into()).await.is_err() {
             return;
         }
     }
     let _ = tx.finish();
+}
+
+/// The near end of a wire to a socket. What comes from there comes at that rate, and is lost where too much of it waits.
+async fn wire(to: SocketAddr, rate: u64) -> std::io::Result<SocketAddr> {
+    /// Packets that wait.
+    const DEPTH: usize = 2_000;
+    let (near, far) = (Arc::new(UdpSocket::bind("127.0.0.1:0").await?), Arc::new(UdpSocket::bind("127.0.0.1:0").await?));
+    far.connect(to).await?;
+    let at = near.local_addr()?;
+    let (queue, mut waiting) = mpsc::channel::<Vec<u8>>(DEPTH);
+    let peer = Arc::new(Mutex::new(None));
+    let (from, known) = (far.clone(), peer.clone());
+    tokio::spawn({
+        let near = near.clone();
+        async move {
+            let mut packet = [0; 2048];
+            while let Ok((len, addr)) = near.recv_from(&mut packet).await {
+                *known.lock().unwrap() = Some(addr);
+                let _ = far.send(&packet[..len]).await;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let mut packet = [0; 2048];
+        while let Ok(len) = from.recv(&mut packet).await {
+            let _ = queue.try_send(packet[..len].to_vec());
+        }
+    });
+    tokio::spawn(async move {
+        let mut free = tokio::time::Instant::now();
+        while let Some(packet) = waiting.recv().await {
+            free = free.max(tokio::time::Instant::now()) + Duration::from_secs_f64(packet.len() as f64 / rate as f64);
+            tokio::time::sleep_until(free).await;
+            let to: Option<SocketAddr> = *peer.lock().unwrap();
+            if let Some(to) = to {
+                let _ = near.send_to(&packet, to).await;
+            }
+        }
+    });
+    Ok(at)
 }
 
 fn key_of(id: u8) -> SecretKey {
@@ -108,11 +213,22 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn start(id: u8) -> Self {
+        Self::start_with(id, Paces::default())
+    }
+
+    /// One that gives no faster than that.
+    pub(crate) fn start_with(id: u8, paces: Paces) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), PLENTY).unwrap();
+        let store = Store::open(dir.path(), PLENTY, KeyAt::Own(dir.path().join("blobs.key"))).unwrap();
         let ca = Ca::create(CLUSTER, key_of(200)).unwrap();
-        let keeper =
-            Arc::new(Keeper { store: store.clone(), gives: Mutex::new(Gives::Rightly), given: Arc::default(), handle: Handle::current() });
+        let keeper = Arc::new(Keeper {
+            store: store.clone(),
+            routes: Routes::new(paces),
+            others_take_plain: AtomicBool::new(false),
+            gives: Mutex::new(Gives::Rightly),
+            given: Arc::default(),
+            handle: Handle::current(),
+        });
         let spec = BindSpec {
             socket: udp_socket(([127, 0, 0, 1], 0).into()).unwrap(),
             runtime: Arc::new(quinn::TokioRuntime),
@@ -145,8 +261,19 @@ impl Host {
         }
     }
 
+    /// Knows it at the end of a wire that brings so many bytes a second from there.
+    pub(crate) async fn knows_over_wire(&self, other: &Self, rate: u64) {
+        let addr = wire(other.endpoint.local_addr(), rate).await.unwrap();
+        self.known.lock().unwrap().insert(other.node, Dial { node: Some(other.node), key: None, addr });
+    }
+
     pub(crate) fn gives(&self, gives: Gives) {
         *self.keeper.gives.lock().unwrap() = gives;
+    }
+
+    /// As if nobody who asks it took frames.
+    pub(crate) fn gives_plain(&self, is_plain: bool) {
+        self.keeper.others_take_plain.store(is_plain, Ordering::Relaxed);
     }
 
     /// Bytes of all its connections, sent.
@@ -188,11 +315,33 @@ impl Host {
     }
 
     pub(crate) fn whole_path(&self, digest: Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.dir.path().join("whole").join(&name[..2]).join(name)
+        self.dir.path().join("whole").join(digest.shelf())
+    }
+
+    pub(crate) fn sealed_path(&self, digest: Digest) -> PathBuf {
+        self.dir.path().join("sealed").join(digest.shelf())
     }
 }
 
 pub(crate) fn bytes(seed: u32, len: usize) -> Vec<u8> {
     (0u32..).flat_map(|n| (n ^ seed).wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
+}
+
+/// Words in some order, which zstd makes about a third of.
+pub(crate) fn text(len: usize) -> Vec<u8> {
+    const WORDS: [&str; 16] = [
+        "node", "blob", "leader", "segment", "task", "ledger", "worker", "term", "vote", "mesh", "lease", "fence", "job", "digest", "pin",
+        "link",
+    ];
+    let mut seed = 1_u64;
+    let mut next = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed >> 33
+    };
+    let mut text = String::with_capacity(len + 32);
+    while text.len() < len {
+        let word = WORDS[next() as usize % WORDS.len()];
+        text.push_str(&format!("{word}{}{}", next() % 1000, if next() % 9 == 0 { "\n" } else { " " }));
+    }
+    text.into_bytes()[..len].to_vec()
 }

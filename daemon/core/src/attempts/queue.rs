@@ -128,7 +128,7 @@ impl Attempts {
         self.room.take(&attempt.spec.needs);
         self.running += 1;
         let spec = std::sync::Arc::clone(&attempt.spec);
-        let start = Start { task: key.0, fence: key.1, spec, is_array: attempt.is_array, item: attempt.item.take(), own: None };
+        let start = Start { task: key.0, fence: key.1, spec, is_array: attempt.is_array, item: attempt.item.take(), own: None, key: None };
         self.outputs.push_back(Output::Start(start));
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 use swarm_proto::{
-    AttemptNo, Millis,
+    AttemptNo, Millis, UnixMillis,
     ledger::{Addrs, Grant, View},
     limits::PREFETCH,
     spec::{Exec, Resources, Work},

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarm_proto::{Digest, NodeId, limits};
+use swarm_proto::{Digest, NodeId, limits, peer::Holding};
 
 /// Blobs and their holders: [`limits::HOLDINGS`] of them, and as many again that are the first two of a blob. What is beyond is still
 /// where it is, only not told here.
@@ -16,15 +16,15 @@ pub struct Directory {
 /// One blob that somebody holds whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Who says to have all of it, and how many bytes that is there.
-    holders: BTreeMap<NodeId, u64>,
+    /// Who says to have all of it, how many bytes that is there, and whether they are encrypted.
+    holders: BTreeMap<NodeId, (u64, bool)>,
 }
 
 impl Known {
     /// Its bytes: what most of its holders say, and of two such sizes the larger one, since a file that was cut is shorter.
     pub fn size(&self) -> u64 {
         let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
-        for size in self.holders.values() {
+        for (size, _) in self.holders.values() {
             *votes.entry(*size).or_default() += 1;
         }
         votes.into_iter().max_by_key(|(size, count)| (*count, *size)).map_or(0, |(size, _)| size)
@@ -33,13 +33,18 @@ impl Known {
     /// Who has that many bytes of it.
     pub fn holders(&self) -> impl Iterator<Item = NodeId> {
         let size = self.size();
-        self.holders.iter().filter(move |(_, of)| **of == size).map(|(node, _)| *node)
+        self.holders.iter().filter(move |(_, (of, _))| *of == size).map(|(node, _)| *node)
+    }
+
+    /// Whether somebody keeps it encrypted.
+    pub fn is_sealed(&self) -> bool {
+        self.holders.values().any(|(_, is_sealed)| *is_sealed)
     }
 }
 
 impl Directory {
     /// A node says what it holds: all of it (`is_all`), or what has changed since.
-    pub fn handle_holds(&mut self, node: NodeId, is_all: bool, has: impl IntoIterator<Item = (Digest, u64)>, lost: &[Digest]) {
+    pub fn handle_holds(&mut self, node: NodeId, is_all: bool, has: impl IntoIterator<Item = Holding>, lost: &[Digest]) {
         if is_all {
             self.handle_gone(node);
         }
@@ -48,16 +53,20 @@ impl Directory {
                 self.forget(node, *digest);
             }
         }
-        for (digest, size) in has {
+        for Holding { digest, size, is_sealed } in has {
+            // put once more, and kept in another way now
+            if let Some(held) = self.blobs.get_mut(&digest).and_then(|known| known.holders.get_mut(&node)) {
+                *held = (size, is_sealed);
+                continue;
+            }
             // the first two of each are worth more than the others of any
             let is_one_of_many = self.holdings >= limits::HOLDINGS && self.blobs.get(&digest).is_some_and(|known| known.holders.len() >= 2);
             if is_one_of_many || self.holdings >= 2 * limits::HOLDINGS {
                 continue;
             }
-            if self.nodes.entry(node).or_default().insert(digest) {
-                self.holdings += 1;
-                self.blobs.entry(digest).or_default().holders.insert(node, size);
-            }
+            self.nodes.entry(node).or_default().insert(digest);
+            self.holdings += 1;
+            self.blobs.entry(digest).or_default().holders.insert(node, (size, is_sealed));
         }
     }
 
@@ -100,6 +109,10 @@ mod tests {
         Digest([n; 32])
     }
 
+    fn holding(n: u8, size: u64) -> Holding {
+        Holding { digest: digest(n), size, is_sealed: false }
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Says(u64, bool, Vec<u8>, Vec<u8>),
@@ -117,13 +130,18 @@ mod tests {
     #[test]
     fn a_size_that_few_believe_is_not_believed() {
         let mut directory = Directory::default();
-        directory.handle_holds(NodeId(1), true, [(digest(1), 5)], &[]);
+        directory.handle_holds(NodeId(1), true, [holding(1, 5)], &[]);
         assert_eq!(directory.get(digest(1)).unwrap().size(), 5);
-        directory.handle_holds(NodeId(2), true, [(digest(1), 9)], &[]);
+        directory.handle_holds(NodeId(2), true, [holding(1, 9)], &[]);
         let known = directory.get(digest(1)).unwrap();
         assert_eq!((known.size(), known.holders().collect::<Vec<_>>()), (9, vec![NodeId(2)]));
-        directory.handle_holds(NodeId(3), true, [(digest(1), 5)], &[]);
+        directory.handle_holds(NodeId(3), true, [holding(1, 5)], &[]);
         assert_eq!(directory.get(digest(1)).unwrap().holders().count(), 2);
+        // what is said again counts
+        assert!(!directory.get(digest(1)).unwrap().is_sealed());
+        directory.handle_holds(NodeId(3), false, [Holding { is_sealed: true, ..holding(1, 5) }], &[]);
+        assert!(directory.get(digest(1)).unwrap().is_sealed());
+        assert_eq!(directory.holdings, 3);
     }
 
     proptest! {
@@ -134,7 +152,7 @@ mod tests {
                 match step {
                     Step::Says(node, is_all, has, lost) => {
                         let lost: Vec<Digest> = lost.into_iter().map(digest).collect();
-                        directory.handle_holds(NodeId(node), is_all, has.iter().map(|n| (digest(*n), u64::from(*n))), &lost);
+                        directory.handle_holds(NodeId(node), is_all, has.iter().map(|n| holding(*n, u64::from(*n))), &lost);
                         model.retain(|(digest, of)| *of != node || (!is_all && !lost.contains(digest)));
                         model.extend(has.into_iter().map(|n| (digest(n), node)));
                     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use swarm_executors::{Exec, ExecEvent, ExecSettings, Executor, KeeperAt, Recovered, Start, boot_now};
+use swarm_executors::{Exec, ExecEvent, ExecSettings, Executor, KeeperAt, Recovered, Shelves, Start, boot_now};
 use swarm_proto::{
     AttemptNo, Fence, JobId, LogIndex, TaskId,
     ledger::{End, Outcome},
@@ -53,7 +53,12 @@ pub(crate) struct Rig {
 
 pub(crate) fn settings(dir: &Path) -> ExecSettings {
     let keeper = vec![env!("CARGO_BIN_EXE_swarm-keeper").into(), dir.into()];
-    ExecSettings { dir: dir.to_owned(), store: dir.join("store"), keeper: KeeperAt::Program(keeper), keep: None }
+    ExecSettings {
+        dir: dir.to_owned(),
+        store: Shelves { plain: dir.join("store"), sealed: dir.join("sealed") },
+        keeper: KeeperAt::Program(keeper),
+        keep: None,
+    }
 }
 
 fn new_mark() -> String {
@@ -138,7 +143,7 @@ impl Rig {
         let task = TaskId { job: JobId(self.next), index };
         let fence = Fence { index: LogIndex(100 + self.next), attempt: AttemptNo(1) };
         self.next += 1;
-        self.exec.start(change(Start { task, fence, spec, is_array: false, item: None, own: None }));
+        self.exec.start(change(Start { task, fence, spec, is_array: false, item: None, own: None, key: None }));
         (task, fence)
     }
 

@@ -144,6 +144,7 @@ async fn a_keeper_that_cannot_start_is_the_task_s_end() {
         is_array: false,
         item: None,
         own: None,
+        key: None,
     });
     let Some(swarm_executors::ExecEvent::Ended { outcome, .. }) = events.recv().await else { panic!() };
     assert!(matches!(&outcome.end, End::Spawn(why) if why.contains("/no/such/swarmd")), "{outcome:?}");
@@ -177,6 +178,7 @@ async fn a_long_directory_name_still_has_a_socket() {
         is_array: false,
         item: None,
         own: None,
+        key: None,
     });
     let outcome = loop {
         if let swarm_executors::ExecEvent::Ended { outcome, .. } = events.recv().await.unwrap() {

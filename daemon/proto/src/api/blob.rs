@@ -11,6 +11,8 @@ pub struct BlobView {
     pub digest: Digest,
     /// Its bytes.
     pub size: u64,
+    /// A node keeps it encrypted.
+    pub encrypted: bool,
     /// Who has all of it.
     pub holders: Vec<HolderView>,
 }
@@ -85,6 +87,8 @@ pub struct StoreView {
 pub struct StoredView {
     pub digest: Digest,
     pub size: u64,
+    /// It is kept encrypted here.
+    pub encrypted: bool,
     /// Who needs it: `hand`, or a job.
     pub pins: Vec<String>,
 }

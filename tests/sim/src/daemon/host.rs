@@ -114,7 +114,7 @@ pub(super) async fn run(world: World, host: u64) -> turmoil::Result {
     let settings = settings(host, life, world.nodes());
     let gateway = Gateway::new(&settings, CLUSTER);
     let (workshop, blobs) = (workshop(&world, host, &clocks), world.blobs(host)?);
-    let holdings = Holdings { open_socket: sockets(&world), workshop, blobs, paces: swarm_blobstore::Paces::default() };
+    let holdings = Holdings { open_socket: sockets(&world), workshop, blobs, routes: swarm_blobstore::Routes::default() };
     let env = Env {
         settings,
         identity: net::identity(world.seed(), CLUSTER, host),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use swarm_api::Backend as _;
-use swarm_blobstore::{Store, StoreError};
+use swarm_blobstore::{KeyAt, Store, StoreError};
 use swarm_consensus::Role;
 use swarm_core::{attempts::must_stop, ledger::Ledger};
 use swarm_executors::{Events, Recovered};
@@ -125,7 +125,8 @@ impl World {
     pub(super) fn blobs(&self, host: u64) -> Result<Store, StoreError> {
         const QUOTA: u64 = 64 << 20;
         let dir = self.lock().blobs.path().join(format!("h{host}"));
-        Store::open(dir, QUOTA)
+        let key = KeyAt::Own(dir.join("blobs.key"));
+        Store::open(dir, QUOTA, key)
     }
 
     pub(super) fn seed(&self) -> u64 {

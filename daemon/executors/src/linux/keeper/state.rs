@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     Boot,
-    files::{Inputs, declared, left_dir},
+    files::{Inputs, Shelves, declared, left_dir},
     linux::{
         boot_now,
         protocol::{FromKeeper, Key, STREAMS, TaskStart, ToKeeper, VERSION},
@@ -288,8 +288,8 @@ impl Keeper {
         link.say(&FromKeeper::Ready);
     }
 
-    fn take_on(&mut self, start: TaskStart, spec: &Arc<JobSpec>, is_array: bool, store: &Path) -> Option<Order> {
-        let TaskStart { task, fence, item, own } = start;
+    fn take_on(&mut self, start: TaskStart, spec: &Arc<JobSpec>, is_array: bool, store: &Shelves) -> Option<Order> {
+        let TaskStart { task, fence, item, own, key: opener } = start;
         let key = (task, fence);
         let is_here = self.starting.contains_key(&key) || self.running.contains_key(&key) || self.leaving.contains_key(&key);
         if is_here || self.outcomes.holds(key) {
@@ -304,7 +304,7 @@ impl Keeper {
         let told = is_array.then(|| item.clone().unwrap_or_else(|| task.index.to_string()));
         self.starting.insert(key, Starting { spec: Arc::clone(spec), item: told, killed: None, serial, is_followed: false });
         let manifest = spec.inputs.map(|tree| tree.manifest);
-        let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.to_owned(), manifest, own });
+        let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.clone(), key: opener, manifest, own });
         Some(Order { key, token: serial << 2, spec: Arc::clone(spec), is_array, item, inputs, work: None })
     }
 

@@ -192,9 +192,9 @@ impl Keeper {
             match message {
                 ToKeeper::Hello { version } => self.greet(version),
                 ToKeeper::Start { spec, is_array, tasks, store } => {
-                    for TaskStart { task, fence, item, own } in tasks {
+                    for TaskStart { task, fence, item, own, key } in tasks {
                         let manifest = spec.inputs.map(|tree| tree.manifest);
-                        let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.clone(), manifest, own });
+                        let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.clone(), key, manifest, own });
                         self.take_on(Order { key: (task, fence), spec: Arc::clone(&spec), is_array, item, work: None }, inputs);
                     }
                 }

@@ -1,6 +1,6 @@
 //! Tasks go where their files are, and files where tasks will go.
 
-use swarm_proto::{Digest, manifest::Tree};
+use swarm_proto::{Digest, manifest::Tree, peer::Holding};
 
 use super::*;
 
@@ -18,7 +18,14 @@ fn tasks(count: u32) -> Array {
 
 impl Bench {
     fn holds(&mut self, node: NodeId, n: u8) {
-        self.from(node, FromWorker::Blobs { is_all: false, has: vec![(Digest([n; 32]), 100)], lost: Vec::new() });
+        self.from(
+            node,
+            FromWorker::Blobs {
+                is_all: false,
+                has: vec![Holding { digest: Digest([n; 32]), size: 100, is_sealed: false }],
+                lost: Vec::new(),
+            },
+        );
     }
 
     fn count(&mut self, node: NodeId) -> u32 {

@@ -1,0 +1,120 @@
+//! What earlier runs left in the directory.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::SystemTime,
+};
+
+use swarm_proto::{Digest, peer::Holding};
+
+use super::{Inner, Store};
+use crate::{
+    body::Body,
+    books::{Pin, read_pins},
+    error::StoreError,
+    files,
+    keys::{KeyAt, Keys},
+};
+
+/// A whole blob, and when it came.
+type Found = (SystemTime, Holding);
+
+impl Store {
+    /// In this run of the host's kernel.
+    pub(crate) fn open_in(boot: String, dir: PathBuf, quota: u64, key: KeyAt) -> Result<Self, StoreError> {
+        let (keys, drafts) = (Keys::new(key), AtomicU64::new(0));
+        let inner = Inner { dir, boot, keys, drafts, shelves: Mutex::default(), books: Mutex::default() };
+        let io = |e| StoreError::io("the directory of blobs", e);
+        for name in ["whole", "sealed", "outline", "part", "draft"] {
+            fs::create_dir_all(inner.dir.join(name)).map_err(io)?;
+        }
+        for draft in list(&inner.dir.join("draft")).map_err(io)? {
+            files::remove(&draft).map_err(io)?;
+        }
+        let mut found = inner.find_whole(false).map_err(io)?;
+        let (sealed, locked) = inner.find_sealed().map_err(io)?;
+        // one that was encrypted later is whole before the plain one is removed
+        let twice: BTreeSet<Digest> = sealed.iter().map(|(_, holding)| holding.digest).collect();
+        for (_, holding) in found.extract_if(.., |(_, holding)| twice.contains(&holding.digest)) {
+            inner.remove_other(holding.digest, true).map_err(io)?;
+        }
+        found.extend(sealed);
+        found.sort_unstable_by_key(|(at, holding)| (*at, holding.digest));
+        {
+            let mut books = inner.books();
+            books.quota = quota;
+            for (_, holding) in found {
+                books.add(holding);
+            }
+            books.locked = locked;
+            for path in list(&inner.dir.join("part")).map_err(io)? {
+                let Some(digest) = named(path.file_name()) else { continue };
+                if books.whole.contains_key(&digest) {
+                    inner.part_paths(digest).remove().map_err(io)?;
+                    continue;
+                }
+                let size = fs::metadata(&path).map_err(io)?.len();
+                books.leave(digest, size);
+            }
+            for digest in read_pins(&inner.dir.join("pins")).map_err(io)? {
+                books.pins.entry(digest).or_default().insert(Pin::Hand);
+            }
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+}
+
+impl Inner {
+    fn find_whole(&self, is_sealed: bool) -> io::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for shelf in list(&self.dir.join(if is_sealed { "sealed" } else { "whole" }))? {
+            for path in list(&shelf)? {
+                let metadata = fs::metadata(&path)?;
+                let Some(digest) = named(path.file_name()) else { continue };
+                let size = metadata.len().saturating_sub(Body::beyond(is_sealed));
+                found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), Holding { digest, size, is_sealed }));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Encrypted blobs that the key opens, and those that it does not.
+    fn find_sealed(&self) -> io::Result<(Vec<Found>, BTreeSet<Digest>)> {
+        let mut found = self.find_whole(true)?;
+        let mut locked = BTreeSet::new();
+        if found.is_empty() {
+            return Ok((found, locked));
+        }
+        let key = self.keys.get(false);
+        if let Err(error) = &key {
+            tracing::warn!(count = found.len(), %error, "blobs that are kept encrypted are not held");
+        }
+        let mut first = None;
+        for (_, holding) in &found {
+            let file = File::open(self.whole_path(holding.digest, true))?;
+            let is_open = key.as_ref().is_ok_and(|key| Body::open(&file, key).is_ok_and(|cipher| cipher.is_some()));
+            if !is_open {
+                locked.insert(holding.digest);
+                first.get_or_insert(holding.digest);
+            }
+        }
+        if let (Ok(_), Some(digest)) = (key, first) {
+            tracing::warn!(count = locked.len(), %digest, "blobs that are encrypted with another key are not held");
+        }
+        found.retain(|(_, holding)| !locked.contains(&holding.digest));
+        Ok((found, locked))
+    }
+}
+
+fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
+}
+
+fn named(name: Option<&OsStr>) -> Option<Digest> {
+    name?.to_str()?.parse().ok()
+}
