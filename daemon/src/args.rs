@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{demo, dev};
+use crate::{demo, dev, raw};
 
 /// The peer daemon of the swarm.
 #[derive(Parser)]
@@ -36,6 +36,9 @@ pub enum Verb {
     /// Holds the tasks of one daemon; started by it, or as a service of its own.
     #[command(hide = true)]
     Keeper(Keeper),
+    /// Sends zeros over stock QUIC from this process to itself, and prints how many seconds that took.
+    #[command(hide = true)]
+    StockQuic(raw::Args),
 }
 
 /// `keeper`. A service gives the socket as standard input, the daemon's config file, and the user: the daemon may write that file,

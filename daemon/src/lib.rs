@@ -15,3 +15,4 @@ pub mod demo;
 pub mod dev;
 pub mod host;
 pub mod node;
+pub mod raw;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use swarmd::{
     args::{Args, Verb},
-    demo, dev, host,
+    demo, dev, host, raw,
 };
 
 fn main() -> ExitCode {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         #[cfg(windows)]
         Verb::Service(run) => host::service(run),
         Verb::Keeper(args) => host::keeper(args),
+        Verb::StockQuic(args) => raw::main(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

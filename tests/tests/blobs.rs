@@ -7,7 +7,7 @@ use std::{
 
 use swarm_client::Client;
 use swarm_proto::{Code, Digest, api::BlobLine};
-use swarm_tests::{Hosts, Rig, ctl, eventually};
+use swarm_tests::{Hosts, Rig, ctl, eventually, program};
 
 const MIB: usize = 1 << 20;
 
@@ -151,6 +151,24 @@ async fn what_rots_on_a_disk_is_never_given_out_and_is_healed_from_another() {
     let told = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && told.contains("in 1 segments"), "{told}{}", String::from_utf8_lossy(&done.stderr));
     rig.swarm.stop().await;
+}
+
+#[test]
+fn the_benchmark_tells_that_nothing_passes_through_the_leader() {
+    let args = ["bench", "blob", "--size", "16MiB", "--rounds", "1", "-o", "json"];
+    let output = std::process::Command::new(program("swarmctl")).args(args).output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["size"], 16 * MIB);
+    assert_eq!(report["rounds"], 1);
+    for figure in ["/gbit_s", "/raw_quic_gbit_s", "/ratio", "/control_p99_ms/idle", "/control_p99_ms/busy"] {
+        let value = report.pointer(figure).and_then(serde_json::Value::as_f64);
+        assert!(value.is_some_and(|value| value > 0.0), "{figure}: {report}");
+    }
+    for side in ["/cpu_s_per_gib/send", "/cpu_s_per_gib/recv"] {
+        assert!(report.pointer(side).is_some_and(serde_json::Value::is_f64), "{side}: {report}");
+    }
+    assert_eq!(report["leader_payload_bytes"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

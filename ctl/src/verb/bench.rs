@@ -1,4 +1,5 @@
 //! `bench tasks`: how many tasks a second, how long one takes, and what it costs, beside the disk's own pace in the same run.
+//! [`bench blob`](blob) is the same for payloads.
 //!
 //! ```text
 //!  1. fdatasync alone and with three writers          what a durable answer can cost at best
@@ -8,6 +9,7 @@
 //! ```
 //! Without a running swarm it starts a throw-away one of three nodes on a real disk with the `swarmd` beside this program.
 
+pub mod blob;
 pub(super) mod disk;
 mod load;
 mod throwaway;
@@ -35,6 +37,11 @@ const SPAWN_TIME: Duration = Duration::from_secs(2);
 pub enum Verb {
     /// Tasks a second, the time one takes, and what it costs, beside the disk's own pace
     Tasks(Tasks),
+    /// How fast a blob gets from disk to disk between two nodes of a throw-away swarm, beside stock QUIC
+    ///
+    /// A control round trip is a call at the node that receives (`GET /v1/stats`), which has the leader answer it: first while nothing
+    /// else happens, then while the blob is sent over and over.
+    Blob(blob::Blob),
 }
 
 /// Measures what was asked for.
@@ -44,6 +51,7 @@ pub enum Verb {
 pub async fn call(verb: Verb, socket: Option<PathBuf>, out: Out) -> Outcome {
     match verb {
         Verb::Tasks(args) => tasks(&args, &socket.unwrap_or_else(swarm_client::default_socket), out).await,
+        Verb::Blob(args) => blob::call(&args, out).await,
     }
 }
 

@@ -235,6 +235,8 @@ pub(crate) fn status() -> Status {
         log_index: LogIndex(1_234),
         peers: vec![peer(2, "pi4", Health::Alive, true, Some(1_234)), peer(3, "laptop", Health::Down, false, None)],
         log_written: 0,
+        blobs_given: 0,
+        blobs_taken: 0,
         up_ms: 3_700_000,
         certificate_ends: None,
         clock_ahead_ms: 0,

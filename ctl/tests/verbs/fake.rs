@@ -572,6 +572,8 @@ impl Backend for Daemon {
             log_index: LogIndex(20),
             peers: vec![],
             log_written: 0,
+            blobs_given: 0,
+            blobs_taken: 0,
             up_ms: 1,
             certificate_ends: None,
             clock_ahead_ms: 0,

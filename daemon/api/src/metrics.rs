@@ -50,6 +50,8 @@ fn of_this_node(registry: &mut Registry, status: &Status) {
     gauge(registry, "leader_known", "Whether this node knows a leader", f64::from(u8::from(status.leader.is_some())));
     gauge(registry, "term", "The term this node is in", number(status.term.0));
     gauge(registry, "log_written_bytes", "Bytes this daemon has written to its log", number(status.log_written));
+    gauge(registry, "blobs_given_bytes", "Bytes of blobs this daemon has given to other nodes", number(status.blobs_given));
+    gauge(registry, "blobs_taken_bytes", "Bytes of blobs this daemon has taken from other nodes", number(status.blobs_taken));
     gauge(registry, "applied_index", "The last log entry this node applied", number(status.log_index.0));
     let connected = status.peers.iter().filter(|peer| peer.connected).count();
     gauge(registry, "peers", "Peers this node knows", number(status.peers.len() as u64));

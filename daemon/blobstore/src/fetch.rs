@@ -212,7 +212,7 @@ impl Fetcher {
         let Some(header) = header else { return Err(Refused("it does not give the last segment with the outline".into())) };
         check(header, &outline)?;
         let mut landing = Landing::default();
-        rx.read_exact(landing.room(header), |_| {}).await?;
+        rx.read_exact(landing.room(header), |count| self.store.carried().take(count)).await?;
         let judge = outline.clone();
         let work = move || landing.segment(header).filter(|data| judge.fits(count - 1, data)).map(<[u8]>::to_vec);
         let data = self.lanes.run(work).await;
@@ -459,6 +459,7 @@ async fn take(
         }
         let (mut got, mut told, mut said) = (0, 0, now());
         rx.read_exact(landing.room(header), |count| {
+            fetcher.store.carried().take(count);
             got += count as u64;
             if now().saturating_duration_since(said) >= SAID {
                 let _ = to.send(News::Bytes(id, header.share(got) - told));

@@ -21,6 +21,7 @@
 
 mod body;
 mod books;
+mod carried;
 mod draft;
 mod error;
 mod fetch;
@@ -40,6 +41,7 @@ mod store;
 mod tests;
 
 pub use books::{Change, Held, Pin};
+pub use carried::Carried;
 pub use draft::Draft;
 pub use error::StoreError;
 pub use fetch::{Connecting, FetchError, Fetcher, Progress, Reach, SourceAt};

@@ -24,13 +24,13 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The stream's: the peer knows then that it has not got everything. A disk that fails ends the stream in the same way.
 pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, route: Route, tx: FrameTx) -> Result<(), StreamError> {
     let digest = request.digest;
-    let opened = lanes.run(move || store.reader(digest)).await;
-    let reader = match opened {
+    let from = store.clone();
+    let reader = match lanes.run(move || from.reader(digest)).await {
         Ok(Some(reader)) => Arc::new(reader),
         Ok(None) => return refuse(tx, missing(digest)).await,
         Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
     };
-    let giver = Giver { reader, lanes, route, takes_zstd: request.takes_zstd };
+    let giver = Giver { store, reader, lanes, route, takes_zstd: request.takes_zstd };
     match request.part {
         BlobPart::Outline => giver.give_outline(tx).await,
         BlobPart::Segments(ranges) if ranges.len() > limits::BLOB_RANGES => {
@@ -66,6 +66,7 @@ fn values(outline: &Outline) -> Bytes {
 
 /// Gives of one blob to one peer.
 struct Giver {
+    store: Store,
     reader: Arc<Reader>,
     lanes: Lanes,
     route: Route,
@@ -89,6 +90,7 @@ impl Giver {
     /// Answers how many bytes were only handed over.
     async fn send(&self, tx: &mut FrameTx, Parcel { header, bytes }: Parcel) -> Result<u64, StreamError> {
         tx.send_bytes(Bytes::copy_from_slice(&header.encode())).await?;
+        self.store.carried().give(bytes.len());
         self.route.send(tx, bytes).await
     }
 

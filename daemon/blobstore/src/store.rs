@@ -21,6 +21,7 @@ pub use self::check::Checked;
 use crate::{
     body::Body,
     books::{Books, Change, Held, Pin, write_pins},
+    carried::Carried,
     draft::Draft,
     error::StoreError,
     files,
@@ -74,6 +75,7 @@ struct Inner {
     boot: String,
     keys: Keys,
     drafts: AtomicU64,
+    carried: Carried,
     /// Held while a whole blob's file comes, goes or changes its place, so that file and books change together. Taken before the books.
     shelves: Mutex<()>,
     books: Mutex<Books>,
@@ -160,6 +162,11 @@ impl Store {
     pub fn room(&self) -> (u64, u64) {
         let books = self.0.books();
         (books.used + books.reserved, books.quota)
+    }
+
+    /// What has passed between it and other nodes' stores.
+    pub fn carried(&self) -> &Carried {
+        &self.0.carried
     }
 
     /// The size of a blob that is all here.

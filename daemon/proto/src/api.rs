@@ -435,6 +435,11 @@ pub struct Status {
     pub log_index: LogIndex,
     /// Bytes this daemon has written to its log since it started.
     pub log_written: u64,
+    /// Bytes of blobs that this daemon has given to other nodes since it started, and taken from them.
+    #[serde(default)]
+    pub blobs_given: u64,
+    #[serde(default)]
+    pub blobs_taken: u64,
     pub peers: Vec<PeerStatus>,
     pub up_ms: u64,
     /// When this node's certificate ends; it is renewed long before.

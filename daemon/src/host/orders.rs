@@ -30,6 +30,8 @@ pub(super) fn unjoined(config: &Config) -> Status {
         is_voter: false,
         log_index: LogIndex(0),
         log_written: 0,
+        blobs_given: 0,
+        blobs_taken: 0,
         peers: Vec::new(),
         up_ms: 0,
         certificate_ends: None,

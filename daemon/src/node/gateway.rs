@@ -63,6 +63,8 @@ fn early(settings: &Settings, cluster: ClusterId) -> Status {
         log_index: LogIndex(0),
         peers: Vec::new(),
         log_written: 0,
+        blobs_given: 0,
+        blobs_taken: 0,
         up_ms: 0,
         certificate_ends: None,
         clock_ahead_ms: 0,

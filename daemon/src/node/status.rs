@@ -17,6 +17,7 @@ pub(crate) fn of(node: &Node) -> Status {
         (role.voters.contains(&node.me), role.applied)
     });
     let phase = *node.phase.borrow();
+    let carried = node.blobs.store.carried();
     Status {
         node: Some(node.me),
         name: node.settings.meta.name.clone(),
@@ -31,6 +32,8 @@ pub(crate) fn of(node: &Node) -> Status {
         log_index,
         peers: peers(node),
         log_written: node.consensus.as_ref().map_or(0, |consensus| consensus.health().written),
+        blobs_given: carried.given(),
+        blobs_taken: carried.taken(),
         up_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         certificate_ends: Some(node.papers.current().validity().until),
         clock_ahead_ms: node.clock.ahead(),

@@ -303,6 +303,9 @@ impl FrameRx {
     /// [`StreamError::Truncated`] when the stream was finished before, and any other of [`StreamError`].
     pub async fn read_exact(&mut self, buf: &mut [u8], mut took: impl FnMut(usize)) -> Result<(), StreamError> {
         let mut filled = self.frames.drain(buf);
+        if filled > 0 {
+            took(filled);
+        }
         while filled < buf.len() {
             match self.stream.read(&mut buf[filled..]).await? {
                 Some(count) => {

@@ -15,7 +15,6 @@ use tokio::sync::{oneshot, watch};
 use crate::{Run, usage::Meter};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
-const PIECE: usize = 1 << 20;
 
 /// `disk`: what a profile calls the threads that do what blocks.
 fn runtime(disk: &str) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -74,16 +73,9 @@ fn endpoint(id: u8, store: Store) -> anyhow::Result<Endpoint> {
     Ok(Endpoint::bind(spec, Arc::new(move || hello.clone()), Arc::new(Keeper { store, routes: Routes::default(), members }))?)
 }
 
-/// Bytes that differ, so that nothing on the way can make them fewer.
 fn put(store: &Store, size: u64) -> anyhow::Result<Digest> {
     let mut draft = store.draft()?;
-    let (mut stream, mut left, mut piece) = (blake3::Hasher::new().finalize_xof(), size, vec![0; PIECE]);
-    while left > 0 {
-        let len = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        stream.fill(&mut piece[..len]);
-        draft.write(&piece[..len])?;
-        left -= len as u64;
-    }
+    crate::generate(size, |piece| draft.write(piece))?;
     Ok(draft.finish()?.digest())
 }
 

@@ -1,20 +1,45 @@
-//! `swarm-bench blob`: how fast a blob gets from one file to another, beside what stock quinn does with zeros.
+//! Measures parts of swarm beside what they are made of, and beside what else does the same.
 //!
-//! Both run in this one process, in turn, a sender and a receiver each on a thread with a runtime of its own, over loopback. The
-//! figures are medians over the rounds; the ratio is what can be trusted on a shared machine.
-#![cfg(unix)]
+//! ```text
+//!   blob     the transfer alone, in this one process, a sender and a receiver each on a thread with a runtime of its own, over
+//!            loopback, beside stock quinn sending zeros
+//!   beside   real daemons beside nc, scp, rsync, sendme and stock quinn: over loopback, over a veth pair, over a limited link
+//!   memory   what real daemons take of memory while a blob moves between them, for several sizes
+//! ```
+//! `tests/bench/setup` installs what `beside` needs. The figures are medians; the ratios are what can be trusted on a shared machine.
+#![cfg(target_os = "linux")]
 
+mod beside;
 mod blob;
-mod raw;
+mod memory;
+mod swarm;
 mod usage;
 
-use clap::Parser;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
 use serde::Serialize;
+use swarmd::raw;
+
+use crate::usage::Meter;
+
+/// Made and handed on at a time.
+const PIECE: usize = 1 << 20;
+
+/// Measures parts of swarm beside what they are made of, and beside what else does the same
+#[derive(Parser)]
+#[command(name = "swarm-bench")]
+struct Cli {
+    /// How data is shown: text, json
+    #[arg(short, long, global = true, default_value = "text", value_parser = ["text", "json"])]
+    output: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
 
 /// What can be measured.
-#[derive(Parser)]
-#[command(name = "swarm-bench", about = "Measures parts of swarm beside what they are made of")]
-enum Cli {
+#[derive(Subcommand)]
+enum Verb {
     /// A blob from file to file, beside stock quinn sending zeros
     Blob {
         /// Bytes of the blob
@@ -23,9 +48,17 @@ enum Cli {
         /// Rounds of each
         #[arg(long, default_value_t = 3)]
         rounds: usize,
-        /// How data is shown: text, json
-        #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
-        output: String,
+    },
+    /// A file from host to host, beside nc, scp, rsync, sendme and stock quinn
+    Beside(beside::Options),
+    /// Memory of two daemons while a blob moves
+    Memory {
+        /// Bytes of the blobs
+        #[arg(long, value_delimiter = ',', default_value = "256MiB,1GiB,4GiB", value_parser = mesh_config::parse_bytes)]
+        sizes: Vec<u64>,
+        /// A disk with room for the largest of them twice
+        #[arg(long, default_value_os_t = std::env::temp_dir())]
+        dir: PathBuf,
     },
 }
 
@@ -54,12 +87,26 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Bytes that differ, so that nothing on the way can make them fewer; in pieces, until one is not taken.
+fn generate<E>(size: u64, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    let (mut stream, mut left, mut piece) = (blake3::Hasher::new().finalize_xof(), size, vec![0; PIECE]);
+    while left > 0 {
+        let len = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        stream.fill(&mut piece[..len]);
+        take(&piece[..len])?;
+        left -= len as u64;
+    }
+    Ok(())
+}
+
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn measure(size: u64, rounds: usize) -> anyhow::Result<Told> {
     let (mut ours, mut stock) = (Vec::new(), Vec::new());
     for _ in 0..rounds.max(1) {
         ours.push(blob::run(size)?);
-        stock.push(raw::run(size)?);
+        let meter = Meter::start();
+        let took = raw::run(size).map_err(|fault| anyhow::anyhow!("stock quinn: {fault}"))?;
+        stock.push(Run { seconds: took.as_secs_f64(), ..meter.stop() });
     }
     let gbit = |run: &Run| size as f64 * 8.0 / run.seconds / 1e9;
     let gib = size as f64 / f64::from(1u32 << 30);
@@ -75,16 +122,33 @@ fn measure(size: u64, rounds: usize) -> anyhow::Result<Told> {
     })
 }
 
+fn table(told: &Told) -> String {
+    format!(
+        "blob, file to file   {:6.2} Gbit/s   {:.2} CPU-s/GiB\nstock quinn, zeros   {:6.2} Gbit/s   {:.2} CPU-s/GiB\nratio                {:6.2}\n",
+        told.gbit_s, told.cpu_s_per_gib, told.raw_quic_gbit_s, told.raw_quic_cpu_s_per_gib, told.ratio
+    )
+}
+
 #[expect(clippy::print_stdout, reason = "a program that tells figures")]
-fn main() -> anyhow::Result<()> {
-    let Cli::Blob { size, rounds, output } = Cli::parse();
-    let told = measure(size, rounds)?;
+fn tell<T: Serialize>(output: &str, told: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
     if output == "json" {
-        println!("{}", serde_json::to_string(&told)?);
-        return Ok(());
+        println!("{}", serde_json::to_string(told)?);
+    } else {
+        print!("{}", table(told));
     }
-    println!("blob, file to file   {:6.2} Gbit/s   {:.2} CPU-s/GiB", told.gbit_s, told.cpu_s_per_gib);
-    println!("stock quinn, zeros   {:6.2} Gbit/s   {:.2} CPU-s/GiB", told.raw_quic_gbit_s, told.raw_quic_cpu_s_per_gib);
-    println!("ratio                {:6.2}", told.ratio);
     Ok(())
+}
+
+fn main() -> anyhow::Result<()> {
+    let Cli { output, verb } = Cli::parse();
+    // what is started here is killed when this thread ends, and all is started here
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match verb {
+        Verb::Blob { size, rounds } => tell(&output, &measure(size, rounds)?, table),
+        Verb::Beside(options) => tell(&output, &runtime.block_on(beside::measure(&options))?, beside::table),
+        Verb::Memory { sizes, dir } => {
+            let all = runtime.block_on(memory::measure(&sizes, &dir))?;
+            tell(&output, &all, |all| memory::table(all))
+        }
+    }
 }

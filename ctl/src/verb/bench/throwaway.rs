@@ -98,7 +98,16 @@ impl Throwaway {
     }
 }
 
-fn beside() -> Result<PathBuf, Problem> {
+/// Given up half way, by Ctrl-C too: what it has written may be much.
+impl Drop for Throwaway {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        let _ = std::fs::remove_dir_all(&self.ready.dir);
+    }
+}
+
+/// The `swarmd` beside this program.
+pub(crate) fn beside() -> Result<PathBuf, Problem> {
     let own = std::env::current_exe().map_err(|e| failed(e.to_string()))?;
     let path = own.with_file_name(if cfg!(windows) { "swarmd.exe" } else { "swarmd" });
     if path.exists() {

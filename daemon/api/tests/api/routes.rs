@@ -152,7 +152,8 @@ async fn health_readiness_and_figures_need_no_leader() {
     world.client.healthy().await.unwrap();
     world.client.ready().await.unwrap();
     let text = world.client.metrics().await.unwrap();
-    for line in ["swarm_ready 1.0", "swarm_up_seconds 1.5", "swarm_tasks{state=\"succeeded\"} 5.0", "swarm_nodes 1.0", "# EOF"] {
+    let lines = ["swarm_ready 1.0", "swarm_up_seconds 1.5", "swarm_blobs_given_bytes 7.0", "swarm_blobs_taken_bytes 8.0"];
+    for line in lines.into_iter().chain(["swarm_tasks{state=\"succeeded\"} 5.0", "swarm_nodes 1.0", "# EOF"]) {
         assert!(text.lines().any(|l| l == line), "{line} is missing from\n{text}");
     }
     {

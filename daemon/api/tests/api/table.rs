@@ -364,6 +364,8 @@ impl Table {
             log_index: LogIndex(3),
             peers: vec![],
             log_written: 0,
+            blobs_given: 7,
+            blobs_taken: 8,
             up_ms: 1_500,
             certificate_ends: None,
             clock_ahead_ms: 0,

@@ -17,12 +17,16 @@ use tokio::sync::watch;
 async fn blobs_of_any_size_come_whole() {
     let (a, b) = (Host::start(1), Host::start(2));
     b.knows(&[&a]);
+    let mut all = 0;
     for len in [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 40 * SEGMENT + 3] {
         let data = bytes(1, len);
         let digest = a.put(&data);
         b.fetch(digest, &[&a]).await.unwrap();
         assert!(b.has(digest, &data), "{len}");
         b.fetch(digest, &[]).await.expect("what is here needs nobody");
+        all += len as u64;
+        let (from, to) = (a.store.carried(), b.store.carried());
+        assert_eq!([from.given(), from.taken(), to.given(), to.taken()], [all, 0, 0, all], "{len}");
     }
 }
 

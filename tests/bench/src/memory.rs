@@ -1,0 +1,64 @@
+//! `swarm-bench memory`: what two daemons take of memory while a blob moves between them, for several sizes.
+
+use std::{io, path::Path};
+
+use anyhow::ensure;
+use bytes::Bytes;
+use serde::Serialize;
+use swarm_proto::Digest;
+use tokio::sync::mpsc;
+
+use crate::{
+    beside::place::{Kind, Place},
+    swarm::{Swarm, told},
+};
+
+/// Of one size. Peaks of resident memory, in bytes.
+#[derive(Serialize)]
+pub(crate) struct Peaks {
+    size: u64,
+    /// Of the one that gives, while it took the blob from a client.
+    put: u64,
+    /// While the blob moved.
+    send: u64,
+    recv: u64,
+}
+
+/// Measures each size in turn, between the same two daemons.
+pub(crate) async fn measure(sizes: &[u64], parent: &Path) -> anyhow::Result<Vec<Peaks>> {
+    let place = Place::make(Kind::Loopback, parent, "")?;
+    let swarm = Swarm::start(&place).await?;
+    let mut all = Vec::new();
+    for size in sizes {
+        swarm.from.forget_peak()?;
+        let digest = put(&swarm, *size).await?;
+        let put = swarm.from.memory("VmHWM")?;
+        swarm.from.forget_peak()?;
+        swarm.to.forget_peak()?;
+        swarm.push(digest).await?;
+        all.push(Peaks { size: *size, put, send: swarm.from.memory("VmHWM")?, recv: swarm.to.memory("VmHWM")? });
+        swarm.from.clear().await?;
+        swarm.to.clear().await?;
+    }
+    ensure!(swarm.through_leader().await? == 0, "a blob passed through the leader");
+    Ok(all)
+}
+
+/// From memory: no file of that size is needed beside the stores'.
+async fn put(swarm: &Swarm, size: u64) -> anyhow::Result<Digest> {
+    let (tx, pieces) = mpsc::channel::<io::Result<Bytes>>(4);
+    tokio::task::spawn_blocking(move || {
+        crate::generate(size, |piece| tx.blocking_send(Ok(Bytes::copy_from_slice(piece))).map_err(io::Error::other))
+    });
+    Ok(swarm.from.client().put_blob(Some(size), false, pieces).await.map_err(told)?.digest)
+}
+
+/// A table for people.
+pub(crate) fn table(all: &[Peaks]) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    let mut text = format!("{:>12} {:>14} {:>14} {:>14}\n", "blob, MiB", "put, MiB", "send, MiB", "receive, MiB");
+    for Peaks { size, put, send, recv } in all {
+        text += &format!("{:>12} {:>14} {:>14} {:>14}\n", mib(*size), mib(*put), mib(*send), mib(*recv));
+    }
+    text
+}

@@ -1,0 +1,165 @@
+//! Three real daemons: a leader, one that gives, and one that gets.
+
+use std::{
+    fs::File,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use mesh_config::Config;
+use swarm_client::Client;
+use swarm_proto::{
+    Digest,
+    api::{BlobLine, Phase},
+};
+use swarmd::dev::Authority;
+
+use crate::beside::place::{Host, Place, Running};
+
+/// How long they may take to find each other.
+const READY: Duration = Duration::from_secs(60);
+
+/// One of them.
+pub(crate) struct Daemon {
+    pub(crate) host: Host,
+    name: &'static str,
+    state: PathBuf,
+    socket: PathBuf,
+    process: Running,
+}
+
+/// All of them.
+pub(crate) struct Swarm {
+    leader: Daemon,
+    pub(crate) from: Daemon,
+    pub(crate) to: Daemon,
+}
+
+/// A program of this workspace, built beside this one.
+pub(crate) fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    ensure!(path.exists(), "{} is not built: cargo build --release --workspace", path.display());
+    Ok(path)
+}
+
+impl Swarm {
+    /// Starts them, and waits until they are one swarm.
+    pub(crate) async fn start(place: &Place) -> anyhow::Result<Self> {
+        let mut authority = Authority::create().map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let hosts = [("leader", &place.leader), ("from", &place.from), ("to", &place.to)];
+        for (name, _) in hosts {
+            authority.prepare(&place.dir.join(name)).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        }
+        authority.found(&place.dir.join("leader")).map_err(|problem| anyhow::anyhow!("{problem}"))?;
+        let start = |(name, host): (&'static str, &Host)| Daemon::start(&place.dir, name, host, place.leader.ip);
+        let [leader, from, to] = hosts.map(start);
+        let swarm = Self { leader: leader?, from: from?, to: to? };
+        let give_up = Instant::now() + READY;
+        while let Some(lacks) = swarm.lacks().await {
+            ensure!(Instant::now() < give_up, "the daemons are no swarm after {} s: {lacks}", READY.as_secs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(swarm)
+    }
+
+    async fn lacks(&self) -> Option<String> {
+        for daemon in [&self.leader, &self.from, &self.to] {
+            match daemon.client().status().await {
+                Ok(status) if status.phase == Phase::Ready => {}
+                Ok(status) => return Some(format!("{}: {}", daemon.name, status.trouble)),
+                Err(problem) => return Some(problem.to_string()),
+            }
+        }
+        match (self.from.client().stats().await, self.from.client().leader().await) {
+            (Ok(stats), Ok(leader)) if stats.nodes_online == 3 && leader.name == self.leader.name => None,
+            (Ok(stats), Ok(leader)) => Some(format!("{} of 3 are online, and {} leads", stats.nodes_online, leader.name)),
+            (Err(problem), _) | (_, Err(problem)) => Some(problem.to_string()),
+        }
+    }
+
+    /// Brings a blob from the one to the other; how long it took until that one had it for good.
+    pub(crate) async fn push(&self, digest: Digest) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let mut lines = self.from.client().push_blob(digest, &[self.to.name.to_owned()]).await.map_err(told)?;
+        while let Some(line) = lines.next().await.map_err(told)? {
+            match line {
+                BlobLine::Progress { .. } => {}
+                BlobLine::Held { .. } => return Ok(began.elapsed()),
+                BlobLine::Failed { problem, .. } => return Err(told(problem)),
+            }
+        }
+        bail!("the daemon ended the stream of answers")
+    }
+
+    /// Bytes of blobs that passed through the leader.
+    pub(crate) async fn through_leader(&self) -> anyhow::Result<u64> {
+        let status = self.leader.client().status().await.map_err(told)?;
+        Ok(status.blobs_given + status.blobs_taken)
+    }
+}
+
+/// What a daemon says, as an error of this program.
+pub(crate) fn told(problem: swarm_proto::Problem) -> anyhow::Error {
+    anyhow::anyhow!("{problem}")
+}
+
+impl Daemon {
+    fn start(dir: &Path, name: &'static str, host: &Host, leader: IpAddr) -> anyhow::Result<Self> {
+        let (state, socket) = (dir.join(name), dir.join(format!("{name}.sock")));
+        let mut config = Config::new(name.to_owned());
+        (config.mesh.kind, config.mesh.address) = (Some(mesh_config::Kind::Explicit), Some(host.ip));
+        let seed = (leader, config.mesh.control_port).into();
+        config.mesh.peers = (host.ip != leader).then(|| mesh_config::Seed::from(std::net::SocketAddr::clone(&seed))).into_iter().collect();
+        config.node.state_dir.clone_from(&state);
+        config.api.socket.clone_from(&socket);
+        let path = dir.join(format!("{name}.toml"));
+        std::fs::write(&path, config.to_toml())?;
+        let log = File::create(dir.join(format!("{name}.log")))?;
+        let mut command = host.command(beside("swarmd")?);
+        command.args(["run", "--end-with-parent", "--config"]).arg(&path).stdout(Stdio::null()).stderr(log);
+        let process = Running::start(&mut command)?;
+        Ok(Self { host: host.clone(), name, state, socket, process })
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// `swarmctl` on its host.
+    pub(crate) fn ctl(&self) -> anyhow::Result<Command> {
+        let mut command = self.host.command(beside("swarmctl")?);
+        command.env("SWARM_SOCKET", &self.socket);
+        Ok(command)
+    }
+
+    /// Forgets every blob.
+    pub(crate) async fn clear(&self) -> anyhow::Result<()> {
+        let left = self.client().collect_blobs(0).await.map_err(told)?.used;
+        ensure!(left == 0, "{left} bytes stay in the store of {}", self.name);
+        Ok(())
+    }
+
+    /// The file of a blob that is all there.
+    pub(crate) fn stored(&self, digest: Digest) -> PathBuf {
+        swarm_blobstore::Store::shelves(&self.state.join("blobs")).0.join(digest.shelf())
+    }
+
+    /// A line of its process's memory, such as `VmHWM`, in bytes.
+    pub(crate) fn memory(&self, line: &str) -> anyhow::Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let kib = text.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(kib.with_context(|| format!("{line} of {}", self.name))? * 1024)
+    }
+
+    /// From now on its peak of memory is that of what comes.
+    pub(crate) fn forget_peak(&self) -> anyhow::Result<()> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").with_context(|| format!("clear_refs of {}", self.name))
+    }
+}
