@@ -1,5 +1,7 @@
 //! Blobs: their bytes in and out as they are, everything else as JSON.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     body::{Body, BodyDataStream},
@@ -14,7 +16,10 @@ use swarm_proto::{
     Code, Digest, Problem,
     api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobView, Call, CollectRequest, Collected, PushRequest, Reply, StoreView, Verified},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{
     follow::{JSON_LINES, write_line},
@@ -23,6 +28,9 @@ use crate::{
     router::{Api, misfit, reply},
 };
 
+/// How long the rest of a blob that was refused is read to nowhere, for whoever sends it to get to the reason: a connection that is
+/// closed while they write takes it along.
+const LINGER: Duration = Duration::from_secs(5);
 const RAW: &str = "application/octet-stream";
 
 /// Takes the pieces of a blob, `None` after the last one, and says what became of it. Dropped before that, nothing is put.
@@ -70,8 +78,7 @@ pub(crate) async fn put(api: Api, uri: Uri, headers: HeaderMap, body: Body) -> R
     let PutQuery { encrypt } = query(&uri)?;
     let size = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     let (pieces, mut put) = api.backend.put_blob(size, encrypt);
-    let feeding = feed(body.into_data_stream(), pieces);
-    tokio::pin!(feeding);
+    let mut feeding = tokio::spawn(feed(body.into_data_stream(), pieces));
     let broken = |why: &str| Refusal::from(Problem::new(Code::BadRequest, "the blob was not put", why));
     // a blob that is refused half way is answered then, not after its last byte
     let fed = tokio::select! {
@@ -79,7 +86,7 @@ pub(crate) async fn put(api: Api, uri: Uri, headers: HeaderMap, body: Body) -> R
         done = &mut put => return done.map_err(|_| broken("this daemon is stopping"))?.map(Json).map_err(Refusal::from),
         fed = &mut feeding => fed,
     };
-    fed.map_err(|why| broken(&why))?;
+    fed.unwrap_or_else(|e| Err(e.to_string())).map_err(|why| broken(&why))?;
     put.await.map_err(|_| broken("this daemon is stopping"))?.map(Json).map_err(Refusal::from)
 }
 
@@ -88,6 +95,8 @@ async fn feed(mut body: BodyDataStream, pieces: mpsc::Sender<Option<Bytes>>) -> 
         let piece = piece.map_err(|e| format!("its bytes broke off: {e}"))?;
         if pieces.send(Some(piece)).await.is_err() {
             // it was refused, and why is told elsewhere
+            let rest = async { while body.next().await.is_some_and(|piece| piece.is_ok()) {} };
+            let _ = timeout(LINGER, rest).await;
             return Ok(());
         }
     }

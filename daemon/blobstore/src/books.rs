@@ -56,6 +56,8 @@ pub(crate) struct Books {
     pub(crate) quota: u64,
     pub(crate) whole: BTreeMap<Digest, Whole>,
     pub(crate) partial: BTreeMap<Digest, Arc<Partial>>,
+    /// Partial blobs that are being opened.
+    pub(crate) begun: BTreeSet<Digest>,
     /// Partial blobs of earlier runs that nobody asked for again yet, and the room they take.
     pub(crate) left: BTreeMap<Digest, u64>,
     /// How many of the whole ones are kept encrypted.
@@ -175,7 +177,8 @@ impl Books {
 
     /// Whether it is here whole, and in part.
     pub(crate) fn state(&self, digest: Digest) -> (bool, bool) {
-        (self.whole.contains_key(&digest), self.partial.contains_key(&digest) || self.left.contains_key(&digest))
+        let is_part = self.partial.contains_key(&digest) || self.left.contains_key(&digest) || self.begun.contains(&digest);
+        (self.whole.contains_key(&digest), is_part)
     }
 
     /// Sets room aside; answers which blobs go for it.
@@ -218,12 +221,20 @@ impl Books {
 }
 
 pub(crate) fn read_pins(path: &Path) -> io::Result<Vec<Digest>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    let name = |line: &str| {
+        let name = line.parse().ok();
+        if name.is_none() {
+            tracing::warn!(line, "the list of pins has changed on the disk, and a pin is lost");
+        }
+        name
+    };
+    // one that changed costs its own pin, not the others
+    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(name).collect())
 }
 
 pub(crate) fn write_pins(dir: &Path, pins: impl Iterator<Item = Digest>) -> io::Result<()> {

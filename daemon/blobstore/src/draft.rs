@@ -43,7 +43,10 @@ impl Draft {
         let at = self.outliner.size();
         let end = at + data.len() as u64;
         self.store.grow(&mut self.room, end)?;
-        self.body.write(data, at).map_err(|e| StoreError::io("a blob's file", e))?;
+        // zeros stay a hole of the file, where they are zeros on the disk too
+        if self.body.is_sealed() || !files::is_zero(data) {
+            self.body.write(data, at).map_err(|e| StoreError::io("a blob's file", e))?;
+        }
         self.outliner.update(data);
         Ok(())
     }
@@ -57,6 +60,8 @@ impl Draft {
         if !self.body.is_sealed() && self.store.must_seal(outline.digest()) {
             return self.finish_sealed(&outline);
         }
+        // it may end with a hole
+        self.body.file().set_len(outline.size()).map_err(|e| StoreError::io("a blob's file", e))?;
         let path = self.path.take().expect("only this takes it");
         self.store.adopt(&path, &self.body, &outline, &mut self.room)?;
         Ok(outline)

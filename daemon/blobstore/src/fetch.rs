@@ -9,7 +9,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,9 +40,9 @@ use crate::{
     store::{Begun, Store},
 };
 
-/// How long a source may take to answer before the next one is asked too.
+/// How long a source may give nothing of the outline before the next one is asked too.
 const HEDGE: Duration = Duration::from_millis(400);
-/// How long it may take in all.
+/// How long it may take to answer.
 const OUTLINE: Duration = Duration::from_secs(5);
 /// How long the rest of an outline may take: 3 MiB at most.
 const OUTLINE_REST: Duration = Duration::from_secs(60);
@@ -148,16 +151,28 @@ impl Fetcher {
             Begun::Whole => return Ok(()),
             Begun::Partial(partial) => partial,
         };
-        let (to, index) = (partial.clone(), outline.segments() - 1);
-        self.lanes.run(move || to.write(index, &last)).await?;
-        if !partial.is_full()
-            && let Err(error) = Run::new(self, partial.clone(), progress).segments(sources).await
-        {
+        let end = self.fill(&partial, last, sources, progress).await;
+        if end.is_err() {
             self.store.pause(&partial);
-            return Err(error);
         }
-        let store = self.store.clone();
-        Ok(self.lanes.run(move || store.complete(&partial)).await?)
+        end
+    }
+
+    /// Gets what is missing, and keeps all of it for good.
+    async fn fill(
+        &self,
+        partial: &Arc<Partial>,
+        last: Vec<u8>,
+        sources: &[SourceAt],
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), FetchError> {
+        let (to, index) = (partial.clone(), partial.outline().segments() - 1);
+        self.lanes.run(move || to.write(index, &last)).await?;
+        if !partial.is_full() {
+            Run::new(self, partial.clone(), progress).segments(sources).await?;
+        }
+        let (store, all) = (self.store.clone(), partial.clone());
+        Ok(self.lanes.run(move || store.complete(&all)).await?)
     }
 
     /// From the first source whose last segment is what its outline says; and whether the blob is to be kept encrypted.
@@ -166,22 +181,18 @@ impl Fetcher {
         // spares last, in the order in which they were named
         let (spares, others): (Vec<&SourceAt>, Vec<&SourceAt>) = sources.iter().partition(|source| source.is_spare);
         let mut order = others.into_iter().chain(spares);
+        let came = AtomicBool::new(false);
         let mut asked = FuturesUnordered::new();
         loop {
-            match order.next() {
-                Some(source) => asked.push(self.begin_outline(digest, source.node)),
-                None if asked.is_empty() => return Err(FetchError::NoSource(failures)),
-                None => {}
-            }
-            // one that is slow to answer is not waited for alone
-            let Ok(Some((node, answer))) = timeout(HEDGE, asked.next()).await else { continue };
-            let given = match answer {
-                Ok(Here { rx, size, sealed, .. }) => {
-                    let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size)).await;
-                    rest.unwrap_or_else(|_| Err(late(OUTLINE_REST))).map(|(outline, last)| (outline, last, sealed))
+            // one that gives it slowly is waited for, one that gives nothing is not waited for alone
+            if !came.swap(false, Ordering::Relaxed) {
+                match order.next() {
+                    Some(source) => asked.push(self.outline_of(digest, source.node, &came)),
+                    None if asked.is_empty() => return Err(FetchError::NoSource(failures)),
+                    None => {}
                 }
-                Err(refused) => Err(refused),
-            };
+            }
+            let Ok(Some((node, given))) = timeout(HEDGE, asked.next()).await else { continue };
             match given {
                 // the last segment fits, so the size is more than a claim
                 Ok((outline, last, sealed)) => {
@@ -195,15 +206,22 @@ impl Fetcher {
         }
     }
 
-    async fn begin_outline(&self, digest: Digest, node: NodeId) -> (NodeId, Result<Here, Refused>) {
-        let asked = timeout(OUTLINE, self.ask(digest, BlobPart::Outline, node)).await;
-        (node, asked.unwrap_or_else(|_| Err(late(OUTLINE))))
+    /// From one source. `came` is set whenever some of it has come.
+    async fn outline_of(&self, digest: Digest, node: NodeId, came: &AtomicBool) -> (NodeId, Result<(Outline, Vec<u8>, bool), Refused>) {
+        let given = async {
+            let asked = timeout(OUTLINE, self.ask(digest, BlobPart::Outline, node)).await;
+            let Here { rx, size, sealed, .. } = asked.unwrap_or_else(|_| Err(late(OUTLINE)))?;
+            let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size, came)).await;
+            rest.unwrap_or_else(|_| Err(late(OUTLINE_REST))).map(|(outline, last)| (outline, last, sealed))
+        };
+        (node, given.await)
     }
 
-    async fn rest_of_outline(&self, digest: Digest, mut rx: FrameRx, size: u64) -> Result<(Outline, Vec<u8>), Refused> {
+    async fn rest_of_outline(&self, digest: Digest, mut rx: FrameRx, size: u64, came: &AtomicBool) -> Result<(Outline, Vec<u8>), Refused> {
+        let say = |_| came.store(true, Ordering::Relaxed);
         let count = swarm_proto::blob::segments(size).ok_or(BadOutline::TooLarge(size))?;
         let mut values = vec![[0; 32]; if count == 1 { 0 } else { count as usize }];
-        rx.read_exact(values.as_flattened_mut(), |_| {}).await?;
+        rx.read_exact(values.as_flattened_mut(), say).await?;
         if count == 1 {
             values.push(digest.0);
         }
@@ -212,7 +230,11 @@ impl Fetcher {
         let Some(header) = header else { return Err(Refused("it does not give the last segment with the outline".into())) };
         check(header, &outline)?;
         let mut landing = Landing::default();
-        rx.read_exact(landing.room(header), |count| self.store.carried().take(count)).await?;
+        rx.read_exact(landing.room(header), |count| {
+            self.store.carried().take(count);
+            say(count);
+        })
+        .await?;
         let judge = outline.clone();
         let work = move || landing.segment(header).filter(|data| judge.fits(count - 1, data)).map(<[u8]>::to_vec);
         let data = self.lanes.run(work).await;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Opens for reading and writing; makes it when it is not there.
@@ -143,6 +143,40 @@ pub(crate) fn set_aside(file: &File, size: u64) -> io::Result<()> {
         }
     }
     file.set_len(size)
+}
+
+/// Whether there is nothing but zeros in it.
+pub(crate) fn is_zero(data: &[u8]) -> bool {
+    const ZEROS: [u8; ALIGNED] = [0; ALIGNED];
+    data.chunks(ALIGNED).all(|piece| *piece == ZEROS[..piece.len()])
+}
+
+/// Makes a hole in a file, which reads as zeros and gives its room back; answers whether this file system can.
+pub(crate) fn clear(file: &File, at: u64, len: u64) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let how = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        len > 0 && rustix::fs::fallocate(file, how, at, len).is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, at, len);
+        false
+    }
+}
+
+/// What is in a directory.
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
+}
+
+/// The files in directories below one; what lies beside these is nobody's.
+pub(crate) fn on_shelves(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for shelf in list(dir)?.into_iter().filter(|path| path.is_dir()) {
+        paths.extend(list(&shelf)?);
+    }
+    Ok(paths)
 }
 
 /// Makes the names in a directory durable.

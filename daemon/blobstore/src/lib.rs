@@ -8,7 +8,8 @@
 //! ```
 //! What is on the disk under a blob's name is that blob, or it is found out: a segment is checked against the [`Outline`] before it is
 //! written, and whoever reads for somebody who does not check reads through [`Reader::checked`]. A blob counts as here only once its
-//! bytes and its name are durable. Everything here blocks; callers bring a thread.
+//! bytes and its name are durable. What is zeros is a hole in its file, and counts as if it were not. Everything here blocks; callers
+//! bring a thread.
 //!
 //! Files, in the directory of the store:
 //! ```text

@@ -1,7 +1,8 @@
 //! A blob that is not all here yet.
 //!
 //! The map says which segments are there. It is written every few segments and never synced: while the kernel runs, what was written
-//! is there, also after the daemon was killed. After another boot the map proves nothing, so what it claims is hashed again.
+//! is there, also after the daemon was killed. After another boot the map proves nothing, so what it claims is hashed again; and where
+//! it is lost or torn, or the bytes were cut, whatever is there is.
 
 use std::{
     fs::File,
@@ -87,13 +88,13 @@ impl Partial {
     /// Begins, or goes on with what an earlier run left. `key`: it is kept encrypted.
     pub(crate) fn open(outline: Outline, paths: PartPaths, boot: String, room: Room, key: Option<&StoreKey>) -> Result<Self, StoreError> {
         let io = |what: &'static str| move |e| StoreError::io(what, e);
-        let (body, is_new) = open_body(&paths.bytes, outline.size(), key).map_err(io("a blob's file"))?;
+        let (body, len) = open_body(&paths.bytes, outline.size(), key).map_err(io("a blob's file"))?;
+        let whole = outline.size() + Body::beyond(body.is_sealed());
         let known = files::read_small(&paths.outline, outline.bytes().len() as u64).map_err(io("a blob's outline"))?;
-        if is_new || known.is_none_or(|bytes| bytes != outline.bytes()) {
+        if len != whole || known.is_none_or(|bytes| bytes != outline.bytes()) {
+            // it speaks of another file than this one will be
             files::remove(&paths.map).map_err(io("a blob's map"))?;
-            files::set_aside(body.file(), outline.size() + Body::beyond(body.is_sealed()))
-                .and_then(|()| body.seal(outline.size()))
-                .map_err(io("room for a blob"))?;
+            files::set_aside(body.file(), whole).and_then(|()| body.seal(outline.size())).map_err(io("room for a blob"))?;
             std::fs::write(&paths.outline, outline.bytes()).map_err(io("a blob's outline"))?;
         }
         let map = files::open_or_make(&paths.map).map_err(io("a blob's map"))?;
@@ -111,7 +112,7 @@ impl Partial {
             paths,
             room: Mutex::new(room),
         };
-        partial.resume()?;
+        partial.resume(len > 0)?;
         Ok(partial)
     }
 
@@ -121,15 +122,19 @@ impl Partial {
         std::fs::write(&paths.map, encode(boot, have))
     }
 
-    /// Believes the map of this boot; hashes what one of another boot claims.
-    fn resume(&self) -> Result<(), StoreError> {
+    /// Believes the map of this boot; hashes what one of another boot claims, and everything where there is no map of what `is_old`.
+    fn resume(&self, is_old: bool) -> Result<(), StoreError> {
+        let io = |e| StoreError::io("a blob's map", e);
         let longest = (CRC + 64 + limits::BLOB.div_ceil(u64::from(limits::SEGMENT)) as usize) as u64;
-        let saved = files::read_small(&self.paths.map, longest).map_err(|e| StoreError::io("a blob's map", e))?.unwrap_or_default();
+        let saved = files::read_small(&self.paths.map, longest).map_err(io)?.unwrap_or_default();
         let (is_proof, mut have) = match decode(&saved, self.outline.segments()) {
             Some((boot, have)) => (!self.boot.is_empty() && boot == self.boot, have),
-            // nothing, or torn: anything may be there
-            None if saved.is_empty() => return Ok(()),
-            None => (false, SegmentSet::full(self.outline.segments())),
+            None => {
+                // what it has too much would stay behind what is written over it
+                self.map.set_len(0).map_err(io)?;
+                let may_be_there = if is_old { SegmentSet::full } else { SegmentSet::empty };
+                (false, may_be_there(self.outline.segments()))
+            }
         };
         if !is_proof {
             for index in have.clone().iter() {
@@ -142,7 +147,7 @@ impl Partial {
         self.news.send_replace(have.count());
         let mut state = self.state();
         state.have = have;
-        self.save(&mut state).map_err(|e| StoreError::io("a blob's map", e))
+        self.save(&mut state).map_err(io)
     }
 
     pub(crate) fn room(&self) -> MutexGuard<'_, Room> {
@@ -219,6 +224,9 @@ impl Partial {
     fn write_at(&self, index: u32, data: &[u8]) -> io::Result<()> {
         let mut spare = Buffer::default();
         let data = self.body.on_disk(segment_start(index), data, &mut spare);
+        if files::is_zero(data) && files::clear(self.body.file(), segment_start(index), data.len() as u64) {
+            return Ok(());
+        }
         if let Some(direct) = self.direct.as_ref().filter(|_| files::is_aligned(data)) {
             match files::write_at(direct, data, segment_start(index)) {
                 // a disk with larger sectors than any we know
@@ -250,21 +258,20 @@ impl Partial {
     }
 }
 
-/// The file of a blob of that size, and whether nothing is in it yet. One of another kind gives way: nothing of it may stay.
-fn open_body(path: &Path, size: u64, key: Option<&StoreKey>) -> io::Result<(Body, bool)> {
+/// The file of a blob of that size, and how long it was. An encrypted one that this key does not open gives way.
+fn open_body(path: &Path, size: u64, key: Option<&StoreKey>) -> io::Result<(Body, u64)> {
     let file = files::open_or_make(path)?;
-    if file.metadata()?.len() == size + Body::beyond(key.is_some()) {
-        match key.map_or_else(|| Ok(None), |key| Body::open(&file, key))? {
-            Some(cipher) => return Ok((Body::new(file, Some(cipher)), false)),
-            None if key.is_none() => return Ok((Body::new(file, None), false)),
-            None => {}
-        }
+    let len = file.metadata()?.len();
+    let Some(key) = key else { return Ok((Body::new(file, None), len)) };
+    if len == size + Body::beyond(true)
+        && let Some(cipher) = Body::open(&file, key)?
+    {
+        return Ok((Body::new(file, Some(cipher)), len));
     }
     drop(file);
     files::remove(path)?;
     let file = files::open_or_make(path)?;
-    let cipher = key.map(Body::cipher).transpose()?;
-    Ok((Body::new(file, cipher), true))
+    Ok((Body::new(file, Some(Body::cipher(key)?)), 0))
 }
 
 /// Checksum, boot and bits.

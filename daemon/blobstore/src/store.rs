@@ -255,21 +255,24 @@ impl Store {
             if let Some(partial) = books.partial.get(&digest) {
                 return Ok(Begun::Partial(partial.clone()));
             }
+            books.begun.insert(digest);
             (Room { inner: self.0.clone(), bytes: 0 }, books.take_up(digest))
         };
         let boot = self.0.boot.clone();
         let opened = self.grow(&mut room, outline.size()).and_then(|()| Partial::open(outline, paths.clone(), boot, room, key.as_ref()));
+        let mut books = self.0.books();
+        books.begun.remove(&digest);
         match opened {
             Ok(partial) => {
                 let partial = Arc::new(partial);
-                self.0.books().partial.insert(digest, partial.clone());
+                books.partial.insert(digest, partial.clone());
                 Ok(Begun::Partial(partial))
             }
             Err(error) => {
                 if !is_left {
                     let _ = paths.remove();
                 } else if let Ok(metadata) = fs::metadata(&paths.bytes) {
-                    self.0.books().leave(digest, metadata.len());
+                    books.leave(digest, metadata.len());
                 }
                 Err(error)
             }
@@ -409,7 +412,10 @@ impl Store {
         if outline.digest() != digest {
             return Err(StoreError::Damaged { digest, segments: Vec::new() });
         }
-        self.keep_outline(&outline)?;
+        if let Err(error) = self.keep_outline(&outline) {
+            // it is made again the next time; a disk that is full can still be read
+            tracing::warn!(%digest, %error, "the outline of a blob was lost and is not written down");
+        }
         Ok(outline)
     }
 
@@ -420,8 +426,12 @@ impl Store {
         }
         let io = |e| StoreError::io("a blob's outline", e);
         let (draft, file) = self.0.make_draft().map_err(io)?;
-        files::write_at(&file, outline.bytes(), 0).and_then(|()| file.sync_data()).map_err(io)?;
-        self.0.shelve(&draft, &self.0.outline_path(outline.digest())).map_err(io)
+        let written = files::write_at(&file, outline.bytes(), 0).and_then(|()| file.sync_data());
+        let kept = written.and_then(|()| self.0.shelve(&draft, &self.0.outline_path(outline.digest())));
+        if kept.is_err() {
+            let _ = files::remove(&draft);
+        }
+        kept.map_err(io)
     }
 
     /// A draft got its name.

@@ -1,5 +1,6 @@
 //! The store on a real directory.
 
+mod faults;
 mod sealed;
 
 use std::{fs, path::Path, sync::Arc};

@@ -41,7 +41,7 @@ pub const STALL: Duration = Duration::from_millis(800);
 /// Its first rest; each one after it is twice as long, up to [`LONGEST_REST`].
 const REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(32);
-/// A source that gave nothing at so many tries in a row, half a minute in all, is taken for gone.
+/// A source that gave no segment at so many tries in a row, half a minute in all, is taken for gone.
 const TRIES: u32 = 5;
 /// Streams to one source at a time.
 const STREAMS: usize = 4;
@@ -223,7 +223,6 @@ impl Fetch {
         self.needs_spares &= source.is_spare;
         source.bytes += bytes;
         source.heard = now;
-        source.rests = 0;
         let (since, sum) = source.sample.get_or_insert((now, 0));
         *sum += bytes;
         let span = now.saturating_duration_since(*since);
@@ -238,6 +237,10 @@ impl Fetch {
     /// A segment came whole and is what it should be. It may come twice.
     pub fn handle_segment(&mut self, id: AskId, index: u32, now: Instant) {
         self.now = now;
+        if let Some(source) = self.asks.get(&id).and_then(|ask| self.sources.get_mut(&ask.source)) {
+            // not for less: one whose streams all break off in a segment would be asked for ever
+            source.rests = 0;
+        }
         self.close(id, index);
         if !self.missing.remove(index) {
             return;

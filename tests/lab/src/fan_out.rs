@@ -3,10 +3,11 @@
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use swarm_client::BlobLines;
 use swarm_proto::{Digest, api::BlobLine};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::lab::Lab;
+use crate::{lab::Lab, until};
 
 /// Sent to the daemon at a time.
 const PIECE: usize = 1 << 20;
@@ -91,4 +92,63 @@ async fn push(lab: &Lab, from: &str, leader: &str, digest: Digest, to: &[String]
     let (source_after, desk_after) = (lab.mesh.traffic(from).await?, lab.mesh.traffic(leader).await?);
     let carried = (desk_after.sent - desk.sent) + (desk_after.received - desk.received);
     Ok(Cost { took, sent: source_after.sent - source.sent, leader: carried })
+}
+
+/// Bytes of a blob that something happens to on its way, what each link carries meanwhile, and how much of it is somewhere when it does.
+const SPREAD: u64 = 48 << 20;
+const SPREAD_RATE: &str = "100mbit";
+const SOME: u64 = SPREAD / 6;
+
+/// A blob that is on its way from one host to all others.
+pub(crate) struct Spread {
+    from: String,
+    digest: Digest,
+}
+
+impl Spread {
+    /// Pushes it, until some of it is somewhere. Each link carries little until everything heals.
+    ///
+    /// # Errors
+    /// It did not begin.
+    pub(crate) async fn begin(lab: &Lab, from: &str) -> anyhow::Result<Self> {
+        lab.mesh.run(&["rate", "all", SPREAD_RATE]).await?;
+        let seed = u64::from(std::process::id());
+        let spread = Self { from: from.to_owned(), digest: put(lab, from, SPREAD, seed).await? };
+        let mut lines = spread.push(lab).await?;
+        while let Some(line) = lines.next().await? {
+            match line {
+                // what was asked for goes on though nobody listens any more
+                BlobLine::Progress { have, .. } if have >= SOME => return Ok(spread),
+                BlobLine::Progress { .. } | BlobLine::Held { .. } => {}
+                BlobLine::Failed { node, problem } => return Err(problem).context(node),
+            }
+        }
+        anyhow::bail!("it was everywhere before anything could happen to it")
+    }
+
+    async fn push(&self, lab: &Lab) -> anyhow::Result<BlobLines> {
+        Ok(lab.client(&self.from)?.push_blob(self.digest, &["all".into()]).await?)
+    }
+
+    /// Asks again until every host that runs has it, and has each read it again.
+    ///
+    /// # Errors
+    /// Who does not have it in time, or has something else.
+    pub(crate) async fn everywhere(&self, lab: &Lab) -> anyhow::Result<()> {
+        until("the blob is everywhere", lab.preset().patience(), async || {
+            let mut lines = self.push(lab).await.map_err(|e| e.to_string())?;
+            while let Some(line) = lines.next().await.map_err(|problem| problem.to_string())? {
+                if let BlobLine::Failed { node, problem } = line {
+                    return Err(format!("{node}: {problem}"));
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        for host in lab.running() {
+            let verified = lab.client(&host)?.verify_blob(self.digest).await.with_context(|| host.clone())?;
+            ensure!(verified.damaged == 0, "{host} had {} bad segments", verified.damaged);
+        }
+        Ok(())
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use swarm_proto::api::{Health, Origin, SubmitRequest};
 use tokio::time::Instant;
 
-use crate::{finding::Finding, lab::Lab, load::Load, record::Figures, until};
+use crate::{fan_out, finding::Finding, lab::Lab, load::Load, record::Figures, until};
 
 /// Acknowledgements a second, all hosts together.
 const RATE: u32 = 50;
@@ -58,6 +58,8 @@ pub enum Step {
     Nameless,
     /// No host reaches any other, and a daemon is started again meanwhile, on a host whose mesh interface has no address.
     Dark,
+    /// A blob is on its way to every host when half of them are cut off from the others.
+    Torn,
 }
 
 /// Who plays which part.
@@ -144,6 +146,7 @@ impl Step {
             Self::Restarted => restarted(lab, load, &cast).await,
             Self::Nameless => nameless(lab, load, &cast).await,
             Self::Dark => dark(lab, load, &cast).await,
+            Self::Torn => torn(lab, &cast).await,
         }
     }
 }
@@ -379,4 +382,17 @@ async fn dark(lab: &mut Lab, load: &Load, cast: &Cast) -> anyhow::Result<()> {
     goes_on(load, &cast.but(std::slice::from_ref(host))).await?;
     lab.mesh.run(&["link", host, "up"]).await?;
     load.accepted(std::slice::from_ref(host), SHOWN / 5).await.map(drop)
+}
+
+async fn torn(lab: &mut Lab, cast: &Cast) -> anyhow::Result<()> {
+    // whoever pushes is with the leader and half of the others; the rest of them are beyond
+    let (from, others) = cast.workers.split_first().context("every host votes")?;
+    let others: Vec<String> = cast.voters.iter().chain(others).cloned().collect();
+    let beyond = others.iter().step_by(2).cloned().collect::<Vec<_>>().join(",");
+    let spread = fan_out::Spread::begin(lab, from).await?;
+    lab.mesh.run(&["partition", &beyond]).await?;
+    lab.until_seen(&cast.leader, &others[0], &[Health::Down]).await?;
+    lab.mesh.run(&["heal"]).await?;
+    lab.whole().await.context("in one piece")?;
+    spread.everywhere(lab).await
 }

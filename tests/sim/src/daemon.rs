@@ -4,12 +4,14 @@
 //! run(plan): turmoil
 //!   h1..hN   swarmd::node::start on SimSocket, SimDisk, SimExec     crashed, cut, slowed, restarted by the schedule
 //!   clients  Gateway::submit, follow, call through any node         never crashed
+//!   blobs    put, pushed and read through any node                  where the plan says so
 //!   World    what all of them have seen, and what must never be     asked at every change and every 50 ms
 //! ```
 //! A life of a daemon ends with its process (its keeper and its host's cache live on), with its host's power (they do not), or in
 //! order. A pause is the network's: what is sent to and from a host waits and then comes at once; its clock goes on. At the end
 //! everything heals, and whatever was acknowledged must end, everywhere the same way.
 
+mod blobs;
 mod client;
 mod host;
 mod keeper;
@@ -67,12 +69,14 @@ pub struct Plan {
     pub nodes: u64,
     /// Simulated seconds with faults.
     pub chaos: u64,
+    /// Blobs that are put, pushed and read meanwhile.
+    pub blobs: usize,
 }
 
 impl Plan {
     /// What a seed alone says.
     pub const fn of(seed: u64) -> Self {
-        Self { seed, nodes: 3 + seed % 5, chaos: 12 }
+        Self { seed, nodes: 3 + seed % 5, chaos: 12, blobs: 0 }
     }
 }
 
@@ -280,7 +284,7 @@ impl Run<'_> {
 }
 
 fn build(plan: Plan) -> Run<'static> {
-    let world = World::new(plan.seed, plan.nodes, CLIENTS);
+    let world = World::new(plan.seed, plan.nodes, CLIENTS + usize::from(plan.blobs > 0));
     let mut builder = net::builder(plan.seed);
     builder.min_message_latency(Duration::from_millis(1)).max_message_latency(Duration::from_millis(LATENCY)).repair_rate(1.0);
     let mut sim = builder.simulation_duration(Duration::from_secs(3_600)).build();
@@ -292,6 +296,10 @@ fn build(plan: Plan) -> Run<'static> {
         let world = world.clone();
         // hosts, for these may end before the others do
         sim.host(format!("client{client}"), move || client::run(world.clone(), client));
+    }
+    if plan.blobs > 0 {
+        let world = world.clone();
+        sim.host("blobs", move || blobs::run(world.clone(), plan.blobs));
     }
     Run { plan, world, sim, down: Vec::new(), stopping: Vec::new(), faults: std::collections::BTreeMap::new() }
 }

@@ -8,6 +8,8 @@ const SEEDS: u64 = 60;
 const PARTS: u64 = 4;
 /// Seeds that are run twice.
 const TWICE: u64 = 4;
+/// Seeds with blobs, which take many more datagrams.
+const BLOBS: u64 = 8;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
@@ -63,6 +65,20 @@ fn nothing_acknowledged_is_lost_part_3() {
 #[test]
 fn nothing_acknowledged_is_lost_part_4() {
     part(3);
+}
+
+/// A few of them: each blob crosses every link of a simulated network, and is encrypted as on a real one.
+#[test]
+fn what_is_put_gets_everywhere_and_nothing_else_does() {
+    let seeds = match number("SWARM_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..1 + number("SWARM_SIM_SEEDS").map_or(BLOBS, |seeds| seeds / 10),
+    };
+    let plan = |seed| Plan { nodes: 3 + seed % 3, chaos: 8, blobs: 2, ..Plan::of(seed) };
+    let failed: Vec<u64> = seeds.filter(|seed| std::panic::catch_unwind(|| sound(plan(*seed))).is_err()).collect();
+    assert!(failed.is_empty(), "seeds that failed: {failed:?}");
+    let plan = Plan { chaos: 4, ..plan(1_000) };
+    assert_eq!(sound(plan).trace, run(plan).trace, "seed {}", plan.seed);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::SystemTime,
 };
@@ -34,7 +34,7 @@ impl Store {
         for name in ["whole", "sealed", "outline", "part", "draft"] {
             fs::create_dir_all(inner.dir.join(name)).map_err(io)?;
         }
-        for draft in list(&inner.dir.join("draft")).map_err(io)? {
+        for draft in files::list(&inner.dir.join("draft")).map_err(io)? {
             files::remove(&draft).map_err(io)?;
         }
         let mut found = inner.find_whole(false).map_err(io)?;
@@ -53,7 +53,7 @@ impl Store {
                 books.add(holding);
             }
             books.locked = locked;
-            for path in list(&inner.dir.join("part")).map_err(io)? {
+            for path in files::list(&inner.dir.join("part")).map_err(io)? {
                 let Some(digest) = named(path.file_name()) else { continue };
                 if books.whole.contains_key(&digest) {
                     inner.part_paths(digest).remove().map_err(io)?;
@@ -63,23 +63,41 @@ impl Store {
                 books.leave(digest, size);
             }
             for digest in read_pins(&inner.dir.join("pins")).map_err(io)? {
+                if !books.whole.contains_key(&digest) && !books.locked.contains(&digest) {
+                    tracing::warn!(%digest, "a blob that is pinned by hand is not here, or the list of pins has changed on the disk");
+                }
                 books.pins.entry(digest).or_default().insert(Pin::Hand);
             }
         }
+        inner.sweep().map_err(io)?;
         Ok(Self(Arc::new(inner)))
     }
 }
 
 impl Inner {
+    /// Removes what belongs to blobs that are not here: an earlier run ended before it could.
+    fn sweep(&self) -> io::Result<()> {
+        let books = self.books();
+        for path in files::on_shelves(&self.dir.join("outline"))? {
+            if named(path.file_name()).is_some_and(|digest| !books.whole.contains_key(&digest) && !books.locked.contains(&digest)) {
+                files::remove(&path)?;
+            }
+        }
+        for path in files::list(&self.dir.join("part"))? {
+            if path.extension().is_some() && named(path.file_stem()).is_some_and(|digest| !books.left.contains_key(&digest)) {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn find_whole(&self, is_sealed: bool) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
-        for shelf in list(&self.dir.join(if is_sealed { "sealed" } else { "whole" }))? {
-            for path in list(&shelf)? {
-                let metadata = fs::metadata(&path)?;
-                let Some(digest) = named(path.file_name()) else { continue };
-                let size = metadata.len().saturating_sub(Body::beyond(is_sealed));
-                found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), Holding { digest, size, is_sealed }));
-            }
+        for path in files::on_shelves(&self.dir.join(if is_sealed { "sealed" } else { "whole" }))? {
+            let Some(digest) = named(path.file_name()) else { continue };
+            let metadata = fs::metadata(&path)?;
+            let size = metadata.len().saturating_sub(Body::beyond(is_sealed));
+            found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), Holding { digest, size, is_sealed }));
         }
         Ok(found)
     }
@@ -110,10 +128,6 @@ impl Inner {
         found.retain(|(_, holding)| !locked.contains(&holding.digest));
         Ok((found, locked))
     }
-}
-
-fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
 fn named(name: Option<&OsStr>) -> Option<Digest> {

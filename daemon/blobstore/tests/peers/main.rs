@@ -97,6 +97,47 @@ async fn what_falls_silent_or_breaks_off_is_made_up_for_by_others() {
     assert!(to.has(digest, &data));
 }
 
+/// Nothing of what they say is believed, and none of them holds the others up.
+#[tokio::test]
+async fn whoever_lies_in_another_way_costs_no_segment_and_little_time() {
+    let data = bytes(3, 24 * SEGMENT);
+    for gives in [Gives::Mute, Gives::OtherSize, Gives::Unasked, Gives::Boasts] {
+        let (liar, sound, to) = (Host::start(1), Host::start(2), Host::start(3));
+        to.knows(&[&liar, &sound]);
+        let digest = [&liar, &sound].map(|host| host.put(&data))[0];
+        liar.gives(gives);
+        let began = std::time::Instant::now();
+        let told = to.fetch(digest, &[&liar, &sound]).await.unwrap();
+        assert!(to.has(digest, &data), "{gives:?}");
+        assert!(began.elapsed() < Duration::from_secs(8), "{gives:?} held it up for {:?}", began.elapsed());
+        let of_liar = told.sources.iter().find(|view| view.node == liar.node).map_or(0, |view| view.bytes);
+        assert_eq!(of_liar, 0, "{gives:?}: {told:?}");
+    }
+}
+
+/// A blob that came and cannot be kept takes no room from others, and is not fetched again when it can.
+#[tokio::test]
+async fn what_cannot_be_kept_sets_no_room_aside() {
+    let (a, b) = (Host::start(1), Host::start(2));
+    b.knows(&[&a]);
+    let data = bytes(8, 5 * SEGMENT + 1);
+    let digest = a.put(&data);
+    let drafts = b.dir.path().join("draft");
+    std::fs::remove_dir(&drafts).unwrap();
+    let error = b.fetch(digest, &[&a]).await.unwrap_err();
+    assert!(matches!(error, FetchError::Store(_)), "{error}");
+    std::fs::create_dir(&drafts).unwrap();
+    let before = a.sent();
+    b.fetch(digest, &[&a]).await.unwrap();
+    assert!(b.has(digest, &data));
+    assert!(a.sent() - before < 2 * SEGMENT as u64, "{} bytes came again", a.sent() - before);
+    b.store.remove(digest).unwrap();
+    std::fs::remove_dir(&drafts).unwrap();
+    b.fetch(digest, &[&a]).await.unwrap_err();
+    b.store.collect(0);
+    assert_eq!(b.store.room().0, 0, "nobody fetches it any more");
+}
+
 /// The second receiver's source is the first one, which has nothing yet.
 #[tokio::test]
 async fn a_chain_passes_on_what_it_does_not_have_whole() {

@@ -44,6 +44,14 @@ pub(crate) enum Gives {
     Broken,
     /// Segments of zeros as frames that are wrong in one way.
     Framed(Trick),
+    /// Says that it has it and then nothing, whatever it is asked for.
+    Mute,
+    /// Says another size than the outline's.
+    OtherSize,
+    /// Gives the segment after each that it was asked for.
+    Unasked,
+    /// Says to have all of it, and has nothing.
+    Boasts,
 }
 
 /// What is wrong with a frame.
@@ -114,7 +122,8 @@ impl Doorkeeper for Keeper {
         let route = self.routes.to(peer.node.unwrap());
         let (store, gives, given) = (self.store.clone(), *self.gives.lock().unwrap(), self.given.clone());
         self.handle.spawn(async move {
-            if gives == Gives::Rightly || !matches!(request.part, BlobPart::Segments(_)) {
+            let is_right = gives != Gives::Mute && !matches!(request.part, BlobPart::Segments(_));
+            if gives == Gives::Rightly || is_right {
                 let _ = serve(store, Lanes::Threads, request, route, tx).await;
             } else {
                 wrongly(&store, gives, &given, request, tx).await;
@@ -128,13 +137,18 @@ impl Doorkeeper for Keeper {
 async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRequest, mut tx: FrameTx) {
     use swarm_proto::blob::{BlobAnswer, SegmentHeader};
     let reader = store.reader(request.digest).unwrap().unwrap();
+    let lie = u64::from(gives == Gives::OtherSize);
+    tx.send(&BlobAnswer::Here { size: reader.outline().size() + lie, whole: true, sealed: reader.is_sealed() }).await.unwrap();
+    if gives == Gives::Mute {
+        return std::future::pending().await;
+    }
     let BlobPart::Segments(ranges) = request.part else { panic!("checked before") };
-    tx.send(&BlobAnswer::Here { size: reader.outline().size(), whole: true, sealed: reader.is_sealed() }).await.unwrap();
     for index in ranges.into_iter().flat_map(|range| range.first..range.first + range.count) {
         let mut wire = None;
         let mut data = reader.unchecked(index).unwrap().unwrap();
         match gives {
-            Gives::Rightly => {}
+            Gives::Rightly | Gives::Mute | Gives::OtherSize | Gives::Unasked => {}
+            Gives::Boasts => break,
             Gives::Silent(after) if given.load(Ordering::Relaxed) < after => {}
             Gives::Silent(_) => std::future::pending().await,
             Gives::Changed => data[0] ^= 1,
@@ -150,6 +164,7 @@ async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRe
         }
         given.fetch_add(1, Ordering::Relaxed);
         let len = reader.outline().len_of(index).unwrap();
+        let index = index + u32::from(gives == Gives::Unasked);
         let header = SegmentHeader { index, len, wire: wire.unwrap_or(len) }.encode();
         if tx.send_bytes(Bytes::copy_from_slice(&header)).await.is_err() || tx.send_bytes(data.into()).await.is_err() {
             return;

@@ -1,5 +1,7 @@
 //! A small world of sources with speeds and faults, in steps of 10 ms.
 
+mod swarm;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},

@@ -20,7 +20,7 @@ use swarm_proto::{
     spec::Work,
 };
 use swarmd::node::Gateway;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     keeper::{Keeper, Key, Seen, written},
@@ -62,7 +62,8 @@ struct Host {
     keeper: Keeper,
     life: u64,
     id: Option<NodeId>,
-    gateway: Option<Gateway>,
+    /// The way in, and the runtime that all behind it runs in.
+    door: Option<(Gateway, Handle)>,
     stop: watch::Sender<bool>,
     /// The event that this life was asked for last.
     cursor: Cursor,
@@ -90,7 +91,7 @@ impl World {
             keeper: Keeper::new(seed),
             life: 0,
             id: None,
-            gateway: None,
+            door: None,
             stop: watch::channel(false).0,
             cursor: Cursor::default(),
             look: None,
@@ -206,11 +207,15 @@ impl World {
     }
 
     pub(super) fn set_gateway(&self, host: u64, gateway: Gateway) {
-        self.lock().host(host).gateway = Some(gateway);
+        self.lock().host(host).door = Some((gateway, Handle::current()));
     }
 
     pub(super) fn gateway(&self, host: u64) -> Option<Gateway> {
-        self.lock().host(host).gateway.clone()
+        self.door(host).map(|(gateway, _)| gateway)
+    }
+
+    pub(super) fn door(&self, host: u64) -> Option<(Gateway, Handle)> {
+        self.lock().host(host).door.clone()
     }
 
     pub(super) fn ask_to_stop(&self, host: u64) {
@@ -219,8 +224,8 @@ impl World {
 
     /// Its daemon is about to go: nobody outside may hold a part of it.
     pub(super) fn leave(&self, host: u64) {
-        let gateway = self.lock().host(host).gateway.take();
-        drop(gateway);
+        let door = self.lock().host(host).door.take();
+        drop(door);
     }
 
     /// Its daemon is gone.
@@ -325,7 +330,7 @@ impl World {
         let leaders: Vec<&Look> = inner.hosts.iter().filter_map(|host| host.look.as_ref()).filter(|look| look.role.is_leader).collect();
         let [leader] = leaders[..] else { return format!("{} leaders", leaders.len()) };
         for (n, host) in inner.hosts.iter().enumerate() {
-            let Some(gateway) = &host.gateway else { return format!("h{} has no daemon", n + 1) };
+            let Some((gateway, _)) = &host.door else { return format!("h{} has no daemon", n + 1) };
             let status = gateway.status();
             let is_replica = host.id.is_some_and(|id| leader.role.voters.contains(&id) || leader.role.learners.contains(&id));
             if status.phase != Phase::Ready || !status.trouble.is_empty() {
