@@ -7,7 +7,7 @@ use swarm_proto::{
     api::{ArrayRequest, SubmitRequest, TaskView},
     ledger::{End, TaskState},
     manifest::{FileEntry, Manifest, Tree},
-    spec::ItemList,
+    spec::{ItemList, OnPartition},
 };
 use swarm_tests::{Rig, ended, eventually, shell, submit};
 use tokio::sync::mpsc;
@@ -187,8 +187,9 @@ async fn a_copy_that_is_lost_is_made_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_back_in_time_delivers_what_its_tasks_left() {
     let mut rig = Rig::start(3).await;
-    // it ends while its daemon is away
-    let request = SubmitRequest { outputs: vec!["out".into()], ..shell("sleep 1; seq 1000; echo $SWARM_ATTEMPT > out") };
+    // it ends while its daemon is away, however soon that is seen
+    let on_partition = Some(OnPartition::Wait);
+    let request = SubmitRequest { outputs: vec!["out".into()], on_partition, ..shell("sleep 1; seq 1000; echo $SWARM_ATTEMPT > out") };
     let job = submit(&rig.client(0), request).await;
     let worker = rig.node_of(0, job).await;
     let client = rig.client((worker + 1) % 3);

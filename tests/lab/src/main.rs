@@ -69,8 +69,8 @@ enum Verb {
         /// Bytes of the blob.
         #[arg(long, default_value_t = 128 << 20)]
         size: u64,
-        /// What each link carries, as tc writes it.
-        #[arg(long, default_value = "400mbit")]
+        /// What each link carries, as tc writes it: little, so that the links are the limit and not the cores that all hosts share.
+        #[arg(long, default_value = "60mbit")]
         rate: String,
     },
 }
