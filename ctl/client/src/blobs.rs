@@ -18,6 +18,29 @@ use crate::{
     streams::Lines,
 };
 
+/// Bytes of one piece of [`noise`].
+const PIECE: usize = 1 << 20;
+/// Pieces of it that wait to be sent.
+const DEPTH: usize = 4;
+
+/// So many bytes to put, made as they are sent: the same for the same seed, and nothing on the way can make them fewer. For
+/// measurements. Needs a tokio runtime.
+pub fn noise(seed: u64, size: u64) -> mpsc::Receiver<io::Result<Bytes>> {
+    let (tx, pieces) = mpsc::channel(DEPTH);
+    tokio::task::spawn_blocking(move || {
+        let (mut stream, mut left) = (blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof(), size);
+        while left > 0 {
+            let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+            stream.fill(&mut piece);
+            left -= piece.len() as u64;
+            if tx.blocking_send(Ok(piece.into())).is_err() {
+                return;
+            }
+        }
+    });
+    pieces
+}
+
 /// How a blob gets to nodes.
 pub struct BlobLines {
     lines: Lines,

@@ -28,7 +28,7 @@ mod socket;
 mod streams;
 mod submit;
 
-pub use blobs::{BlobLines, BlobReader};
+pub use blobs::{BlobLines, BlobReader, noise};
 pub use calls::{JobsQuery, TasksQuery};
 pub use connection::Client;
 pub use credentials::{Credentials, credentials_dir, login};

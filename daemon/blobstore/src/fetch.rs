@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -34,6 +34,7 @@ use tokio::{
 use crate::{
     error::StoreError,
     lanes::Lanes,
+    now,
     outline::{BadOutline, Outline},
     packing::Landing,
     partial::{Partial, Written},
@@ -311,11 +312,6 @@ struct Run<'a> {
     news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
     progress: &'a watch::Sender<Progress>,
     failures: BTreeMap<NodeId, String>,
-}
-
-/// tokio's clock, so that simulated time counts.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 impl<'a> Run<'a> {

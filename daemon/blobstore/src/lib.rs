@@ -56,3 +56,8 @@ pub use route::{Route, Routes};
 pub use scrub::is_sound;
 pub use serve::serve;
 pub use store::{Begun, Checked, Store};
+
+/// tokio's clock, so that simulated time counts.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use swarm_core::blobs::Link;
 use swarm_proto::{Digest, NodeId};
 use swarm_transport::{FrameTx, StreamError};
-use tokio::time::Instant;
 
 use crate::{
+    now,
     pace::{Pace, Paces},
     packing::{Packer, Parcel},
 };
@@ -39,11 +39,6 @@ impl Routes {
         let link = links.entry(node).or_insert_with(|| Arc::new(Mutex::new(Link::new(now())))).clone();
         Route { paces: self.paces.of(node), packer: self.packer.clone(), link }
     }
-}
-
-/// tokio's clock, so that simulated time counts.
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }
 
 /// The way to one node; clones share what is known of it.

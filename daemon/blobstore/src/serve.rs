@@ -59,7 +59,7 @@ fn here(reader: &Reader) -> BlobAnswer {
     }
 }
 
-/// A blob needs no values for one segment: its name is its value.
+/// A blob of one segment needs none: its name is its value.
 fn values(outline: &Outline) -> Bytes {
     if outline.segments() == 1 { Bytes::new() } else { Bytes::copy_from_slice(outline.bytes()) }
 }

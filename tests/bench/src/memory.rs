@@ -1,12 +1,10 @@
 //! `swarm-bench memory`: what two daemons take of memory while a blob moves between them, for several sizes.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use anyhow::ensure;
-use bytes::Bytes;
 use serde::Serialize;
 use swarm_proto::Digest;
-use tokio::sync::mpsc;
 
 use crate::{
     beside::place::{Kind, Place},
@@ -46,11 +44,7 @@ pub(crate) async fn measure(sizes: &[u64], parent: &Path) -> anyhow::Result<Vec<
 
 /// From memory: no file of that size is needed beside the stores'.
 async fn put(swarm: &Swarm, size: u64) -> anyhow::Result<Digest> {
-    let (tx, pieces) = mpsc::channel::<io::Result<Bytes>>(4);
-    tokio::task::spawn_blocking(move || {
-        crate::generate(size, |piece| tx.blocking_send(Ok(Bytes::copy_from_slice(piece))).map_err(io::Error::other))
-    });
-    Ok(swarm.from.client().put_blob(Some(size), false, pieces).await.map_err(told)?.digest)
+    Ok(swarm.from.client().put_blob(Some(size), false, swarm_client::noise(size, size)).await.map_err(told)?.digest)
 }
 
 /// A table for people.

@@ -5,12 +5,9 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::{Context as _, ensure};
 use swarm_client::BlobLines;
 use swarm_proto::{Digest, api::BlobLine};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use crate::{lab::Lab, until};
-
-/// Sent to the daemon at a time.
-const PIECE: usize = 1 << 20;
 
 /// What one push has cost.
 struct Cost {
@@ -60,19 +57,7 @@ pub async fn fan_out(lab: &mut Lab, size: u64, rate: &str) -> anyhow::Result<Str
 
 /// Bytes of their own for each round.
 async fn put(lab: &Lab, host: &str, size: u64, round: u64) -> anyhow::Result<Digest> {
-    let (tx, pieces) = mpsc::channel(4);
-    tokio::task::spawn_blocking(move || {
-        let (mut stream, mut left) = (blake3::Hasher::new().update(&round.to_le_bytes()).finalize_xof(), size);
-        while left > 0 {
-            let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
-            stream.fill(&mut piece);
-            left -= piece.len() as u64;
-            if tx.blocking_send(Ok(piece.into())).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(lab.client(host)?.put_blob(Some(size), false, pieces).await?.digest)
+    Ok(lab.client(host)?.put_blob(Some(size), false, swarm_client::noise(round, size)).await?.digest)
 }
 
 async fn push(lab: &Lab, from: &str, leader: &str, digest: Digest, to: &[String]) -> anyhow::Result<Cost> {

@@ -12,12 +12,10 @@
 //! and then while the blob is fetched over and over. On a machine with few cores that tells how the daemons share them, too.
 
 use std::{
-    io,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 use swarm_client::Client;
@@ -26,7 +24,7 @@ use swarm_proto::{
     api::{BlobLine, Status},
     limits,
 };
-use tokio::{process::Command, sync::mpsc};
+use tokio::process::Command;
 
 use super::{
     load::percentile,
@@ -35,9 +33,6 @@ use super::{
 };
 use crate::{failure::Outcome, output::Out, view};
 
-/// Handed to the daemon at a time, and pieces that wait for it.
-const PIECE: usize = 1 << 20;
-const DEPTH: usize = 4;
 /// The first blob, which nobody times: it has the two nodes connect.
 const FIRST: u64 = 1 << 20;
 /// Control round trips of each kind, at least.
@@ -187,19 +182,7 @@ async fn measure(args: &Blob, swarm: &Throwaway) -> Result<Report, Problem> {
 
 /// Bytes that differ, so that nothing on the way can make them fewer.
 async fn put(node: &Node, size: u64) -> Result<Digest, Problem> {
-    let (tx, pieces) = mpsc::channel::<io::Result<Bytes>>(DEPTH);
-    tokio::task::spawn_blocking(move || {
-        let (mut stream, mut left) = (blake3::Hasher::new().update(&size.to_le_bytes()).finalize_xof(), size);
-        while left > 0 {
-            let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
-            stream.fill(&mut piece);
-            left -= piece.len() as u64;
-            if tx.blocking_send(Ok(piece.into())).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(Client::new(&node.socket).put_blob(Some(size), false, pieces).await?.digest)
+    Ok(Client::new(&node.socket).put_blob(Some(size), false, swarm_client::noise(size, size)).await?.digest)
 }
 
 async fn stock_quinn(size: u64) -> Result<Duration, Problem> {
