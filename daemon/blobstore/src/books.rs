@@ -95,6 +95,11 @@ impl Books {
         self.tell(Change { digest, holding: Some(holding) });
     }
 
+    /// Whether it is the partial blob of its name: another one may have come after it, or a whole one.
+    pub(crate) fn is_open(&self, partial: &Arc<Partial>) -> bool {
+        self.partial.get(&partial.outline().digest()).is_some_and(|open| Arc::ptr_eq(open, partial))
+    }
+
     /// As it is told.
     pub(crate) fn held(&self, Holding { digest, size, is_sealed }: Holding) -> Held {
         Held { digest, size, is_sealed, pins: self.pins_of(digest) }

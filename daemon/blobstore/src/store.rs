@@ -282,7 +282,7 @@ impl Store {
     /// Makes a partial blob that is all here a whole one. When this returns, it is here for good.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] when something is missing, and the disk's.
+    /// [`StoreError::Missing`] when something is missing, or when the blob was put meanwhile and is gone again; and the disk's.
     pub fn complete(&self, partial: &Arc<Partial>) -> Result<(), StoreError> {
         let outline = partial.outline();
         let digest = outline.digest();
@@ -299,6 +299,11 @@ impl Store {
         {
             let _alone = self.0.shelves();
             let is_new = self.size_of(digest).is_none();
+            // its files went when the blob was put, and what is in their place belongs to somebody else
+            let is_given_up = !self.0.books().is_open(partial);
+            if is_given_up {
+                return if is_new { Err(StoreError::Missing(digest)) } else { Ok(()) };
+            }
             if is_new {
                 let to = self.0.whole_path(digest, partial.is_sealed());
                 self.0.shelve(&partial.paths.bytes, &to).and_then(|()| self.0.remove_other(digest, partial.is_sealed())).map_err(io)?;
@@ -318,7 +323,8 @@ impl Store {
         let outline = partial.outline();
         let mut books = self.0.books();
         partial.room().hand_over(&mut books);
-        if books.partial.remove(&outline.digest()).is_some() {
+        if books.is_open(partial) {
+            books.partial.remove(&outline.digest());
             books.leave(outline.digest(), outline.size());
         }
     }

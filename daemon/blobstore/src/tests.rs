@@ -398,20 +398,29 @@ proptest! {
         let data: Vec<Vec<u8>> = (0..4).map(|seed| bytes(seed, 2 * SEGMENT + 1 + seed as usize)).collect();
         let names: Vec<Outline> = data.iter().map(|data| outline(data)).collect();
         let mut open_parts: std::collections::BTreeMap<u32, Arc<Partial>> = std::collections::BTreeMap::new();
+        let mut given_up = std::collections::BTreeSet::new();
         for step in steps {
+            if let Step::Put(blob, _) = step {
+                given_up.insert(blob);
+            }
             match step {
                 Step::Put(blob, false) => drop(put(&store, &data[blob as usize])),
                 Step::Put(blob, true) => drop(put_sealed(&store, &data[blob as usize])),
                 Step::Begin(blob, is_sealed) => {
                     if let Ok(Begun::Partial(partial)) = store.begin(names[blob as usize].clone(), is_sealed) {
                         open_parts.insert(blob, partial);
+                        given_up.remove(&blob);
                     }
                 }
                 Step::Write(blob, index) => {
                     let Some(partial) = open_parts.get(&blob) else { continue };
                     partial.write(index, data[blob as usize].chunks(SEGMENT).nth(index as usize).unwrap()).unwrap();
                     if partial.is_full() {
-                        store.complete(partial).unwrap();
+                        match store.complete(partial) {
+                            // it was put while it came, and collected
+                            Err(StoreError::Missing(_)) if given_up.contains(&blob) => {}
+                            done => done.unwrap(),
+                        }
                         open_parts.remove(&blob);
                     }
                 }
@@ -452,6 +461,32 @@ proptest! {
         let sealed: u64 = files(&dir.path().join("sealed")).iter().map(|path| fs::metadata(path).unwrap().len() - SEAL as u64).sum();
         prop_assert_eq!(store.room().0, on_disk + sealed);
     }
+}
+
+/// What takes the place of a part that was given up is another fetch's, and not whole.
+#[test]
+fn a_part_that_was_given_up_takes_nobodys_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, data) = (open(dir.path(), PLENTY), bytes(1, 2 * SEGMENT));
+    let outline = outline(&data);
+    let begin = || match store.begin(outline.clone(), false).unwrap() {
+        Begun::Partial(partial) => partial,
+        Begun::Whole => panic!("it is not here"),
+    };
+    let old = begin();
+    put(&store, &data).unwrap();
+    store.collect(0);
+    let new = begin();
+    for (index, data) in (0..).zip(data.chunks(SEGMENT)) {
+        old.write(index, data).unwrap();
+    }
+    new.write(0, &data[..SEGMENT]).unwrap();
+    assert!(matches!(store.complete(&old), Err(StoreError::Missing(_))));
+    store.pause(&old);
+    assert_eq!(store.size_of(outline.digest()), None);
+    new.write(1, &data[SEGMENT..]).unwrap();
+    store.complete(&new).unwrap();
+    assert!(read(&store, outline.digest()).unwrap() == Some(data));
 }
 
 #[tokio::test]
