@@ -545,11 +545,11 @@ impl Backend for Daemon {
         Arc::clone(&self.0.blobs).take()
     }
 
-    fn read_blob(&self, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+    fn read_blob(&self, _: &Caller, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
         self.0.blobs.read(digest)
     }
 
-    fn bring_blob(&self, _: Digest, _: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
+    fn bring_blob(&self, _: &Caller, _: Digest, _: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
         Ok(self.0.blobs.bring())
     }
 

@@ -71,7 +71,7 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Gives a blob out, from wherever it is. [`BlobPiece::End`] or a problem is the last message.
-    fn read_blob(&self, _digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+    fn read_blob(&self, _caller: &Caller, _digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
         let (tx, rx) = mpsc::channel(1);
         let _ = tx.try_send(Err(no_blobs()));
         rx
@@ -81,12 +81,12 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// Nothing was begun.
-    fn bring_blob(&self, _digest: Digest, _to: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
+    fn bring_blob(&self, _caller: &Caller, _digest: Digest, _to: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
         Err(no_blobs())
     }
 
     /// What is asked of this node's own blobs.
-    fn blob(&self, _call: BlobCall) -> BlobFuture {
+    fn blob(&self, _caller: &Caller, _call: BlobCall) -> BlobFuture {
         Box::pin(std::future::ready(Err(no_blobs())))
     }
 

@@ -106,7 +106,7 @@ async fn feed(mut body: BodyDataStream, pieces: mpsc::Sender<Option<Bytes>>) -> 
 
 /// A problem that comes first is an answer of its own; one that comes later breaks the transfer off.
 pub(crate) async fn read(api: Api, Path(digest): Path<String>) -> Result<Response, Refusal> {
-    let mut pieces = api.backend.read_blob(query::id(&digest)?);
+    let mut pieces = api.backend.read_blob(&api.caller, query::id(&digest)?);
     let broken = || Problem::new(Code::Internal, "the blob broke off", "whoever gave it went away");
     let size = match pieces.recv().await {
         Some(Ok(BlobPiece::Size(size))) => size,
@@ -128,7 +128,7 @@ pub(crate) async fn read(api: Api, Path(digest): Path<String>) -> Result<Respons
 
 pub(crate) async fn fetch(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {
     query::nothing(body).await?;
-    Ok(lines(api.backend.bring_blob(query::id(&digest)?, None)?))
+    Ok(lines(api.backend.bring_blob(&api.caller, query::id(&digest)?, None)?))
 }
 
 pub(crate) async fn push(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {
@@ -136,7 +136,7 @@ pub(crate) async fn push(api: Api, Path(digest): Path<String>, body: Body) -> Re
     if request.to.is_empty() {
         return Err(Refusal::bad("the blob is not pushed", "no node is named in \"to\""));
     }
-    Ok(lines(api.backend.bring_blob(query::id(&digest)?, Some(request.to))?))
+    Ok(lines(api.backend.bring_blob(&api.caller, query::id(&digest)?, Some(request.to))?))
 }
 
 fn lines(lines: mpsc::Receiver<BlobLine>) -> Response {
@@ -152,14 +152,14 @@ fn lines(lines: mpsc::Receiver<BlobLine>) -> Response {
 /// Asks this node, and takes the one variant of [`BlobReply`] that fits.
 macro_rules! own {
     ($api:expr, $call:expr, $variant:path) => {{
-        let reply = $api.backend.blob($call).await?;
+        let reply = $api.backend.blob(&$api.caller, $call).await?;
         if let $variant(value) = reply { Ok(value) } else { Err(misfit(&reply)) }
     }};
 }
 
 async fn order(api: &Api, call: BlobCall, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
-    let reply = api.backend.blob(call).await?;
+    let reply = api.backend.blob(&api.caller, call).await?;
     if reply == BlobReply::Done { Ok(StatusCode::NO_CONTENT) } else { Err(misfit(&reply)) }
 }
 

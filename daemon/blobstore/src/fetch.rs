@@ -20,7 +20,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use swarm_core::blobs::{AskId, Fetch, Order, SegmentSet, SourceView};
 use swarm_proto::{
     Digest, NodeId,
-    blob::{BlobAnswer, BlobPart, BlobRequest, SegmentHeader, SegmentRange},
+    blob::{BlobAnswer, BlobPart, BlobRequest, Claim, SegmentHeader, SegmentRange},
     limits,
     peer::Open,
 };
@@ -116,6 +116,8 @@ pub struct Fetcher {
     pub lanes: Lanes,
     /// How peers are reached.
     pub reach: Reach,
+    /// Why this node may have what it gets.
+    pub claim: Claim,
 }
 
 /// What happened to a stream or a source.
@@ -245,7 +247,8 @@ impl Fetcher {
     /// Asks a node that has some of it.
     async fn ask(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<Here, Refused> {
         let connection = (self.reach)(node).await.map_err(Refused)?;
-        let (mut tx, mut rx) = connection.open(&Open::Blob(BlobRequest { digest, part, takes_zstd: true })).await?;
+        let request = BlobRequest { digest, part, takes_zstd: true, claim: self.claim.clone() };
+        let (mut tx, mut rx) = connection.open(&Open::Blob(request)).await?;
         // a finished half says nothing more; one that cannot be finished is a stream that has ended, which reading will tell
         let _ = tx.finish();
         match rx.recv::<BlobAnswer>().await? {

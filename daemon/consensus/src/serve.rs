@@ -56,7 +56,8 @@ impl Server {
             | Open::Renew
             | Open::Doubled { .. }
             | Open::Blob(_)
-            | Open::Bring(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream of consensus")),
+            | Open::Bring(_)
+            | Open::Claimed { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream of consensus")),
         };
         match served {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => tracing::warn!(%error, "a peer's message was refused"),

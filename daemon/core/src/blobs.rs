@@ -20,6 +20,7 @@ use std::{
 
 use swarm_proto::{NodeId, blob::SegmentRange, limits};
 
+mod claims;
 mod directory;
 mod owed;
 mod packing;
@@ -28,6 +29,7 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
+pub use claims::{Claims, Standing};
 pub use directory::{Directory, Known};
 pub use owed::{KeepOrder, Owed, Owner, rendezvous};
 pub use packing::{Link, SAMPLE as PACKING_SAMPLE, Shrink, Speed, Verdict, choose_packing};

@@ -48,7 +48,7 @@ use std::{
 };
 
 use swarm_proto::{
-    Code, Digest, LogIndex, Millis, NodeId, Problem, TaskId, Term,
+    Code, Digest, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term,
     api::Health,
     ledger::{Applied, Command, Finish},
     peer::{FromWorker, Load, NodeMeta, Report, ToWorker},
@@ -346,6 +346,13 @@ impl Dispatch {
             self.judge_due(ledger, now);
             self.begin_round(now);
         }
+    }
+
+    /// Whether a node has an attempt of the job that is not over, or was told that one may come.
+    pub fn is_for(&self, node: NodeId, job: JobId, ledger: &Ledger) -> bool {
+        let is_hinted =
+            || ledger.job(job).and_then(|job| job.spec().inputs).is_some_and(|tree| self.hinted.contains(&(node, tree.manifest)));
+        ledger.assigned_to(node).any(|(task, _)| task.job == job) || is_hinted()
     }
 
     /// Whether the task's attempt is known to run. One look a node.

@@ -21,7 +21,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, NodeId, Problem, limits};
+use crate::{Digest, JobId, NodeId, Problem, limits, peer::Owing};
 
 /// Segments with neighbouring numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,6 +60,35 @@ pub struct BlobRequest {
     pub part: BlobPart,
     /// Segments may come as zstd frames.
     pub takes_zstd: bool,
+    /// Why whoever asks may have it.
+    pub claim: Claim,
+}
+
+/// Why a node may have a blob: to know its name is no reason. Whoever is asked looks whether it is true, before it says even whether the
+/// blob is there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Claim {
+    /// Somebody there wants it: a user by name, whose role is in the view of whoever is asked, or `local` and `local:UID`. For those
+    /// their node answers, which has seen them at its socket.
+    Caller(String),
+    /// An attempt of this job is there, or was announced. `root` is what the job names: the blob itself, or a manifest of it.
+    Job {
+        /// Which job.
+        job: JobId,
+        /// What of it.
+        root: Digest,
+    },
+    /// The leader wants it to be kept there: the blob itself, or a manifest of it.
+    Keep(Owing),
+    /// Whoever is asked has offered it.
+    Offer,
+}
+
+impl Claim {
+    /// What a daemon gets for itself and whoever runs it.
+    pub fn local() -> Self {
+        Self::Caller("local".into())
+    }
 }
 
 /// What of a blob.
@@ -100,6 +129,8 @@ pub struct BringRequest {
     pub from: Vec<NodeId>,
     /// Whom to ask only where those have nothing to give.
     pub spares: Vec<NodeId>,
+    /// Why the node that is asked may have it: [`Claim::Caller`], who pushes, or [`Claim::Offer`].
+    pub claim: Claim,
 }
 
 /// How far a node is with a blob.

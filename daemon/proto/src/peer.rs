@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ClusterId, Digest, Fence, JobId, LogIndex, Millis, NodeId, Problem, RootId, TaskId, Term, UnixMillis,
     api::{Call, JobOutcome, TaskView},
-    blob::{BlobRequest, BringRequest},
+    blob::{BlobRequest, BringRequest, Claim},
     identity::Petition,
     ledger::{Addrs, Admit, Counts, Event, Finish, Grant, Submit, View},
     manifest::Tree,
@@ -81,6 +81,8 @@ pub enum Open {
     Blob(BlobRequest),
     /// Bulk: asks a node to get a blob. [`crate::blob::BlobNews`] back until it has it.
     Bring(BringRequest),
+    /// Asks the leader whether what another node claims is true. Answer: `Result<bool, Problem>`.
+    Claimed { by: NodeId, claim: Claim },
 }
 
 /// A node was let in.

@@ -7,6 +7,7 @@
 //! ```
 //! A blob is fetched once at a time, whoever waits for it. Disk work is done off the threads that speak.
 
+pub(super) mod claims;
 mod push;
 pub(super) mod scrub;
 
@@ -20,8 +21,9 @@ use swarm_api::{BlobPiece, BlobTaker};
 use swarm_blobstore::{Checked, Draft, FetchError, Fetcher, Lanes, Pin, Progress, Reach, Routes, SourceAt, Store, StoreError};
 use swarm_proto::{
     Code, Digest, NodeId, Problem,
+    access::{Caller, Operation},
     api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, Call, Collected, Reply, StoreView, StoredView, Verified},
-    blob::{BlobNews, BringRequest},
+    blob::{BlobAnswer, BlobNews, BlobRequest, BringRequest, Claim},
 };
 use swarm_transport::{FrameTx, Plane};
 use tokio::{
@@ -46,6 +48,8 @@ pub(crate) struct Blobs {
     /// Where what is large is driven.
     runtime: Handle,
     coming: Mutex<BTreeMap<Digest, watch::Receiver<Coming>>>,
+    /// Why others may have what is here.
+    known: claims::Known,
 }
 
 /// How far a fetch is.
@@ -77,7 +81,7 @@ impl Blobs {
             Domains::Threads => Lanes::Threads,
             Domains::Inline => Lanes::Inline,
         };
-        Self { store, lanes, routes, runtime, coming: Mutex::default() }
+        Self { store, lanes, routes, runtime, coming: Mutex::default(), known: claims::Known::default() }
     }
 
     /// Where what is large is driven.
@@ -86,8 +90,15 @@ impl Blobs {
     }
 }
 
-/// Gives a peer what it asks for.
-pub(crate) async fn serve(node: Arc<Node>, peer: NodeId, request: swarm_proto::blob::BlobRequest, tx: FrameTx) {
+/// Gives a peer what it asks for, if it may have it.
+pub(crate) async fn serve(node: Arc<Node>, peer: NodeId, request: BlobRequest, mut tx: FrameTx) {
+    if let Err(problem) = claims::check(&node, peer, request.digest, &request.claim).await {
+        tracing::info!(%peer, digest = %request.digest, why = %problem.why, "a peer does not get a blob");
+        if tx.send(&BlobAnswer::Refused(problem)).await.is_ok() {
+            let _ = tx.finish();
+        }
+        return;
+    }
     let Blobs { store, lanes, routes, .. } = &node.blobs;
     if let Err(error) = swarm_blobstore::serve(store.clone(), *lanes, request, routes.to(peer), tx).await {
         tracing::debug!(%error, "a peer took no more of a blob");
@@ -96,10 +107,16 @@ pub(crate) async fn serve(node: Arc<Node>, peer: NodeId, request: swarm_proto::b
 
 /// Gets a blob that another node wants to be here, and tells it how far that is.
 pub(crate) async fn serve_bring(node: Arc<Node>, request: BringRequest, mut tx: FrameTx) {
+    if let Err(problem) = may_push(&node, &request.claim).await {
+        if tx.send(&BlobNews::Failed(problem)).await.is_ok() {
+            let _ = tx.finish();
+        }
+        return;
+    }
     let at = |is_spare| move |node| SourceAt { node, is_spare };
     let (from, spares) = (request.from.into_iter().take(SOURCES), request.spares.into_iter().take(SOURCES));
     let sources = from.map(at(false)).chain(spares.map(at(true))).collect();
-    let mut coming = bring(&node, request.digest, Some((request.size, sources)));
+    let mut coming = bring(&node, request.digest, request.claim, Some((request.size, sources)));
     let gone = tx.stopped();
     tokio::pin!(gone);
     loop {
@@ -112,6 +129,17 @@ pub(crate) async fn serve_bring(node: Arc<Node>, request: BringRequest, mut tx: 
             biased;
             () = &mut gone => return,
             changed = coming.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// What is offered is taken, within the store's bounds; what somebody wants to be here is if they may want that.
+async fn may_push(node: &Arc<Node>, claim: &Claim) -> Result<(), Problem> {
+    match claim {
+        Claim::Offer => Ok(()),
+        Claim::Caller(name) => claims::check_caller(node, name, Operation::PushBlob).await,
+        Claim::Job { .. } | Claim::Keep(_) => {
+            Err(Problem::new(Code::Denied, "the blob is not fetched", "what the leader wants here, the leader says"))
         }
     }
 }
@@ -133,8 +161,9 @@ fn whole(rate: f64) -> u64 {
     rate as u64
 }
 
-/// Gets a blob here, from the sources that are named or from those that the leader knows. Joins a fetch that is under way.
-pub(crate) fn bring(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<SourceAt>)>) -> watch::Receiver<Coming> {
+/// Gets a blob here, from the sources that are named or from those that the leader knows. Joins a fetch that is under way. `claim`: why
+/// this node may have it.
+pub(crate) fn bring(node: &Arc<Node>, digest: Digest, claim: Claim, from: Option<(u64, Vec<SourceAt>)>) -> watch::Receiver<Coming> {
     let mut coming = node.blobs.coming.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(running) = coming.get(&digest) {
         return running.clone();
@@ -144,7 +173,7 @@ pub(crate) fn bring(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<Sou
     drop(coming);
     let node = node.clone();
     node.blobs.runtime.clone().spawn(async move {
-        let end = fetch(&node, digest, from, &tx).await;
+        let end = fetch(&node, digest, &claim, from, &tx).await;
         // first it is no longer under way, so that nobody joins what has ended
         node.blobs.coming.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
         if let Err(problem) = &end {
@@ -155,7 +184,13 @@ pub(crate) fn bring(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<Sou
     rx
 }
 
-async fn fetch(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<SourceAt>)>, tx: &watch::Sender<Coming>) -> Result<(), Problem> {
+async fn fetch(
+    node: &Arc<Node>,
+    digest: Digest,
+    claim: &Claim,
+    from: Option<(u64, Vec<SourceAt>)>,
+    tx: &watch::Sender<Coming>,
+) -> Result<(), Problem> {
     let Blobs { store, lanes, .. } = &node.blobs;
     let known = store.clone();
     if lanes.run(move || known.size_of(digest)).await.is_some() {
@@ -166,11 +201,11 @@ async fn fetch(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<SourceAt
         Some(named) => named,
         None => holders(node, digest).await?,
     };
-    match fetch_from(node, digest, size, &sources, tx).await {
+    match fetch_from(node, digest, claim, size, &sources, tx).await {
         // others may have it by now
         Err(FetchError::NoSource(_)) if is_named => {
             let (size, sources) = holders(node, digest).await?;
-            fetch_from(node, digest, size, &sources, tx).await
+            fetch_from(node, digest, claim, size, &sources, tx).await
         }
         end => end,
     }
@@ -180,12 +215,13 @@ async fn fetch(node: &Arc<Node>, digest: Digest, from: Option<(u64, Vec<SourceAt
 async fn fetch_from(
     node: &Arc<Node>,
     digest: Digest,
+    claim: &Claim,
     size: u64,
     sources: &[SourceAt],
     tx: &watch::Sender<Coming>,
 ) -> Result<(), FetchError> {
     let Blobs { store, lanes, .. } = &node.blobs;
-    let fetcher = Fetcher { store: store.clone(), lanes: *lanes, reach: reach(node) };
+    let fetcher = Fetcher { store: store.clone(), lanes: *lanes, reach: reach(node), claim: claim.clone() };
     let progress = watch::Sender::new(Progress::default());
     let mut seen = progress.subscribe();
     let fetching = fetcher.fetch(digest, Some(size), sources, &progress);
@@ -238,6 +274,11 @@ fn reach(node: &Arc<Node>) -> Reach {
     })
 }
 
+/// Why this node may have what somebody here asks for.
+pub(crate) fn claim_of(caller: &Caller) -> Claim {
+    Claim::Caller(caller.name.clone())
+}
+
 /// Takes a blob from a client of this node. `size`: what it says of it, if anything. `encrypt`: it is kept encrypted.
 pub(crate) fn put(node: &Arc<Node>, size: Option<u64>, encrypt: bool) -> BlobTaker {
     let (tx, pieces) = mpsc::channel(DEPTH);
@@ -278,19 +319,19 @@ async fn take(
 }
 
 /// Gives a client a blob, which is brought here first where it is not. The first message is its size.
-pub(crate) fn read(node: &Arc<Node>, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+pub(crate) fn read(node: &Arc<Node>, caller: &Caller, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
     let (tx, rx) = mpsc::channel(DEPTH);
-    let node = node.clone();
+    let (node, claim) = (node.clone(), claim_of(caller));
     tokio::spawn(async move {
-        if let Err(problem) = give(&node, digest, &tx).await {
+        if let Err(problem) = give(&node, digest, claim, &tx).await {
             let _ = tx.send(Err(problem)).await;
         }
     });
     rx
 }
 
-async fn give(node: &Arc<Node>, digest: Digest, tx: &mpsc::Sender<Result<BlobPiece, Problem>>) -> Result<(), Problem> {
-    arrived(bring(node, digest, None)).await?;
+async fn give(node: &Arc<Node>, digest: Digest, claim: Claim, tx: &mpsc::Sender<Result<BlobPiece, Problem>>) -> Result<(), Problem> {
+    arrived(bring(node, digest, claim, None)).await?;
     let Blobs { store, lanes, .. } = &node.blobs;
     let what = "the blob cannot be read";
     let opened = store.clone();
@@ -316,9 +357,9 @@ pub(crate) async fn arrived(mut coming: watch::Receiver<Coming>) -> Result<(), P
 }
 
 /// Brings a blob here, and says how far it is.
-pub(crate) fn fetch_here(node: &Arc<Node>, digest: Digest) -> mpsc::Receiver<BlobLine> {
+pub(crate) fn fetch_here(node: &Arc<Node>, caller: &Caller, digest: Digest) -> mpsc::Receiver<BlobLine> {
     let (tx, rx) = mpsc::channel(DEPTH);
-    let (node, mut coming) = (node.clone(), bring(node, digest, None));
+    let (node, mut coming) = (node.clone(), bring(node, digest, claim_of(caller), None));
     tokio::spawn(async move {
         let here = node.settings.meta.name.clone();
         loop {
@@ -332,7 +373,7 @@ pub(crate) fn fetch_here(node: &Arc<Node>, digest: Digest) -> mpsc::Receiver<Blo
 }
 
 /// Answers what is asked of this node's own blobs.
-pub(crate) async fn answer(node: &Arc<Node>, call: BlobCall) -> Result<BlobReply, Problem> {
+pub(crate) async fn answer(node: &Arc<Node>, claim: Claim, call: BlobCall) -> Result<BlobReply, Problem> {
     let Blobs { store, lanes, .. } = &node.blobs;
     let store = store.clone();
     match call {
@@ -340,7 +381,7 @@ pub(crate) async fn answer(node: &Arc<Node>, call: BlobCall) -> Result<BlobReply
             // first the pin: what comes must not go again at once
             let pins = store.clone();
             lanes.run(move || pins.pin(digest, Pin::Hand)).await.map_err(|error| error.problem("the blob was not pinned"))?;
-            if let Err(problem) = arrived(bring(node, digest, None)).await {
+            if let Err(problem) = arrived(bring(node, digest, claim, None)).await {
                 let _ = lanes.run(move || store.unpin(digest, Pin::Hand)).await;
                 return Err(problem);
             }
@@ -350,7 +391,7 @@ pub(crate) async fn answer(node: &Arc<Node>, call: BlobCall) -> Result<BlobReply
             lanes.run(move || store.unpin(digest, Pin::Hand)).await.map_err(|error| error.problem("the blob was not unpinned"))?;
             Ok(BlobReply::Done)
         }
-        BlobCall::Verify(digest) => verify(node, digest).await.map(BlobReply::Verified),
+        BlobCall::Verify(digest) => verify(node, claim, digest).await.map(BlobReply::Verified),
         BlobCall::Collect { keep } => Ok(lanes
             .run(move || {
                 let freed = store.collect(keep);
@@ -379,7 +420,7 @@ fn store_view(store: &Store) -> StoreView {
 }
 
 /// Reads a blob of this node again; what has changed on the disk is fetched from others.
-async fn verify(node: &Arc<Node>, digest: Digest) -> Result<Verified, Problem> {
+async fn verify(node: &Arc<Node>, claim: Claim, digest: Digest) -> Result<Verified, Problem> {
     let store = node.blobs.store.clone();
     let checked = node.blobs.lanes.run(move || store.check(digest)).await.map_err(|error| error.problem("the blob was not verified"))?;
     let damaged = match &checked {
@@ -388,7 +429,7 @@ async fn verify(node: &Arc<Node>, digest: Digest) -> Result<Verified, Problem> {
         Checked::Removed => u32::MAX,
     };
     node.journal.warn(format!("blob {digest} had changed on the disk and is fetched again"));
-    arrived(bring(node, digest, None)).await.map_err(|mut problem| {
+    arrived(bring(node, digest, claim, None)).await.map_err(|mut problem| {
         problem.what = format!("blob {digest} had changed on the disk, and cannot be healed");
         problem
     })?;

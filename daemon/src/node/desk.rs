@@ -1,10 +1,14 @@
 //! The way to the leader's desk: what others may put on it. The desk itself is [`super::lead`].
 
-use swarm_core::{dispatch::Dispatch, ledger::Ledger};
+use swarm_core::{
+    dispatch::Dispatch,
+    ledger::{Job, Ledger},
+};
 use swarm_proto::{
     Code, LogIndex, NodeId, Problem,
+    blob::Claim,
     ledger::{Applied, Command},
-    peer::{Answer, FromWorker, Numbered, Report, Target, ToWorker},
+    peer::{Answer, FromWorker, Numbered, Owing, Report, Target, ToWorker},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,6 +28,23 @@ pub(crate) struct Sight<'a> {
     pub(crate) ledger: &'a Ledger,
     /// Tasks ended a second, lately.
     pub(crate) throughput: f64,
+    /// Whether a node keeps something, or is about to, because the leader asked it to.
+    pub(crate) is_kept_by: &'a dyn Fn(NodeId, Owing) -> bool,
+}
+
+impl Sight<'_> {
+    /// Whether a node's claim to a blob is true, as far as that is for the leader to say.
+    pub(crate) fn is_true(&self, by: NodeId, claim: &Claim) -> bool {
+        match claim {
+            Claim::Job { job, root } => {
+                let names = |of: &Job| of.ended().is_none() && of.spec().owings().any(|owing| owing.digest == *root);
+                self.ledger.job(*job).is_some_and(names) && self.dispatch.is_for(by, *job, self.ledger)
+            }
+            Claim::Keep(owing) => (self.is_kept_by)(by, *owing),
+            // for whoever was asked to say
+            Claim::Caller(_) | Claim::Offer => false,
+        }
+    }
 }
 
 /// One look.

@@ -115,7 +115,8 @@ impl Door {
             | Open::Renew
             | Open::Doubled { .. }
             | Open::Blob(_)
-            | Open::Bring(_) => self.pace.take(&peer.key),
+            | Open::Bring(_)
+            | Open::Claimed { .. } => self.pace.take(&peer.key),
         }
     }
 
@@ -175,6 +176,7 @@ async fn refuse(problem: Problem, open: Open, mut tx: FrameTx) {
         Open::Call { .. } => tx.send(&Err::<Reply, _>(problem)).await,
         Open::Enroll { .. } => tx.send(&Err::<Enrolled, _>(problem)).await,
         Open::Renew => tx.send(&Err::<Renewed, _>(problem)).await,
+        Open::Claimed { .. } => tx.send(&Err::<bool, _>(problem)).await,
         Open::Meta
         | Open::Doubled { .. }
         | Open::View { .. }
@@ -233,6 +235,7 @@ async fn serve(node: Arc<Node>, peer: Peer, open: Open, mut tx: FrameTx, rx: Fra
             };
             tx.send(&answer).await
         }
+        Open::Claimed { by, claim } => tx.send(&blobs::claims::answer(&node, by, claim).await).await,
         Open::Renew => tx.send(&papers::issue(&node, &peer.key)).await,
         Open::Events { after } => return events::serve(node, after, tx).await,
         Open::Output(request) => {

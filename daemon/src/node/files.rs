@@ -24,6 +24,7 @@ use swarm_core::{attempts::Start, blobs::rendezvous};
 use swarm_proto::{
     Code, Digest, Fence, JobId, NodeId, Problem, TaskId,
     api::Health,
+    blob::Claim,
     ledger::{End, Outcome, Output},
     limits,
     manifest::{FileEntry, Manifest, Tree},
@@ -70,6 +71,8 @@ type Remembered<T> = Mutex<VecDeque<(Digest, Once<T>)>>;
 pub(crate) struct Files {
     using: Mutex<BTreeMap<JobId, Using>>,
     manifests: Remembered<Manifest>,
+    /// What they name, ordered.
+    names: Remembered<Vec<Digest>>,
     lists: Remembered<Lines>,
 }
 
@@ -274,6 +277,14 @@ struct Keep<'a> {
 }
 
 impl Keep<'_> {
+    /// Why this node may have what `root` names.
+    fn claim(&self, root: Digest) -> Claim {
+        match self.hold {
+            Hold::Job(job) | Hold::Attempt((TaskId { job, .. }, _)) => Claim::Job { job, root },
+            Hold::Owed(owing) => Claim::Keep(owing),
+        }
+    }
+
     /// Pins these; answers which are not here.
     async fn pinned(&self, digests: Vec<Digest>) -> Vec<Digest> {
         let (node, hold) = (self.node.clone(), self.hold);
@@ -287,7 +298,7 @@ impl Keep<'_> {
     async fn blob(&self, digest: Digest) -> Result<(), Problem> {
         match self.pinned(vec![digest]).await.is_empty() {
             true => Ok(()),
-            false => arrived(bring(self.node, digest, None)).await,
+            false => arrived(bring(self.node, digest, self.claim(digest), None)).await,
         }
     }
 
@@ -297,7 +308,7 @@ impl Keep<'_> {
             let view = show(self.node, digest).await?;
             // what is larger is none, and is not fetched to find that out
             check_size(view.size)?;
-            arrived(bring(self.node, digest, None)).await?;
+            arrived(bring(self.node, digest, self.claim(digest), None)).await?;
         }
         let read = async || {
             let store = self.node.blobs.store.clone();
@@ -355,7 +366,7 @@ impl Keep<'_> {
         // each begins with another one, so that all of them give
         let fetched = stream::iter(missing.into_iter().enumerate()).map(|(n, digest)| {
             let from = (count > 0).then(|| (sizes[&digest], turned(n)));
-            arrived(bring(self.node, digest, from))
+            arrived(bring(self.node, digest, self.claim(manifest), from))
         });
         let mut fetched = fetched.buffer_unordered(AT_ONCE);
         while let Some(end) = fetched.next().await {
@@ -394,6 +405,24 @@ fn open(store: &Store, digest: Digest) -> Result<Reader, Problem> {
     let what = format!("blob {digest} cannot be read");
     let reader = store.reader(digest).map_err(|error| error.problem(&what))?;
     reader.ok_or_else(|| StoreError::Missing(digest).problem(&what))
+}
+
+/// Whether a manifest that is here names a blob.
+///
+/// # Errors
+/// It is not here, or is none.
+pub(crate) async fn names(node: &Arc<Node>, manifest: Digest, digest: Digest) -> Result<bool, Problem> {
+    let read = async || {
+        let store = node.blobs.store.clone();
+        let work = move || {
+            let mut names: Vec<Digest> = read_manifest(&store, manifest)?.files().iter().map(|file| file.digest).collect();
+            names.sort_unstable();
+            Ok(Arc::new(names))
+        };
+        node.blobs.lanes.run(work).await
+    };
+    let named = remembered(&node.files.names, manifest);
+    named.get_or_try_init(read).await.map(|names| names.binary_search(&digest).is_ok())
 }
 
 fn read_manifest(store: &Store, digest: Digest) -> Result<Manifest, Problem> {

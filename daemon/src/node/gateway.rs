@@ -210,24 +210,24 @@ impl Backend for Gateway {
         }
     }
 
-    fn read_blob(&self, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+    fn read_blob(&self, caller: &Caller, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
         match self.node() {
-            Ok(node) => blobs::read(&node, digest),
+            Ok(node) => blobs::read(&node, caller, digest),
             Err(problem) => refuse(Err(problem)),
         }
     }
 
-    fn bring_blob(&self, digest: Digest, to: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
+    fn bring_blob(&self, caller: &Caller, digest: Digest, to: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {
         let node = self.node()?;
         Ok(match to {
-            None => blobs::fetch_here(&node, digest),
-            Some(to) => blobs::push(&node, digest, to),
+            None => blobs::fetch_here(&node, caller, digest),
+            Some(to) => blobs::push(&node, caller, digest, to),
         })
     }
 
-    fn blob(&self, call: BlobCall) -> BlobFuture {
-        let node = self.node();
-        Box::pin(async move { blobs::answer(&node?, call).await })
+    fn blob(&self, caller: &Caller, call: BlobCall) -> BlobFuture {
+        let (node, claim) = (self.node(), blobs::claim_of(caller));
+        Box::pin(async move { blobs::answer(&node?, claim, call).await })
     }
 
     fn bearer(&self, token: &Token) -> Result<Caller, Problem> {

@@ -72,6 +72,11 @@ impl<W> Keeping<W> {
         self.owed.owe(Owner::Ticket(self.next), owings, now);
     }
 
+    /// Whether a node was asked for this, and keeps it or is about to.
+    pub(super) fn is_kept_by(&self, node: NodeId, owing: Owing) -> bool {
+        self.owed.is_kept_by(node, owing)
+    }
+
     /// A worker's stream opened.
     pub(super) fn handle_here(&mut self, node: NodeId) {
         self.owed.handle_here(node);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use swarm_blobstore::{Fetcher, KeyAt, Lanes, Progress, Reach, Routes, SourceAt, Store, serve};
 use swarm_proto::{
     ClusterId, Digest, NodeId, PROTOCOL, PeerKey, Problem, UnixMillis,
+    blob::Claim,
     ledger::Addrs,
     peer::{Hello, Open},
 };
@@ -121,7 +122,7 @@ fn receive(addr: SocketAddr, dir: &Path, digest: Digest) -> anyhow::Result<Run> 
             let pool = pool.clone();
             Box::pin(async move { pool.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string()) })
         });
-        let fetcher = Fetcher { store, lanes: Lanes::Threads, reach };
+        let fetcher = Fetcher { store, lanes: Lanes::Threads, reach, claim: Claim::local() };
         let progress = watch::Sender::new(Progress::default());
         let meter = Meter::start();
         fetcher.fetch(digest, None, &[SourceAt { node: NodeId(1), is_spare: false }], &progress).await?;

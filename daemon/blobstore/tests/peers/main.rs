@@ -190,7 +190,7 @@ async fn a_fetch_that_was_dropped_goes_on_where_it_was() {
 #[tokio::test]
 async fn what_is_asked_beyond_bounds_is_refused() {
     use swarm_proto::{
-        blob::{BlobAnswer, BlobPart, BlobRequest, SegmentRange},
+        blob::{BlobAnswer, BlobPart, BlobRequest, Claim, SegmentRange},
         limits,
         peer::Open,
     };
@@ -200,8 +200,10 @@ async fn what_is_asked_beyond_bounds_is_refused() {
     let connection = (b.fetcher().reach)(a.node).await.unwrap();
     for (count, is_fine) in [(limits::BLOB_RANGES, true), (limits::BLOB_RANGES + 1, false)] {
         let ranges = vec![SegmentRange { first: 1, count: u32::MAX }; count];
-        let (_tx, mut rx) =
-            connection.open(&Open::Blob(BlobRequest { digest, part: BlobPart::Segments(ranges), takes_zstd: true })).await.unwrap();
+        let (_tx, mut rx) = connection
+            .open(&Open::Blob(BlobRequest { digest, part: BlobPart::Segments(ranges), takes_zstd: true, claim: Claim::local() }))
+            .await
+            .unwrap();
         let answer = rx.recv::<BlobAnswer>().await.unwrap().unwrap();
         assert_eq!(matches!(answer, BlobAnswer::Here { .. }), is_fine, "{answer:?}");
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use swarm_blobstore::*;
 use swarm_proto::{
     ClusterId, Digest, NodeId, PROTOCOL, PeerKey, Problem, UnixMillis,
-    blob::{BlobPart, BlobRequest},
+    blob::{BlobPart, BlobRequest, Claim},
     ledger::Addrs,
     peer::{Hello, Open},
 };
@@ -305,7 +305,7 @@ impl Host {
                 pool.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string())
             })
         });
-        Fetcher { store: self.store.clone(), lanes: Lanes::Threads, reach }
+        Fetcher { store: self.store.clone(), lanes: Lanes::Threads, reach, claim: Claim::local() }
     }
 
     /// Gets it, and says who gave how much.

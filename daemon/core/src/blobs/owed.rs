@@ -189,6 +189,12 @@ impl Owed {
         }
     }
 
+    /// Whether a node was asked for it, and keeps it or is about to.
+    pub fn is_kept_by(&self, node: NodeId, owing: Owing) -> bool {
+        let at = self.items.get(&owing).and_then(|item| item.at.get(&node));
+        matches!(at, Some(At::Asked | At::Kept))
+    }
+
     /// A node could not keep it.
     pub fn handle_failed(&mut self, node: NodeId, owing: Owing, problem: Problem, now: Instant) {
         let Some(item) = self.items.get_mut(&owing) else { return };

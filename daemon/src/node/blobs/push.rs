@@ -5,24 +5,25 @@ use std::sync::Arc;
 
 use swarm_proto::{
     Code, Digest, NodeId, Problem,
+    access::Caller,
     api::BlobLine,
-    blob::{BlobNews, BringRequest},
+    blob::{BlobNews, BringRequest, Claim},
     peer::Open,
 };
 use swarm_transport::Plane;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Blobs, DEPTH, arrived, bring, line, named};
+use super::{Blobs, DEPTH, arrived, bring, claim_of, claims::offer, line, named};
 use crate::node::Node;
 
 /// How all members are meant at once.
 const ALL: &str = "all";
 
 /// Brings a blob to these nodes, by id or name, and says how far each is. This node gets it first.
-pub(crate) fn push(node: &Arc<Node>, digest: Digest, to: Vec<String>) -> mpsc::Receiver<BlobLine> {
+pub(crate) fn push(node: &Arc<Node>, caller: &Caller, digest: Digest, to: Vec<String>) -> mpsc::Receiver<BlobLine> {
     let (tx, rx) = mpsc::channel(DEPTH);
-    let node = node.clone();
-    tokio::spawn(async move { run(&node, digest, to, &tx).await });
+    let (node, claim) = (node.clone(), claim_of(caller));
+    tokio::spawn(async move { run(&node, digest, claim, to, &tx).await });
     rx
 }
 
@@ -31,14 +32,15 @@ pub(crate) fn push(node: &Arc<Node>, digest: Digest, to: Vec<String>) -> mpsc::R
 /// # Errors
 /// It could not be asked, or did not get it.
 pub(crate) async fn hand_over(node: &Arc<Node>, target: NodeId, digest: Digest, size: u64) -> Result<(), Problem> {
+    let _offered = offer(node, digest, target);
     // nobody watches
     let ((has_begun, _), (tx, _)) = (oneshot::channel(), mpsc::channel(1));
-    ask(node, target, BringRequest { digest, size, from: vec![node.me], spares: Vec::new() }, has_begun, &tx).await
+    ask(node, target, BringRequest { digest, size, from: vec![node.me], spares: Vec::new(), claim: Claim::Offer }, has_begun, &tx).await
 }
 
-async fn run(node: &Arc<Node>, digest: Digest, to: Vec<String>, tx: &mpsc::Sender<BlobLine>) {
+async fn run(node: &Arc<Node>, digest: Digest, claim: Claim, to: Vec<String>, tx: &mpsc::Sender<BlobLine>) {
     let targets = targets(node, to, tx).await;
-    let size = match held(node, digest).await {
+    let size = match held(node, digest, claim.clone()).await {
         Ok(size) => size,
         Err(problem) => {
             for target in targets {
@@ -54,7 +56,7 @@ async fn run(node: &Arc<Node>, digest: Digest, to: Vec<String>, tx: &mpsc::Sende
             continue;
         }
         let spares = if before == node.me { Vec::new() } else { vec![node.me] };
-        let request = BringRequest { digest, size, from: vec![before], spares };
+        let request = BringRequest { digest, size, from: vec![before], spares, claim: claim.clone() };
         let (has_begun, begun) = oneshot::channel();
         let (node, tx) = (node.clone(), tx.clone());
         tokio::spawn(async move {
@@ -92,8 +94,8 @@ async fn targets(node: &Arc<Node>, to: Vec<String>, tx: &mpsc::Sender<BlobLine>)
 }
 
 /// Its size, once it is here.
-async fn held(node: &Arc<Node>, digest: Digest) -> Result<u64, Problem> {
-    arrived(bring(node, digest, None)).await?;
+async fn held(node: &Arc<Node>, digest: Digest, claim: Claim) -> Result<u64, Problem> {
+    arrived(bring(node, digest, claim, None)).await?;
     let Blobs { store, lanes, .. } = &node.blobs;
     let store = store.clone();
     let size = lanes.run(move || store.size_of(digest)).await;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use swarm_blobstore::is_sound;
+use swarm_proto::blob::Claim;
 use tokio::sync::watch;
 
 use super::verify;
@@ -31,7 +32,7 @@ async fn rounds(node: &Arc<Node>) {
         tokio::time::sleep(pause).await;
         for blob in blobs.iter().cycle().skip(first).take(blobs.len()) {
             if !is_sound(&node.blobs.store, node.blobs.lanes, blob.digest).await
-                && let Err(problem) = verify(node, blob.digest).await
+                && let Err(problem) = verify(node, Claim::local(), blob.digest).await
             {
                 node.journal.warn(format!("{}: {}", problem.what, problem.why));
             }

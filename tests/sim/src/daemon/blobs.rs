@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use swarm_api::{Backend as _, BlobPiece};
-use swarm_proto::{Digest, Problem, api::BlobLine};
+use swarm_proto::{Digest, Problem, access::Caller, api::BlobLine};
 use swarmd::node::Gateway;
 use tokio::time::{sleep, timeout};
 
@@ -126,7 +126,7 @@ async fn put_at(gateway: &Gateway, data: Bytes) -> Result<Digest, Problem> {
 
 /// Whether every member has it now.
 async fn push_at(gateway: &Gateway, digest: Digest) -> bool {
-    let Ok(mut lines) = gateway.bring_blob(digest, Some(vec!["all".into()])) else { return false };
+    let Ok(mut lines) = gateway.bring_blob(&Caller::local(), digest, Some(vec!["all".into()])) else { return false };
     let mut is_everywhere = true;
     while let Some(line) = lines.recv().await {
         is_everywhere &= !matches!(line, BlobLine::Failed { .. });
@@ -135,7 +135,7 @@ async fn push_at(gateway: &Gateway, digest: Digest) -> bool {
 }
 
 async fn read_at(gateway: &Gateway, digest: Digest) -> Result<Bytes, Problem> {
-    let (mut pieces, mut got) = (gateway.read_blob(digest), Vec::new());
+    let (mut pieces, mut got) = (gateway.read_blob(&Caller::local(), digest), Vec::new());
     while let Some(piece) = pieces.recv().await {
         match piece? {
             BlobPiece::Size(_) => {}

@@ -64,6 +64,7 @@ impl World {
             match order {
                 KeepOrder::Keep { node, owing } => {
                     assert!(self.here.contains(&node), "{node} is away");
+                    assert!(self.owed.is_kept_by(node, owing), "{node} may have what it is asked to keep");
                     self.asked += 1;
                     let has = self.holds.entry(node).or_default().contains(&owing.digest);
                     if self.full.contains(&node) && !has {
@@ -81,6 +82,15 @@ impl World {
                     self.ready.insert(ticket, end);
                 }
             }
+        }
+        self.check_claims();
+    }
+
+    /// Who keeps something may have it, and nobody else.
+    fn check_claims(&self) {
+        for (node, owing) in self.here.iter().flat_map(|node| self.owed.items.keys().map(move |owing| (*node, *owing))) {
+            let keeps = self.keeps.get(&node).is_some_and(|kept| kept.contains(&owing));
+            assert_eq!(self.owed.is_kept_by(node, owing), keeps, "{node} {owing:?}");
         }
     }
 

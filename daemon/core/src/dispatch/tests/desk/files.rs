@@ -80,4 +80,21 @@ fn what_waits_has_its_files_brought_meanwhile() {
         bench.turn();
     }
     assert_eq!((bench.hints(ONE), bench.hints(TWO)), (vec![heavy], vec![]), "once, and only to those who lack it");
+    let heavies = |node| [JobId(3), JobId(4)].map(|job| bench.desk.is_for(node, job, &bench.ledger));
+    assert_eq!((heavies(ONE), heavies(TWO)), ([true, true], [false, false]), "who was told may fetch them");
+}
+
+#[test]
+fn a_job_is_for_those_who_have_an_attempt_of_it() {
+    let mut bench = Bench::new(2);
+    bench.connect(ONE);
+    bench.connect(TWO);
+    bench.holds(TWO, 7);
+    bench.submit(long(tree(7, 1 << 30)), tasks(1));
+    let is_for = |bench: &Bench| [ONE, TWO].map(|node| bench.desk.is_for(node, JobId(1), &bench.ledger));
+    assert_eq!(is_for(&bench), [false, false]);
+    bench.turn();
+    bench.turn();
+    assert_eq!(is_for(&bench), [false, true]);
+    assert!(!bench.desk.is_for(TWO, JobId(2), &bench.ledger), "of another job it has none");
 }
