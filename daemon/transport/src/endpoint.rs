@@ -202,7 +202,7 @@ impl Endpoint {
         let seed = derive("swarm configs 1");
         let (server, clients) = configs(&identity, &tongue, &planes, &clock, &seed, 0)?;
         let socket = Arc::new(Watched::new(socket, is_bulk(&planes)));
-        let config = settings::endpoint(&identity, derive("swarm endpoint 1"));
+        let config = settings::endpoint(&identity, is_bulk(&planes), derive("swarm endpoint 1"));
         let quinn =
             quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket.clone(), runtime).map_err(BindError::Endpoint)?;
         let local = quinn.local_addr().map_err(BindError::Endpoint)?;

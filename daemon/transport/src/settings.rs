@@ -39,6 +39,11 @@ const REORDERED: u32 = 128;
 const LATE: f32 = 1.5;
 /// Fits every mesh (Tailscale's 1,280 less headers); discovery may find more.
 const FIRST_MTU: u16 = 1200;
+/// The largest bulk datagram that is looked for, and taken: that of a link with 9,000-byte frames, less the headers of IPv6 and UDP.
+/// Most of what a transfer costs it costs a datagram, so loopback and links within a host or a rack carry a third to a half more. A
+/// link that carries less costs some lost probes at the beginning of a connection, one at a time and none of them counted as a path
+/// that is full; a path that carries less later is found out by what is lost, and begins again at the first size.
+pub(crate) const BULK_MTU: u16 = 8952;
 /// Bytes of one stream under way on the control endpoint: a few frames of the largest size.
 const CONTROL_STREAM: u32 = 4 << 20;
 /// Bytes kept of a handshake that is not yet accepted.
@@ -67,6 +72,9 @@ fn transport(is_bulk: bool) -> Arc<TransportConfig> {
         // one stream after the other, not all at once: what was asked for first is whole first and can be passed on, and the next
         // request is on its way while the rest still comes
         config.send_fairness(false).packet_threshold(REORDERED).time_threshold(LATE);
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(BULK_MTU);
+        config.mtu_discovery_config(Some(discovery));
     }
     Arc::new(config)
 }
@@ -119,13 +127,16 @@ pub(crate) fn server(
     Ok(config)
 }
 
-/// Settings of the endpoint itself.
-pub(crate) fn endpoint(identity: &Identity, seed: [u8; 32]) -> EndpointConfig {
+/// Settings of the endpoint itself. `is_bulk`: its socket is for that alone.
+pub(crate) fn endpoint(identity: &Identity, is_bulk: bool, seed: [u8; 32]) -> EndpointConfig {
     let reset = identity.key().derive("swarm stateless reset 1");
     let ids = identity.key().derive("swarm connection ids 1");
     let ids = u64::from_le_bytes(*ids.first_chunk().expect("32 bytes hold 8"));
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
     config.rng_seed(Some(seed));
+    if is_bulk {
+        config.max_udp_payload_size(BULK_MTU).expect("it is more than QUIC's least");
+    }
     config
 }

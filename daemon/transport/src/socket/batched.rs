@@ -22,10 +22,16 @@ use quinn::{
 };
 use tokio::sync::Notify;
 
+use crate::settings::BULK_MTU;
+
 /// Bytes of one batch; what the kernel takes as one datagram before it is cut, less its headers.
 const BYTES: usize = 65_000;
 /// Datagrams of one batch. Linux takes 64, newer ones more.
 const DATAGRAMS: usize = 60;
+/// The largest datagrams of which one transmit is a batch: quinn makes it of so many, whatever their size.
+const LARGEST: usize = BYTES / BULK_MTU as usize;
+/// What the kernel hands over at once, and so what a buffer must hold.
+const ARRIVES: usize = 64 << 10;
 
 /// A socket whose sends are gathered.
 #[derive(Debug)]
@@ -197,11 +203,11 @@ impl AsyncUdpSocket for Batched {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.shared.inner.max_transmit_segments()
+        self.shared.inner.max_transmit_segments().min(LARGEST)
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.shared.inner.max_receive_segments()
+        self.shared.inner.max_receive_segments().min(ARRIVES.div_ceil(BULK_MTU.into()))
     }
 
     fn may_fragment(&self) -> bool {
@@ -300,6 +306,23 @@ mod tests {
             while fake.sent.lock().unwrap().len() < 41 {
                 tokio::task::yield_now().await;
             }
+        });
+    }
+
+    #[test]
+    fn what_quinn_makes_of_the_largest_datagrams_goes_in_one_call() {
+        run(async {
+            let fake = Arc::new(Fake::default());
+            let socket = Batched::over(fake.clone());
+            let most = socket.max_transmit_segments();
+            let large = vec![7; most * usize::from(BULK_MTU)];
+            for _ in 0..2 {
+                socket.try_send(&transmit(1, &large, Some(BULK_MTU.into()))).unwrap();
+            }
+            while fake.sent.lock().unwrap().len() < 2 * most {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*fake.calls.lock().unwrap(), 2);
         });
     }
 

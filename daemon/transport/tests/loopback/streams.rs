@@ -56,6 +56,18 @@ async fn planes_have_connections_of_their_own() {
     assert!(!pool.existing(Plane::Raft, b.id).unwrap().send_datagram(Bytes::from_static(b"x")), "datagrams are for control");
 }
 
+/// Loopback carries anything; the bulk endpoint finds out, and the other one does not ask.
+#[tokio::test]
+async fn bulk_datagrams_grow_to_what_the_path_carries() {
+    for (plane, least, most) in [(Plane::Bulk, 8_900, 8_952), (Plane::Control, 1_400, 1_472)] {
+        let how = || How { planes: vec![plane], ..How::default() };
+        let (a, b) = (Node::start_as(1, how()), Node::start_as(2, how()));
+        let connection = a.endpoint.pool().get(plane, &b.dial()).await.unwrap();
+        until("large datagrams", || connection.mtu() >= least).await;
+        assert!(connection.mtu() <= most, "{}", connection.mtu());
+    }
+}
+
 #[tokio::test]
 async fn the_frame_bound_is_exact_on_both_sides() {
     let (_a, mut b, connection) = pair().await;
