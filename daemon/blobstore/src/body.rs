@@ -60,7 +60,12 @@ impl Body {
 
     /// `len` bytes from `at`.
     pub(crate) fn read(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
-        let mut data = files::read(&self.file, at, len)?;
+        self.read_in(Vec::new(), at, len)
+    }
+
+    /// `len` bytes from `at`, in memory that is empty.
+    pub(crate) fn read_in(&self, memory: Vec<u8>, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut data = files::read(&self.file, at, len, memory)?;
         if let Some(cipher) = &self.cipher {
             cipher.apply(at, &mut data);
         }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, future, stream::FuturesUnordered};
 use swarm_core::blobs::{AskId, Fetch, Order, SegmentSet, SourceView};
 use swarm_proto::{
     Digest, NodeId,
@@ -36,7 +36,7 @@ use crate::{
     lanes::Lanes,
     now,
     outline::{BadOutline, Outline},
-    packing::Landing,
+    packing::{Landing, Landings},
     partial::{Partial, Written},
     store::{Begun, Store},
 };
@@ -312,6 +312,7 @@ struct Run<'a> {
     /// Everything that was started; it ends when this is dropped.
     tasks: JoinSet<()>,
     streams: BTreeMap<AskId, (NodeId, AbortHandle)>,
+    landings: Landings,
     news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
     progress: &'a watch::Sender<Progress>,
     failures: BTreeMap<NodeId, String>,
@@ -321,7 +322,8 @@ impl<'a> Run<'a> {
     fn new(fetcher: &'a Fetcher, partial: Arc<Partial>, progress: &'a watch::Sender<Progress>) -> Self {
         let decides = Fetch::new(&partial.have(), now());
         let (streams, failures) = (BTreeMap::new(), BTreeMap::new());
-        Self { fetcher, partial, decides, tasks: JoinSet::new(), streams, news: mpsc::unbounded_channel(), progress, failures }
+        let (tasks, landings, news) = (JoinSet::new(), Landings::default(), mpsc::unbounded_channel());
+        Self { fetcher, partial, decides, tasks, streams, landings, news, progress, failures }
     }
 
     async fn segments(mut self, sources: &[SourceAt]) -> Result<(), FetchError> {
@@ -392,9 +394,10 @@ impl<'a> Run<'a> {
         match order {
             Order::Ask { id, source, ranges } => {
                 let (fetcher, partial, to) = (self.fetcher.clone(), self.partial.clone(), self.news.0.clone());
+                let incoming = Incoming { fetcher, partial, id, landings: self.landings.clone(), to };
                 let task = self.tasks.spawn(async move {
-                    let why = take(&fetcher, &partial, id, source, ranges, &to).await.err();
-                    let _ = to.send(News::Ended(id, why.map(|Refused(why)| why)));
+                    let why = incoming.take(source, ranges).await.err();
+                    let _ = incoming.to.send(News::Ended(id, why.map(|Refused(why)| why)));
                 });
                 self.streams.insert(id, (source, task));
             }
@@ -453,55 +456,81 @@ async fn hear_of(fetcher: &Fetcher, outline: &Outline, node: NodeId, to: &mpsc::
     Ok(())
 }
 
-/// Takes what one stream brings.
-async fn take(
-    fetcher: &Fetcher,
-    partial: &Arc<Partial>,
+/// A segment that came and is not judged yet.
+struct Came {
+    header: SegmentHeader,
+    landing: Landing,
+}
+
+/// What one stream brings.
+struct Incoming {
+    fetcher: Fetcher,
+    partial: Arc<Partial>,
     id: AskId,
-    node: NodeId,
-    ranges: Vec<SegmentRange>,
-    to: &mpsc::UnboundedSender<News>,
-) -> Result<(), Refused> {
-    let outline = partial.outline();
-    let mut wanted: BTreeSet<u32> = ranges.iter().flat_map(|range| range.first..range.end().unwrap_or(range.first)).collect();
-    let Here { mut rx, size, .. } = fetcher.ask(outline.digest(), BlobPart::Segments(ranges), node).await?;
-    if size != outline.size() {
-        return Err(Refused(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
+    landings: Landings,
+    to: mpsc::UnboundedSender<News>,
+}
+
+impl Incoming {
+    /// Takes it. A segment is judged and written while the next one comes.
+    async fn take(&self, node: NodeId, ranges: Vec<SegmentRange>) -> Result<(), Refused> {
+        let outline = self.partial.outline();
+        let mut wanted: BTreeSet<u32> = ranges.iter().flat_map(|range| range.first..range.end().unwrap_or(range.first)).collect();
+        let Here { mut rx, size, .. } = self.fetcher.ask(outline.digest(), BlobPart::Segments(ranges), node).await?;
+        if size != outline.size() {
+            return Err(Refused(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
+        }
+        let mut came = None;
+        loop {
+            let ((), next) = future::join(self.keep(came), self.land(&mut rx, &mut wanted)).await;
+            came = next?;
+            if came.is_none() {
+                return Ok(());
+            }
+        }
     }
-    let mut landing = Landing::default();
-    while let Some(header) = header(&mut rx).await? {
+
+    /// The next segment; `None` at the end of the stream.
+    async fn land(&self, rx: &mut FrameRx, wanted: &mut BTreeSet<u32>) -> Result<Option<Came>, Refused> {
+        let Some(header) = header(rx).await? else { return Ok(None) };
         let index = header.index;
-        if let Err(refused) = check(header, outline) {
-            let _ = to.send(News::Bad(id, index));
+        if let Err(refused) = check(header, self.partial.outline()) {
+            let _ = self.to.send(News::Bad(self.id, index));
             return Err(refused);
         }
         if !wanted.remove(&index) {
             return Err(Refused(format!("it sends segment {index}, which it was not asked for")));
         }
+        let mut landing = self.landings.take();
         let (mut got, mut told, mut said) = (0, 0, now());
         rx.read_exact(landing.room(header), |count| {
-            fetcher.store.carried().take(count);
+            self.fetcher.store.carried().take(count);
             got += count as u64;
             if now().saturating_duration_since(said) >= SAID {
-                let _ = to.send(News::Bytes(id, header.share(got) - told));
+                let _ = self.to.send(News::Bytes(self.id, header.share(got) - told));
                 (told, said) = (header.share(got), now());
             }
         })
         .await?;
-        let _ = to.send(News::Bytes(id, u64::from(header.len) - told));
-        let partial = partial.clone();
+        let _ = self.to.send(News::Bytes(self.id, u64::from(header.len) - told));
+        Ok(Some(Came { header, landing }))
+    }
+
+    /// Judges a segment, writes it and says so.
+    async fn keep(&self, came: Option<Came>) {
+        let Some(Came { header, mut landing }) = came else { return };
+        let (partial, index) = (self.partial.clone(), header.index);
         let work = move || {
             let written = landing.segment(header).map_or(Ok(Written::Bad), |data| partial.write(index, data));
             (written, landing)
         };
-        let (written, again) = fetcher.lanes.run(work).await;
-        landing = again;
+        let (written, landing) = self.fetcher.lanes.run(work).await;
+        self.landings.give_back(landing);
         let news = match written {
-            Ok(Written::New | Written::Known) => News::Kept(id, index),
-            Ok(Written::Bad) => News::Bad(id, index),
+            Ok(Written::New | Written::Known) => News::Kept(self.id, index),
+            Ok(Written::Bad) => News::Bad(self.id, index),
             Err(error) => News::Failed(error),
         };
-        let _ = to.send(news);
+        let _ = self.to.send(news);
     }
-    Ok(())
 }

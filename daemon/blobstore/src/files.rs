@@ -70,10 +70,10 @@ pub(crate) fn make(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).open(path)
 }
 
-/// `len` bytes from `at`; memory that they fill is not cleared before.
+/// `len` bytes from `at`, in memory that is empty; what they fill of it is not cleared before.
 #[cfg(unix)]
-pub(crate) fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut data = Vec::with_capacity(len);
+pub(crate) fn read(file: &File, at: u64, len: usize, mut data: Vec<u8>) -> io::Result<Vec<u8>> {
+    data.reserve_exact(len);
     while data.len() < len {
         let from = at + data.len() as u64;
         match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut data), from) {
@@ -86,10 +86,10 @@ pub(crate) fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
     Ok(data)
 }
 
-/// `len` bytes from `at`.
+/// `len` bytes from `at`, in memory that is empty.
 #[cfg(windows)]
-pub(crate) fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; len];
+pub(crate) fn read(file: &File, at: u64, len: usize, mut data: Vec<u8>) -> io::Result<Vec<u8>> {
+    data.resize(len, 0);
     read_at(file, &mut data, at)?;
     Ok(data)
 }

@@ -34,9 +34,11 @@ mod pace;
 mod packing;
 mod partial;
 mod reader;
+mod recent;
 mod route;
 mod scrub;
 mod serve;
+mod spare;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ const SHORTEST: usize = 4 << 10;
 const TENTHS: usize = 9;
 /// Compressors that wait for work; each has about 1 MiB.
 const IDLE: usize = 4;
+/// Landings that wait for a segment; each has 1 MiB.
+const LANDINGS: usize = 8;
 /// Blobs of which it is remembered how well they compress.
 const REMEMBERED: usize = 64;
 
@@ -48,8 +50,8 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    pub(crate) fn plain(index: u32, data: Vec<u8>) -> Self {
-        Self { header: SegmentHeader::plain(index, len_of(&data)), bytes: data.into() }
+    pub(crate) fn plain(index: u32, data: Bytes) -> Self {
+        Self { header: SegmentHeader::plain(index, len_of(&data)), bytes: data }
     }
 }
 
@@ -74,7 +76,7 @@ impl std::fmt::Debug for Packer {
 
 impl Packer {
     /// A segment as it is best sent over that link.
-    pub(crate) fn pack(&self, digest: Digest, index: u32, data: Vec<u8>, link: &Mutex<Link>) -> Parcel {
+    pub(crate) fn pack(&self, digest: Digest, index: u32, data: Bytes, link: &Mutex<Link>) -> Parcel {
         let mut shrink = self.shrink_of(digest);
         let mut verdict = if data.len() < SHORTEST { Verdict::Plain } else { self.choose(data.len(), link, &shrink) };
         if verdict == Verdict::Sample {
@@ -135,12 +137,31 @@ impl Packer {
     }
 }
 
-/// Where segments come to, one after the other: its memory goes round.
+/// Where a segment comes to.
 #[derive(Default)]
 pub(crate) struct Landing {
     plain: Buffer,
     frame: Vec<u8>,
-    opener: Decompressor<'static>,
+    opener: Option<Decompressor<'static>>,
+}
+
+/// Landings of one fetch that wait for a segment: their memory goes round.
+#[derive(Clone, Default)]
+pub(crate) struct Landings(Arc<Mutex<Vec<Landing>>>);
+
+impl Landings {
+    /// One that waits, or a new one.
+    pub(crate) fn take(&self) -> Landing {
+        lock(&self.0).pop().unwrap_or_default()
+    }
+
+    /// Its segment is where it belongs.
+    pub(crate) fn give_back(&self, landing: Landing) {
+        let mut idle = lock(&self.0);
+        if idle.len() < LANDINGS {
+            idle.push(landing);
+        }
+    }
 }
 
 impl Landing {
@@ -161,7 +182,8 @@ impl Landing {
             if !is_frame_of(&self.frame, len) {
                 return None;
             }
-            let got = self.opener.decompress_to_buffer(&self.frame, self.plain.resize(len)).ok()?;
+            let opener = self.opener.get_or_insert_default();
+            let got = opener.decompress_to_buffer(&self.frame, self.plain.resize(len)).ok()?;
             if got != len {
                 return None;
             }
@@ -244,7 +266,7 @@ mod tests {
         let (packer, slow) = (Packer::default(), link(12_500_000));
         for len in [0, 1, SHORTEST - 1, SHORTEST, SEGMENT - 1, SEGMENT] {
             let data = text(len);
-            let parcel = packer.pack(Digest([1; 32]), 3, data.clone(), &slow);
+            let parcel = packer.pack(Digest([1; 32]), 3, data.clone().into(), &slow);
             assert_eq!((parcel.header.index, parcel.header.len as usize), (3, len));
             assert_eq!(parcel.header.wire as usize, parcel.bytes.len());
             assert_eq!(parcel.header.is_packed(), len >= SHORTEST, "{len}");
@@ -255,15 +277,15 @@ mod tests {
             }
         }
         // what does not shrink, and what goes over a link that is faster than the work
-        assert!(!packer.pack(Digest([2; 32]), 0, noise(SEGMENT), &slow).header.is_packed());
-        assert!(!packer.pack(Digest([1; 32]), 0, text(SEGMENT), &link(u32::MAX)).header.is_packed());
+        assert!(!packer.pack(Digest([2; 32]), 0, noise(SEGMENT).into(), &slow).header.is_packed());
+        assert!(!packer.pack(Digest([1; 32]), 0, text(SEGMENT).into(), &link(u32::MAX)).header.is_packed());
         // what looks like text in its middle alone is not sent longer than it is
         let mut mixed = noise(SEGMENT);
         mixed[SEGMENT / 2 - PACKING_SAMPLE / 2..][..PACKING_SAMPLE].copy_from_slice(&text(PACKING_SAMPLE));
-        assert!(!packer.pack(Digest([3; 32]), 0, mixed, &slow).header.is_packed());
+        assert!(!packer.pack(Digest([3; 32]), 0, mixed.into(), &slow).header.is_packed());
         // and only so many blobs are remembered
         for n in 0..=u8::MAX {
-            packer.pack(Digest([n; 32]), 0, text(10), &slow);
+            packer.pack(Digest([n; 32]), 0, text(10).into(), &slow);
         }
         assert_eq!(lock(&packer.shrinks).len(), REMEMBERED);
     }
@@ -303,7 +325,7 @@ mod tests {
 
         #[test]
         fn a_frame_that_was_changed_opens_to_its_length_or_not_at_all(at in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let parcel = Packer::default().pack(Digest([1; 32]), 0, text(SEGMENT), &link(12_500_000));
+            let parcel = Packer::default().pack(Digest([1; 32]), 0, text(SEGMENT).into(), &link(12_500_000));
             let mut wire = parcel.bytes.to_vec();
             let at = at.index(wire.len());
             wire[at] ^= 1 << bit;

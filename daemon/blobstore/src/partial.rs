@@ -139,7 +139,7 @@ impl Partial {
         if !is_proof {
             for index in have.clone().iter() {
                 // a sector that cannot be read is no better than one that changed
-                if !self.read_at(index).is_ok_and(|data| self.outline.fits(index, &data)) {
+                if !self.read_at(index, Vec::new()).is_ok_and(|data| self.outline.fits(index, &data)) {
                     have.remove(index);
                 }
             }
@@ -238,19 +238,16 @@ impl Partial {
         files::write_at(self.body.file(), data, segment_start(index))
     }
 
-    fn read_at(&self, index: u32) -> io::Result<Vec<u8>> {
-        self.body.read(segment_start(index), self.outline.len_of(index).unwrap_or_default() as usize)
+    fn read_at(&self, index: u32, memory: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.body.read_in(memory, segment_start(index), self.outline.len_of(index).unwrap_or_default() as usize)
     }
 
-    /// A segment, where it is here.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn read(&self, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
+    /// A segment in memory that is empty, where it is here.
+    pub(crate) fn read_in(&self, memory: Vec<u8>, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
         if !self.state().have.contains(index) {
             return Ok(None);
         }
-        self.read_at(index).map(Some).map_err(|e| StoreError::io("a part of a blob", e))
+        self.read_at(index, memory).map(Some).map_err(|e| StoreError::io("a part of a blob", e))
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {

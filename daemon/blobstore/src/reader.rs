@@ -54,12 +54,17 @@ impl Reader {
     /// # Errors
     /// The disk's.
     pub fn unchecked(&self, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        self.unchecked_in(Vec::new(), index)
+    }
+
+    /// As [`Self::unchecked`], in memory that is empty.
+    pub(crate) fn unchecked_in(&self, memory: Vec<u8>, index: u32) -> Result<Option<Vec<u8>>, StoreError> {
         let body = match &self.from {
             From::Whole(body) => body,
-            From::Partial(partial) => return partial.read(index),
+            From::Partial(partial) => return partial.read_in(memory, index),
         };
         let Some(len) = self.outline.len_of(index) else { return Ok(None) };
-        body.read(segment_start(index), len as usize).map(Some).map_err(|e| StoreError::io("a blob", e))
+        body.read_in(memory, segment_start(index), len as usize).map(Some).map_err(|e| StoreError::io("a blob", e))
     }
 
     /// A segment that is what it should be; `None`: it is not here.

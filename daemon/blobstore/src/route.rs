@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::{
     now,
     pace::{Pace, Paces},
     packing::{Packer, Parcel},
+    spare::Spare,
 };
 
 /// Sent at a time where the rate is bounded.
@@ -24,6 +25,8 @@ const PIECE: usize = 16 << 10;
 pub struct Routes {
     paces: Paces,
     packer: Arc<Packer>,
+    /// While there is a way on which something goes.
+    spare: Mutex<Weak<Spare>>,
     links: Mutex<BTreeMap<NodeId, Arc<Mutex<Link>>>>,
 }
 
@@ -37,7 +40,16 @@ impl Routes {
     pub fn to(&self, node: NodeId) -> Route {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.entry(node).or_insert_with(|| Arc::new(Mutex::new(Link::new(now())))).clone();
-        Route { paces: self.paces.of(node), packer: self.packer.clone(), link }
+        Route { paces: self.paces.of(node), packer: self.packer.clone(), spare: self.spare(), link }
+    }
+
+    fn spare(&self) -> Arc<Spare> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Spare::default());
+            *spare = Arc::downgrade(&new);
+            new
+        })
     }
 }
 
@@ -46,13 +58,19 @@ impl Routes {
 pub struct Route {
     paces: Vec<Arc<Pace>>,
     packer: Arc<Packer>,
+    spare: Arc<Spare>,
     link: Arc<Mutex<Link>>,
 }
 
 impl Route {
     /// A segment as it is best sent on this way to somebody who takes frames.
-    pub(crate) fn pack(&self, digest: Digest, index: u32, data: Vec<u8>) -> Parcel {
+    pub(crate) fn pack(&self, digest: Digest, index: u32, data: Bytes) -> Parcel {
         self.packer.pack(digest, index, data, &self.link)
+    }
+
+    /// Memory that goes round while something is given.
+    pub(crate) const fn spare(&self) -> &Arc<Spare> {
+        &self.spare
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {

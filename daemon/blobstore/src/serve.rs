@@ -25,7 +25,7 @@ const QUIET: Duration = Duration::from_secs(60);
 pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, route: Route, tx: FrameTx) -> Result<(), StreamError> {
     let digest = request.digest;
     let from = store.clone();
-    let reader = match lanes.run(move || from.reader(digest)).await {
+    let reader = match lanes.run(move || from.reader_again(digest)).await {
         Ok(Some(reader)) => Arc::new(reader),
         Ok(None) => return refuse(tx, missing(digest)).await,
         Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
@@ -78,10 +78,10 @@ impl Giver {
     async fn parcel(&self, index: u32) -> Result<Option<Parcel>, StoreError> {
         let (from, route, takes_zstd) = (self.reader.clone(), self.route.clone(), self.takes_zstd);
         let work = move || {
-            let data = from.unchecked(index)?;
-            Ok(data.map(|data| match takes_zstd {
-                true => route.pack(from.outline().digest(), index, data),
-                false => Parcel::plain(index, data),
+            let data = from.unchecked_in(route.spare().take(), index)?;
+            Ok(data.map(|data| match (takes_zstd, route.spare().lend(data)) {
+                (true, data) => route.pack(from.outline().digest(), index, data),
+                (false, data) => Parcel::plain(index, data),
             }))
         };
         self.lanes.run(work).await

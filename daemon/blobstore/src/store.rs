@@ -29,6 +29,7 @@ use crate::{
     outline::{Outline, Outliner},
     partial::{PartPaths, Partial},
     reader::Reader,
+    recent::Recent,
 };
 
 /// Read at a time where a blob is hashed from the disk.
@@ -76,6 +77,7 @@ struct Inner {
     keys: Keys,
     drafts: AtomicU64,
     carried: Carried,
+    recent: Recent,
     /// Held while a whole blob's file comes, goes or changes its place, so that file and books change together. Taken before the books.
     shelves: Mutex<()>,
     books: Mutex<Books>,
@@ -349,6 +351,27 @@ impl Store {
     /// [`StoreError::Damaged`] when its outline is gone and its bytes are another blob, [`StoreError::Locked`] when its key is not here,
     /// and the disk's.
     pub fn reader(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
+        self.open_used(digest, |store, body| store.outline(digest, body))
+    }
+
+    /// As [`Store::reader`], for one of many requests: what was proved for the last one is not proved again.
+    pub(crate) fn reader_again(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
+        self.open_used(digest, |store, body| {
+            let size = body.size().map_err(|e| StoreError::io("a blob", e))?;
+            if let Some(outline) = store.0.recent.find(digest, size) {
+                return Ok(outline);
+            }
+            let outline = store.outline(digest, body)?;
+            store.0.recent.keep(outline.clone());
+            Ok(outline)
+        })
+    }
+
+    fn open_used(
+        &self,
+        digest: Digest,
+        outline: impl FnOnce(&Self, &Body) -> Result<Outline, StoreError>,
+    ) -> Result<Option<Reader>, StoreError> {
         {
             let mut books = self.0.books();
             if !books.touch(digest) {
@@ -356,7 +379,7 @@ impl Store {
                 return if partial.is_none() && books.locked.contains(&digest) { Err(StoreError::Locked(digest)) } else { Ok(partial) };
             }
         }
-        self.open_whole(digest)
+        self.open_whole(digest, outline)
     }
 
     /// Opens a whole blob; it does not count as used by this. `None`: it is not here.
@@ -364,10 +387,17 @@ impl Store {
     /// # Errors
     /// As [`Store::reader`].
     pub fn inspect(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
-        if self.size_of(digest).is_some() { self.open_whole(digest) } else { Ok(None) }
+        if self.size_of(digest).is_none() {
+            return Ok(None);
+        }
+        self.open_whole(digest, |store, body| store.outline(digest, body))
     }
 
-    fn open_whole(&self, digest: Digest) -> Result<Option<Reader>, StoreError> {
+    fn open_whole(
+        &self,
+        digest: Digest,
+        outline: impl FnOnce(&Self, &Body) -> Result<Outline, StoreError>,
+    ) -> Result<Option<Reader>, StoreError> {
         let is_sealed = self.is_sealed(digest);
         let path = self.0.whole_path(digest, is_sealed);
         let file = match File::open(&path) {
@@ -392,7 +422,7 @@ impl Store {
             }
         }
         let body = Body::new(file, cipher);
-        let outline = self.outline(digest, &body)?;
+        let outline = outline(self, &body)?;
         Ok(Some(Reader::whole(outline, body)))
     }
 

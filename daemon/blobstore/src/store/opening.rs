@@ -20,6 +20,7 @@ use crate::{
     error::StoreError,
     files,
     keys::{KeyAt, Keys},
+    recent::Recent,
 };
 
 /// A whole blob, and when it came.
@@ -28,8 +29,8 @@ type Found = (SystemTime, Holding);
 impl Store {
     /// In this run of the host's kernel.
     pub(crate) fn open_in(boot: String, dir: PathBuf, quota: u64, key: KeyAt) -> Result<Self, StoreError> {
-        let (keys, drafts, carried) = (Keys::new(key), AtomicU64::new(0), Carried::default());
-        let inner = Inner { dir, boot, keys, drafts, carried, shelves: Mutex::default(), books: Mutex::default() };
+        let (keys, drafts, carried, recent) = (Keys::new(key), AtomicU64::new(0), Carried::default(), Recent::default());
+        let inner = Inner { dir, boot, keys, drafts, carried, recent, shelves: Mutex::default(), books: Mutex::default() };
         let io = |e| StoreError::io("the directory of blobs", e);
         for name in ["whole", "sealed", "outline", "part", "draft"] {
             fs::create_dir_all(inner.dir.join(name)).map_err(io)?;
