@@ -66,7 +66,7 @@ pub type Reach = Arc<dyn Fn(NodeId) -> Connecting + Send + Sync>;
 pub struct SourceAt {
     /// Which node.
     pub node: NodeId,
-    /// To be asked only where the others have nothing to give.
+    /// To be asked only where the others have nothing to give, nor the spares that are named before it.
     pub is_spare: bool,
 }
 
@@ -328,8 +328,11 @@ impl<'a> Run<'a> {
 
     async fn segments(mut self, sources: &[SourceAt]) -> Result<(), FetchError> {
         let mut following = 0;
+        let mut spares = 0;
         for source in sources {
-            self.decides.handle_source(source.node, source.is_spare, now());
+            spares += u32::from(source.is_spare);
+            let rank = if source.is_spare { spares } else { 0 };
+            self.decides.handle_source(source.node, rank, now());
             self.follow(source.node);
             following += 1;
         }

@@ -10,8 +10,8 @@
 //! fewest sources have is asked first, so that receivers have something for each other; among equally common segments the lowest.
 //! **A stall costs under a second**: a source that delivers nothing for [`STALL`] while others could is left alone for a while, and
 //! what it held is asked of them. **A lie costs one segment**: a source whose segment is not what it should be is not asked again.
-//! **Spares** are asked only where the others have nothing to give: in a fan-out that is the origin, which so sends each segment
-//! about once.
+//! **Spares** are asked only where the others have nothing to give, the first of them first: in a chain that is whoever stands before
+//! the one before, whose link is free when that one is gone, and then the origin, which so sends each segment about once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -93,7 +93,7 @@ pub struct SourceView {
 #[derive(Debug)]
 struct Source {
     has: SegmentSet,
-    is_spare: bool,
+    rank: u32,
     is_liar: bool,
     under_way: u32,
     bytes: u64,
@@ -125,8 +125,11 @@ pub struct Fetch {
     cancels: Vec<AskId>,
     /// Since when nothing has come.
     quiet_since: Instant,
-    /// Nothing came for a while; until something comes that is not a spare's.
-    needs_spares: bool,
+    /// Up to which rank sources may be asked, whatever the others are: one more each time that nothing has come for a while, and back
+    /// to that of whatever gives something.
+    depth: u32,
+    /// Since when nothing has come from those who may be asked.
+    waits_since: Instant,
     now: Instant,
 }
 
@@ -147,7 +150,8 @@ impl Fetch {
             next: 0,
             cancels: Vec::new(),
             quiet_since: now,
-            needs_spares: false,
+            depth: 0,
+            waits_since: now,
             now,
         }
     }
@@ -178,12 +182,13 @@ impl Fetch {
         self.sources.iter().map(view).collect()
     }
 
-    /// A source, of which nothing is known yet but that it may have some. A spare is asked only where the others have nothing to give.
-    pub fn handle_source(&mut self, node: NodeId, is_spare: bool, now: Instant) {
+    /// A source, of which nothing is known yet but that it may have some. One of a higher rank is asked only where those of lower ones
+    /// have nothing to give.
+    pub fn handle_source(&mut self, node: NodeId, rank: u32, now: Instant) {
         self.now = now;
         self.sources.entry(node).or_insert_with(|| Source {
             has: SegmentSet::empty(self.missing.len()),
-            is_spare,
+            rank,
             is_liar: false,
             under_way: 0,
             bytes: 0,
@@ -220,9 +225,9 @@ impl Fetch {
     /// Some bytes of an ask came.
     pub fn handle_bytes(&mut self, id: AskId, bytes: u64, now: Instant) {
         self.now = now;
-        self.quiet_since = now;
+        (self.quiet_since, self.waits_since) = (now, now);
         let Some(source) = self.asks.get(&id).and_then(|ask| self.sources.get_mut(&ask.source)) else { return };
-        self.needs_spares &= source.is_spare;
+        self.depth = self.depth.min(source.rank);
         source.bytes += bytes;
         source.heard = now;
         let (since, sum) = source.sample.get_or_insert((now, 0));
@@ -305,7 +310,7 @@ impl Fetch {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let stalls = self.sources.values().filter(|source| source.under_way > 0).map(|source| (source.heard + STALL, "a source stalls"));
         let rests = self.sources.values().filter_map(|source| source.rests_until.map(|until| (until, "a source had its rest")));
-        let spares = self.sources.values().any(|source| source.is_spare).then_some((self.quiet_since + STALL, "spares may be asked"));
+        let spares = self.has_deeper().then_some((self.waits_since + STALL, "spares may be asked"));
         let later = |(at, _): &(Instant, &str)| *at > self.now;
         stalls.chain(rests).chain(spares).filter(later).min_by_key(|(at, _)| *at).filter(|_| !self.is_done())
     }
@@ -313,7 +318,9 @@ impl Fetch {
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
-        self.needs_spares |= now.saturating_duration_since(self.quiet_since) >= STALL;
+        if now.saturating_duration_since(self.waits_since) >= STALL && self.has_deeper() {
+            (self.depth, self.waits_since) = (self.depth + 1, now);
+        }
         for source in self.sources.values_mut() {
             source.rests_until = source.rests_until.filter(|until| *until > now);
         }
@@ -323,6 +330,8 @@ impl Fetch {
             if self.others_could(node) {
                 self.release(node);
                 self.rest(node);
+                // what it gave once is no reason to ask it for much when it is tried again
+                self.sources.entry(node).and_modify(|source| source.rate = 0.0);
             }
         }
     }
@@ -377,16 +386,21 @@ impl Fetch {
         }
     }
 
-    /// Whether a spare may be asked: nobody else is there who is doing well.
-    fn spares_may(&self) -> bool {
-        let is_use = |source: &Source| !source.is_spare && !source.is_liar && source.rests_until.is_none();
-        self.needs_spares || !self.sources.values().any(is_use)
+    /// Whether there are sources of a rank that may not be asked yet.
+    fn has_deeper(&self) -> bool {
+        self.sources.values().any(|source| source.rank > self.depth)
+    }
+
+    /// Whether sources of a rank may be asked: nobody of a lower one is there who is doing well.
+    fn may_ask(&self, rank: u32) -> bool {
+        let is_use = |source: &Source| source.rank < rank && !source.is_liar && source.rests_until.is_none();
+        rank <= self.depth || !self.sources.values().any(is_use)
     }
 
     /// The next ask of a source, if it has room for one and something to give.
     fn ask(&mut self, node: NodeId) -> Option<Order> {
         let source = &self.sources[&node];
-        if source.rests_until.is_some_and(|until| until > self.now) || (source.is_spare && !self.spares_may()) {
+        if source.rests_until.is_some_and(|until| until > self.now) || !self.may_ask(source.rank) {
             return None;
         }
         let streams = self.asks.values().filter(|ask| ask.source == node).count();

@@ -127,7 +127,7 @@ pub struct BringRequest {
     pub size: u64,
     /// Whom to ask.
     pub from: Vec<NodeId>,
-    /// Whom to ask only where those have nothing to give.
+    /// Whom to ask only where those have nothing to give, the first of them first.
     pub spares: Vec<NodeId>,
     /// Why the node that is asked may have it: [`Claim::Caller`], who pushes, or [`Claim::Offer`].
     pub claim: Claim,

@@ -24,11 +24,11 @@ struct Host {
     silent_from: Option<Duration>,
     /// Everything from this segment on is not what it should be.
     lies_from: Option<u32>,
-    is_spare: bool,
+    rank: u32,
 }
 
 fn host(segments: u32, rate: u64) -> Host {
-    Host { has: SegmentSet::full(segments), rate, silent_from: None, lies_from: None, is_spare: false }
+    Host { has: SegmentSet::full(segments), rate, silent_from: None, lies_from: None, rank: 0 }
 }
 
 /// What became of a fetch.
@@ -44,7 +44,7 @@ fn run(segments: u32, hosts: &BTreeMap<NodeId, Host>, patience: Duration) -> Opt
     let start = Instant::now();
     let (mut now, mut fetch) = (start, Fetch::new(&SegmentSet::empty(segments), start));
     for (node, host) in hosts {
-        fetch.handle_source(*node, host.is_spare, now);
+        fetch.handle_source(*node, host.rank, now);
         fetch.handle_has(*node, host.has.ranges(), now);
     }
     let mut streams: BTreeMap<AskId, (NodeId, VecDeque<u32>, u64)> = BTreeMap::new();
@@ -160,7 +160,7 @@ fn a_liar_costs_one_segment_and_is_named() {
 #[test]
 fn a_spare_is_asked_only_when_the_others_fail() {
     let mut spare = host(100, 50 * MIB);
-    spare.is_spare = true;
+    spare.rank = 1;
     let told = run(100, &world([host(100, 50 * MIB), spare.clone()]), LONG).expect("it ends");
     assert_eq!(told.sent.get(&NodeId(2)), None, "{told:?}");
     let mut silent = host(100, 50 * MIB);
@@ -170,11 +170,25 @@ fn a_spare_is_asked_only_when_the_others_fail() {
 }
 
 #[test]
+fn the_next_spare_is_asked_only_when_the_first_one_fails_too() {
+    let of_rank = |rank| Host { rank, ..host(100, 50 * MIB) };
+    let silent = |rank, from| Host { silent_from: Some(Duration::from_millis(from)), ..of_rank(rank) };
+    let told = run(100, &world([silent(0, 500), of_rank(1), of_rank(2)]), LONG).expect("it ends");
+    assert_eq!(told.sent.get(&NodeId(3)), None, "{told:?}");
+    assert!(told.took < Duration::from_millis(2_000) + STALL + Duration::from_millis(300), "{told:?}");
+    let told = run(100, &world([silent(0, 500), silent(1, 500), of_rank(2)]), LONG).expect("it ends");
+    assert!(told.took < Duration::from_millis(2_000) + 2 * STALL + Duration::from_millis(400), "{told:?}");
+    // one that is back is enough again
+    let told = run(100, &world([of_rank(0), silent(1, 0), of_rank(2)]), LONG).expect("it ends");
+    assert_eq!(told.sent.len(), 1, "{told:?}");
+}
+
+#[test]
 fn without_anybody_who_has_it_there_is_nothing_to_ask() {
     let now = Instant::now();
     let mut fetch = Fetch::new(&SegmentSet::empty(4), now);
     assert!(fetch.wants_sources() && fetch.poll(now).is_none() && fetch.poll_timeout().is_none());
-    fetch.handle_source(NodeId(1), false, now);
+    fetch.handle_source(NodeId(1), 0, now);
     fetch.handle_has(NodeId(1), [SegmentRange { first: 2, count: 1 }], now);
     let Some(Order::Ask { id, .. }) = fetch.poll(now) else { panic!("it has one") };
     fetch.handle_segment(id, 2, now);
@@ -194,7 +208,7 @@ fn without_anybody_who_has_it_there_is_nothing_to_ask() {
 fn a_source_that_never_gives_anything_is_given_up() {
     let start = Instant::now();
     let (mut now, mut fetch) = (start, Fetch::new(&SegmentSet::empty(9), start));
-    fetch.handle_source(NodeId(1), false, now);
+    fetch.handle_source(NodeId(1), 0, now);
     fetch.handle_has(NodeId(1), [SegmentRange { first: 0, count: 9 }], now);
     let mut asked = 0;
     while !fetch.wants_sources() {
@@ -225,16 +239,16 @@ proptest! {
     fn everything_comes_while_one_source_is_sound(
         segments in 1u32..120,
         sound in 5u64..60,
-        others in prop::collection::vec((1u64..80, prop::option::of(0u64..5_000), prop::option::of(0u32..120), any::<u64>(), any::<bool>()), 0..6),
+        others in prop::collection::vec((1u64..80, prop::option::of(0u64..5_000), prop::option::of(0u32..120), any::<u64>(), 0u32..3), 0..6),
         sound_is_spare in any::<bool>(),
     ) {
-        let mut hosts = vec![Host { is_spare: sound_is_spare, ..host(segments, sound * MIB) }];
-        for (rate, silent, lies, bits, is_spare) in others {
+        let mut hosts = vec![Host { rank: u32::from(sound_is_spare), ..host(segments, sound * MIB) }];
+        for (rate, silent, lies, bits, rank) in others {
             let mut has = SegmentSet::empty(segments);
             for index in (0..segments).filter(|index| bits.rotate_left(*index) & 1 == 1) {
                 has.insert(index);
             }
-            hosts.push(Host { has, rate: rate * MIB, silent_from: silent.map(Duration::from_millis), lies_from: lies, is_spare });
+            hosts.push(Host { has, rate: rate * MIB, silent_from: silent.map(Duration::from_millis), lies_from: lies, rank });
         }
         let alone = Duration::from_millis(1_000 * u64::from(segments) / sound);
         let liars = hosts.iter().filter(|host| host.lies_from.is_some()).count();

@@ -1,5 +1,6 @@
 //! Brings a blob to many nodes in a chain: each gets it from the one before it while that one still gets it itself, so that the link
-//! of whoever pushes carries it about once. Where one of the chain fails, those behind it ask this node.
+//! of whoever pushes carries it about once. Where one of the chain fails, the one behind it asks the one before it, whose link is free
+//! then, and this node where that one has nothing to give either.
 
 use std::sync::Arc;
 
@@ -49,14 +50,13 @@ async fn run(node: &Arc<Node>, digest: Digest, claim: Claim, to: Vec<String>, tx
             return;
         }
     };
-    let mut before = node.me;
+    let mut chain = vec![node.me];
     for target in targets {
         if target == node.me {
             let _ = tx.send(BlobLine::Held { node: node.roster.name(target) }).await;
             continue;
         }
-        let spares = if before == node.me { Vec::new() } else { vec![node.me] };
-        let request = BringRequest { digest, size, from: vec![before], spares, claim: claim.clone() };
+        let request = request(digest, size, &chain, claim.clone());
         let (has_begun, begun) = oneshot::channel();
         let (node, tx) = (node.clone(), tx.clone());
         tokio::spawn(async move {
@@ -69,9 +69,18 @@ async fn run(node: &Arc<Node>, digest: Digest, claim: Claim, to: Vec<String>, tx
         });
         // the next one asks this one, which must know by then what it is asked for; one that failed is left out
         if begun.await.is_ok() {
-            before = target;
+            chain.push(target);
         }
     }
+}
+
+/// Whoever stands last in the chain is asked; spares are who stands before that one, and this node, which is the first.
+fn request(digest: Digest, size: u64, chain: &[NodeId], claim: Claim) -> BringRequest {
+    let mut nearest = chain.iter().rev().copied();
+    let from = nearest.by_ref().take(1).collect();
+    let mut spares: Vec<NodeId> = nearest.by_ref().take(1).collect();
+    spares.extend(nearest.last());
+    BringRequest { digest, size, from, spares, claim }
 }
 
 /// The members that are meant; whoever is none is told at once.
@@ -133,5 +142,24 @@ async fn ask(
                 let _ = tx.try_send(line(node, node.roster.name(target), news));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_asks_the_one_before_it_and_has_two_to_fall_back_on() {
+        let asked = |chain: &[u64]| {
+            let chain: Vec<NodeId> = chain.iter().copied().map(NodeId).collect();
+            let request = request(Digest([0; 32]), 0, &chain, Claim::local());
+            let ids = |list: Vec<NodeId>| list.into_iter().map(|node| node.0).collect::<Vec<_>>();
+            (ids(request.from), ids(request.spares))
+        };
+        assert_eq!(asked(&[7]), (vec![7], vec![]));
+        assert_eq!(asked(&[7, 1]), (vec![1], vec![7]));
+        assert_eq!(asked(&[7, 1, 2]), (vec![2], vec![1, 7]));
+        assert_eq!(asked(&[7, 1, 2, 3, 4]), (vec![4], vec![3, 7]));
     }
 }

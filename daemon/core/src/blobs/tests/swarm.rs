@@ -4,6 +4,7 @@
 //! A segment is one number here, and what a liar gives is another one; a receiver tells them apart as a real one does by the
 //! outline. `SWARM_SIM_SEED` names a seed, whose trace is then shown where it fails.
 
+mod chain;
 mod host;
 
 use std::{
@@ -68,6 +69,12 @@ struct Brought {
 
 const OVER: Brought = Brought { bytes: 0, whole: None, is_over: true };
 
+/// Sources and their ranks of whoever stands behind these in a chain: the one before, the one before that, and the origin.
+fn in_chain(origin: usize, before: &[usize]) -> Vec<(usize, u32)> {
+    let nearest = before.iter().rev().take(2).chain([&origin]).copied();
+    nearest.zip(0..).collect()
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -129,20 +136,18 @@ impl World {
         for (at, target) in targets.iter().enumerate() {
             self.hosts[*target].is_asked = true;
             let sources = if is_chain {
-                let before = if at == 0 { origins[0] } else { targets[at - 1] };
-                let spare = (before != origins[0]).then_some((origins[0], true));
-                [(before, false)].into_iter().chain(spare).collect()
+                in_chain(origins[0], &targets[..at])
             } else {
                 let mut some: Vec<usize> = self.all().filter(|host| host != target).collect();
                 some.shuffle(&mut self.rng);
                 some.truncate(self.rng.random_range(1..=4));
-                some.into_iter().map(|host| (host, self.rng.random_bool(0.3))).collect()
+                some.into_iter().map(|host| (host, u32::from(self.rng.random_bool(0.3)))).collect()
             };
             self.begin(*target, sources, false);
         }
     }
 
-    fn begin(&mut self, target: usize, sources: Vec<(usize, bool)>, is_last: bool) {
+    fn begin(&mut self, target: usize, sources: Vec<(usize, u32)>, is_last: bool) {
         self.say(format_args!("h{target} begins with {sources:?}"));
         let lives = sources.iter().map(|(source, _)| self.hosts[*source].life).collect::<Vec<_>>();
         let now = self.instant();
@@ -152,7 +157,7 @@ impl World {
     /// From everybody who says to have all of it, as a leader knows them.
     fn begin_again(&mut self, target: usize) {
         let is_holder = |host: &usize| *host != target && self.hosts[*host].is_up && self.hosts[*host].is_whole();
-        let holders = self.all().filter(is_holder).map(|host| (host, false)).collect();
+        let holders = self.all().filter(is_holder).map(|host| (host, 0)).collect();
         self.begin(target, holders, true);
     }
 

@@ -116,11 +116,11 @@ impl Host {
     }
 
     /// Begins to get what is missing; `lives` are those of the sources.
-    pub(super) fn begin(&mut self, sources: &[(usize, bool)], lives: &[u32], is_last: bool, now: Instant) {
+    pub(super) fn begin(&mut self, sources: &[(usize, u32)], lives: &[u32], is_last: bool, now: Instant) {
         let mut fetch = Fetch::new(&self.on_disk(), now);
         let mut told = BTreeMap::new();
-        for ((source, is_spare), life) in sources.iter().zip(lives) {
-            fetch.handle_source(NodeId(*source as u64), *is_spare, now);
+        for ((source, rank), life) in sources.iter().zip(lives) {
+            fetch.handle_source(NodeId(*source as u64), *rank, now);
             told.insert(*source, Told { segments: SegmentSet::empty(self.saved.len()), life: *life, silent_since: None });
         }
         self.begun += 1;
