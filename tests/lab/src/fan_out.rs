@@ -1,5 +1,8 @@
 //! One blob to many hosts, over links of a given rate: how long it takes beside one transfer, and who sends how much.
 
+mod killed;
+mod sources;
+
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, ensure};
@@ -7,6 +10,7 @@ use swarm_client::BlobLines;
 use swarm_proto::{Digest, api::BlobLine};
 use tokio::time::Instant;
 
+pub use self::{killed::killed, sources::sources};
 use crate::{lab::Lab, until};
 
 /// What one push has cost.
@@ -17,26 +21,55 @@ struct Cost {
     leader: u64,
 }
 
+/// Who does what: one host pushes, one leads and carries nothing, the others get it.
+struct Cast {
+    from: String,
+    leader: String,
+    others: Vec<String>,
+}
+
+impl Cast {
+    /// Once the swarm is whole.
+    async fn of(lab: &mut Lab, least: usize) -> anyhow::Result<Self> {
+        lab.whole().await?;
+        let names = lab.running();
+        let leader = lab.client(&names[0])?.leader().await?.name;
+        let mut others: Vec<String> = names.into_iter().filter(|name| *name != leader).collect();
+        ensure!(others.len() > least, "there are {} hosts besides the leader", others.len());
+        let from = others.remove(0);
+        Ok(Self { from, leader, others })
+    }
+}
+
+/// Does it while the link of each host carries `rate` in each direction.
+async fn shaped<T>(lab: &mut Lab, rate: &str, work: impl AsyncFnOnce(&mut Lab) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let names = lab.running();
+    for name in &names {
+        lab.mesh.run(&["rate", name, rate]).await?;
+    }
+    let done = work(lab).await;
+    for name in &names {
+        lab.mesh.run(&["rate", name, "off"]).await?;
+    }
+    done
+}
+
 /// Pushes blobs of `size` bytes from one host to 1, 3, 8 and so on of the others, but never to the leader, each link carrying `rate`
 /// (as `tc` writes it, such as 400mbit) in each direction.
 ///
 /// # Errors
 /// A push that fails.
 pub async fn fan_out(lab: &mut Lab, size: u64, rate: &str) -> anyhow::Result<String> {
-    lab.whole().await?;
-    let names = lab.running();
-    let leader = lab.client(&names[0])?.leader().await?.name;
-    let mut others: Vec<String> = names.iter().filter(|name| **name != leader).cloned().collect();
-    ensure!(others.len() >= 2, "there are {} hosts besides the leader", others.len());
-    let from = others.remove(0);
-    for name in &names {
-        lab.mesh.run(&["rate", name, rate]).await?;
-    }
+    let Cast { from, leader, others } = Cast::of(lab, 1).await?;
+    shaped(lab, rate, async |lab| rounds(lab, size, &from, &leader, &others).await).await
+}
+
+async fn rounds(lab: &Lab, size: u64, from: &str, leader: &str, others: &[String]) -> anyhow::Result<String> {
     let mut told = String::new();
     let mut one = None;
     for (round, count) in [1, 3, 8, 16].into_iter().filter(|count| *count <= others.len()).enumerate() {
-        let digest = put(lab, &from, size, round as u64).await?;
-        let cost = push(lab, &from, &leader, digest, &others[..count]).await?;
+        let digest = put(lab, from, size, round as u64).await?;
+        let cost = push(lab, from, leader, digest, &others[..count]).await?;
         let first = *one.get_or_insert(cost.took);
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let _ = writeln!(
@@ -48,9 +81,6 @@ pub async fn fan_out(lab: &mut Lab, size: u64, rate: &str) -> anyhow::Result<Str
             size as f64 * 8.0 / cost.took.as_secs_f64() / 1e6,
             cost.leader
         );
-    }
-    for name in &names {
-        lab.mesh.run(&["rate", name, "off"]).await?;
     }
     Ok(told.trim_end().to_owned())
 }

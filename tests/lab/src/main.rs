@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use swarm_lab::{Finding, Lab, Mesh, Preset, Spec, Step, crowd, fan_out, readme};
+use swarm_lab::{Finding, Lab, Mesh, Preset, Spec, Step, crowd, fan_out, killed, readme, sources};
 
 /// Real daemons on a mesh of hosts, made of network namespaces on this machine. Needs root.
 #[derive(Parser)]
@@ -72,6 +72,15 @@ enum Verb {
         /// What each link carries, as tc writes it: little, so that the links are the limit and not the cores that all hosts share.
         #[arg(long, default_value = "60mbit")]
         rate: String,
+        /// Instead, to that many: the daemon in the middle of the chain is killed half way; time until the others have it.
+        #[arg(long, conflicts_with = "sources")]
+        kill: bool,
+        /// Instead, to one: from one host and from two, whose links carry half of the rate.
+        #[arg(long)]
+        sources: bool,
+        /// Fails where the ratio that is told of these two is worse.
+        #[arg(long, value_name = "RATIO")]
+        bound: Option<f64>,
     },
 }
 
@@ -138,10 +147,16 @@ async fn verb(args: &Args, program: PathBuf) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Verb::FanOut { to, size, rate } => {
+        Verb::FanOut { to, size, rate, kill, sources: has_two, bound } => {
+            let to = if *has_two { 2 } else { *to };
             // one that pushes and one that leads, besides
             let mut lab = Lab::up(&Spec { hosts: to + 2, is_plain: true, ..spec }).await?;
-            say(&fan_out(&mut lab, *size, rate).await?);
+            let told = match (kill, has_two) {
+                (true, _) => killed(&mut lab, to, *size, rate, *bound).await?,
+                (_, true) => sources(&mut lab, *size, rate, *bound).await?,
+                (false, false) => fan_out(&mut lab, *size, rate).await?,
+            };
+            say(&told);
             Ok(())
         }
         Verb::Crowd { hosts, seconds, plain } => {

@@ -1,0 +1,65 @@
+//! A daemon of the chain is killed while a blob goes through it.
+
+use super::*;
+
+/// Pushes a blob to `count` hosts and kills the daemon of the one in the middle of the chain once it has half of it: how long it takes
+/// until all others have it.
+///
+/// # Errors
+/// A push that fails, or more than `bound` times one transfer.
+pub async fn killed(lab: &mut Lab, count: usize, size: u64, rate: &str, bound: Option<f64>) -> anyhow::Result<String> {
+    let Cast { from, leader, others } = Cast::of(lab, count).await?;
+    let one = shaped(lab, rate, async |lab| {
+        let digest = put(lab, &from, size, 1).await?;
+        Ok(push(lab, &from, &leader, digest, &others[..1]).await?.took)
+    });
+    let one = one.await?;
+    let digest = put(lab, &from, size, 2).await?;
+    // the chain goes by id
+    let nodes = lab.client(&from)?.nodes().await?;
+    let mut chain: Vec<_> = nodes.into_iter().filter(|node| others.contains(&node.name)).map(|node| (node.node, node.name)).collect();
+    chain.sort();
+    let victim = chain.get(count / 2).context("there is no middle")?.1.clone();
+    let before = lab.mesh.traffic(&from).await?;
+    let took = shaped(lab, rate, async |lab| until_others_have_it(lab, &from, digest, &others, &victim, size / 2).await).await?;
+    let sent = lab.mesh.traffic(&from).await?.sent - before.sent;
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    let (ratio, sent) = (took.as_secs_f64() / one.as_secs_f64(), sent as f64 / size as f64);
+    let told = format!(
+        "to {count}, {victim} killed half way: {:.2} s until the others have it, {ratio:.3} of one transfer ({:.2} s); the source sent {sent:.3} of the size",
+        took.as_secs_f64(),
+        one.as_secs_f64(),
+    );
+    ensure!(bound.is_none_or(|bound| ratio <= bound), "more than {bound:?} of one transfer: {told}");
+    Ok(told)
+}
+
+async fn until_others_have_it(
+    lab: &mut Lab,
+    from: &str,
+    digest: Digest,
+    to: &[String],
+    victim: &str,
+    half: u64,
+) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let mut lines = lab.client(from)?.push_blob(digest, to).await?;
+    let (mut held, mut is_killed) = (0, false);
+    while held + 1 < to.len() {
+        match lines.next().await?.context("the push ended before all had it")? {
+            BlobLine::Progress { node, have, .. } if node == victim && have >= half && !is_killed => {
+                lab.kill(victim).await?;
+                is_killed = true;
+            }
+            BlobLine::Progress { .. } => {}
+            BlobLine::Held { node } => {
+                ensure!(node != victim, "{victim} had it before it was killed");
+                held += 1;
+            }
+            BlobLine::Failed { node, .. } if node == victim => {}
+            BlobLine::Failed { node, problem } => return Err(problem).context(node),
+        }
+    }
+    ensure!(is_killed, "{victim} was never half way");
+    Ok(began.elapsed())
+}
