@@ -5,7 +5,9 @@
 //! Tree  -> its manifest -> a blob each, checked by the daemon -> files below a directory    save
 //! ```
 
+mod download;
 mod draft;
+mod part;
 mod save;
 
 use std::{
@@ -15,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub use download::Download;
 pub use draft::Draft;
 use indicatif::ProgressBar;
 pub use save::{Content, make_dir, manifest, replace, save, save_tree};

@@ -13,10 +13,17 @@ pub struct Bar(pub ProgressBar);
 impl Bar {
     /// Visible if stderr is a terminal. `size`: how many come, where that is known.
     pub fn new(size: Option<u64>) -> Self {
-        let bar = ProgressBar::with_draw_target(size, target(true));
-        let known = "{bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} {msg}";
-        let template = if size.is_some() { known } else { "{bytes} {binary_bytes_per_sec} {msg}" };
-        Self(bar.with_style(ProgressStyle::with_template(template).expect("the template is fixed")))
+        let bar = Self(ProgressBar::with_draw_target(None, target(true)).with_style(style("{bytes} {binary_bytes_per_sec} {msg}")));
+        bar.learn(size);
+        bar
+    }
+
+    /// How many come, where that was not known.
+    pub fn learn(&self, size: Option<u64>) {
+        if let (Some(size), None) = (size, self.0.length()) {
+            self.0.set_length(size);
+            self.0.set_style(style("{bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} {msg}"));
+        }
     }
 
     /// So far, with something to say.
@@ -31,6 +38,10 @@ impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is fixed")
 }
 
 /// How far one or more jobs are.
@@ -48,8 +59,7 @@ impl Progress {
     /// Visible if it is wanted and stderr is a terminal.
     pub fn new(is_wanted: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target(is_wanted));
-        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}").expect("the template is fixed");
-        Self { bar: bar.with_style(style), jobs: BTreeMap::new() }
+        Self { bar: bar.with_style(style("{bar:32} {pos}/{len} {msg}")), jobs: BTreeMap::new() }
     }
 
     /// One job is this far.

@@ -61,6 +61,37 @@ pub async fn patiently<T>(ask: impl AsyncFn() -> Result<T, Problem>) -> Result<T
     }
 }
 
+/// Patience with something that gets on: its measure is [`PATIENCE`] since it last did.
+#[derive(Default)]
+pub struct Endurance {
+    until: Option<Instant>,
+}
+
+impl Endurance {
+    /// It gets on.
+    pub fn refresh(&mut self) {
+        self.until = None;
+    }
+
+    /// Whether it broke off and has not got on since.
+    pub const fn is_tried(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Waits before it is tried again.
+    ///
+    /// # Errors
+    /// The problem itself, where trying again does not help or has been tried for long enough.
+    pub async fn outlast(&mut self, problem: Problem) -> Result<(), Problem> {
+        let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        if !is_passing(&problem) || Instant::now() >= until {
+            return Err(problem);
+        }
+        sleep(pause(&problem)).await;
+        Ok(())
+    }
+}
+
 /// `wait`, for `limit` at most; `what` says what did not happen by then.
 pub async fn within<T>(limit: Option<Duration>, what: &str, wait: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let Some(limit) = limit else { return wait.await };
@@ -130,6 +161,27 @@ mod tests {
         assert_eq!(asked.get(), 1);
         assert_eq!(block_on(patiently(async || ask(Code::NoLeader).await)).unwrap_err().code, Code::NoLeader);
         assert!((50..100).contains(&asked.get()), "{}", asked.get());
+    }
+
+    #[test]
+    fn what_gets_on_is_endured_for_longer() {
+        block_on(async {
+            let (mut endurance, away) = (Endurance::default(), || Problem::new(Code::NoDaemon, "", ""));
+            let began = Instant::now();
+            for _ in 0..4 {
+                assert!(!endurance.is_tried());
+                while began.elapsed().as_secs() % 11 < 10 {
+                    endurance.outlast(away()).await.unwrap();
+                    assert!(endurance.is_tried());
+                }
+                endurance.refresh();
+                sleep(Duration::from_secs(1)).await;
+            }
+            let last = Instant::now();
+            while endurance.outlast(away()).await.is_ok() {}
+            assert_eq!(last.elapsed().as_secs(), PATIENCE.as_secs());
+            assert!(Endurance::default().outlast(Problem::new(Code::NotFound, "", "")).await.is_err());
+        });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use swarm_proto::{
@@ -56,11 +57,12 @@ impl BlobLines {
     }
 }
 
-/// A blob on its way from a daemon, which has checked each segment.
+/// A blob, or the rest of one, on its way from a daemon, which has checked each segment.
 pub struct BlobReader {
     /// Bytes of all of it.
     pub size: u64,
     body: Incoming,
+    /// As far as it came, with what was not asked for.
     read: u64,
     /// Goes back to the client after the last byte.
     connection: Option<(Client, SendRequest<RequestBody>)>,
@@ -92,6 +94,18 @@ impl BlobReader {
     }
 }
 
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The size of all, where what comes is the rest from this byte on.
+fn size_of_rest(headers: &HeaderMap, from: u64) -> Option<u64> {
+    let (part, size) = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = part.split_once('-')?;
+    let (first, last, size): (u64, u64, u64) = (first.parse().ok()?, last.parse().ok()?, size.parse().ok()?);
+    (first == from && last.checked_add(1) == Some(size)).then_some(size)
+}
+
 const fn put_path(encrypt: bool) -> &'static str {
     if encrypt { "/v1/blobs?encrypt=true" } else { "/v1/blobs" }
 }
@@ -112,11 +126,17 @@ impl Client {
 
     /// A blob's bytes. The daemon fetches it first where it does not have it.
     pub async fn read_blob(&self, digest: Digest) -> Result<BlobReader, Problem> {
-        let ask = Ask { accept: "application/octet-stream", ..Ask::get(format!("/v1/blobs/{digest}/bytes")) };
+        self.read_blob_from(digest, 0).await
+    }
+
+    /// A blob's bytes from this one on. `Code::BadRequest` where it has none there.
+    pub async fn read_blob_from(&self, digest: Digest, from: u64) -> Result<BlobReader, Problem> {
+        let ask = Ask { accept: "application/octet-stream", from, ..Ask::get(format!("/v1/blobs/{digest}/bytes")) };
         let (response, sender) = self.send(&ask).await?;
-        let size = response.headers().get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let size = size.ok_or_else(|| Problem::unreadable("swarmd's answer cannot be understood", "it does not say how long it is"))?;
-        Ok(BlobReader { size, body: response.into_body(), read: 0, connection: Some((self.clone(), sender)) })
+        let size = if from > 0 { size_of_rest(response.headers(), from) } else { length(response.headers()) };
+        let size =
+            size.ok_or_else(|| Problem::unreadable("swarmd's answer cannot be understood", "it does not say what part of a blob it is"))?;
+        Ok(BlobReader { size, body: response.into_body(), read: from, connection: Some((self.clone(), sender)) })
     }
 
     /// Brings a blob to the daemon's node.

@@ -48,6 +48,8 @@ pub(crate) struct Ask {
     pub(crate) path: String,
     pub(crate) body: Bytes,
     pub(crate) accept: &'static str,
+    /// Only what is from this byte on; 0 is all of it.
+    pub(crate) from: u64,
 }
 
 /// What a sent request came to.
@@ -244,16 +246,18 @@ impl Client {
 
 impl Ask {
     pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: Bytes::new(), accept: "application/json" }
+        Self { method: Method::GET, path: path.into(), body: Bytes::new(), accept: "application/json", from: 0 }
     }
 
     pub(crate) fn post(path: impl Into<String>, body: Bytes) -> Self {
-        Self { method: Method::POST, path: path.into(), body, accept: "application/json" }
+        Self { method: Method::POST, path: path.into(), body, accept: "application/json", from: 0 }
     }
 
     fn request(&self, bearer: Option<&HeaderValue>) -> Request<RequestBody> {
         let body = RequestBody::whole(self.body.clone());
-        head(&self.method, &self.path, self.accept, bearer).body(body).expect("paths are made of ids and escaped names")
+        let head = head(&self.method, &self.path, self.accept, bearer);
+        let head = if self.from > 0 { head.header(header::RANGE, format!("bytes={}-", self.from)) } else { head };
+        head.body(body).expect("paths are made of ids and escaped names")
     }
 }
 

@@ -1,43 +1,43 @@
 //! What comes back: into one file, or as a tree of files below a directory.
 //!
 //! A file is written under another name and then renamed, so whoever finds it finds all of it. A tree never leaves its directory: a
-//! manifest's paths have no `..`, and a link where a directory should be is refused. What is there already and is right stays, so a
-//! call that broke off is simply made again.
+//! manifest's paths have no `..`, and a link where a directory should be is refused. What is there already and is right stays, and of
+//! a large file what came of it, so a call that broke off is simply made again.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
-use swarm_client::{BlobReader, Client};
+use swarm_client::Client;
 use swarm_proto::{
     Code, Digest, Problem, limits,
     manifest::{FileEntry, Manifest},
 };
 
-use super::{AT_ONCE, is_executable, is_standard};
-use crate::{failure::Outcome, output, progress::Bar, session::patiently};
+use super::{AT_ONCE, download::Download, is_executable, is_standard, part::Part};
+use crate::{failure::Outcome, output, progress::Bar, view};
 
 /// Bytes that are here or on their way.
 pub enum Content {
     Here(Bytes),
-    Coming(BlobReader),
+    Coming(Box<Download>),
 }
 
 impl Content {
     /// The next of them; `None` after the last.
-    ///
-    /// # Errors
-    /// They broke off.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    async fn next(&mut self, bar: &Bar) -> Result<Option<Bytes>, Problem> {
         match self {
             Self::Here(data) => Ok(Some(std::mem::take(data)).filter(|data| !data.is_empty())),
-            Self::Coming(reader) => reader.next().await,
+            Self::Coming(download) => {
+                let next = download.next().await?;
+                bar.learn(download.size());
+                Ok(next)
+            }
         }
     }
 }
@@ -55,7 +55,7 @@ pub async fn save(mut content: Content, to: &Path, bar: &Bar) -> Outcome {
     if is_standard(to) {
         // a bar would stand in the middle of what is read
         let is_read_here = io::stdout().is_terminal();
-        while let Some(data) = content.next().await? {
+        while let Some(data) = content.next(bar).await? {
             output::bytes(&data)?;
             if !is_read_here {
                 bar.0.inc(data.len() as u64);
@@ -72,7 +72,7 @@ pub async fn save(mut content: Content, to: &Path, bar: &Bar) -> Outcome {
 }
 
 async fn write(content: &mut Content, mut file: &File, to: &Path, bar: &Bar) -> Result<(), Problem> {
-    while let Some(data) = content.next().await? {
+    while let Some(data) = content.next(bar).await? {
         file.write_all(&data).map_err(|e| unwritable(to, &e))?;
         bar.0.inc(data.len() as u64);
     }
@@ -84,33 +84,50 @@ async fn write(content: &mut Content, mut file: &File, to: &Path, bar: &Bar) -> 
 /// # Errors
 /// It broke off, or cannot be written; what was there still is.
 pub async fn replace(content: &mut Content, to: &Path, bar: &Bar, finish: impl Fn(&File) -> io::Result<()>) -> Result<(), Problem> {
-    let (part, file) = Part::beside(to).map_err(|e| unwritable(to, &e))?;
-    write(content, &file, to, bar).await?;
-    finish(&file).and_then(|()| fs::rename(&part.0, to)).map_err(|e| unwritable(to, &e))
-}
-
-/// A file that is not whole. Gone when it is given up, by Ctrl-C too; with its own name it is not found here any more.
-struct Part(PathBuf);
-
-impl Part {
-    /// The file's own name may be as long as a name can be, so this one has nothing of it.
-    fn beside(file: &Path) -> io::Result<(Self, File)> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        loop {
-            let path = file.with_file_name(format!(".swarmctl.{}.{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-            match File::options().write(true).create_new(true).open(&path) {
-                // of a call that was killed
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                opened => return opened.map(|opened| (Self(path), opened)),
+    let unwritable = |e: io::Error| unwritable(to, &e);
+    let mut part = begin(content, to).await?;
+    bar.0.inc(part.len);
+    let mut is_found = part.len > 0;
+    while let Err(mut problem) = fill(content, &mut part, to, bar).await {
+        match content {
+            Content::Coming(download) if is_found && download.is_refuted() => {
+                output::note(&format!("what an earlier call left of {} is wrong; all of it is got again", download.digest()));
+                bar.0.dec(part.len);
+                part.clear().map_err(unwritable)?;
+                download.go_on(0, blake3::Hasher::new());
+                is_found = false;
             }
+            Content::Coming(download) => {
+                if download.is_refuted() {
+                    part.clear().map_err(unwritable)?;
+                } else if part.is_kept() {
+                    let again = format!("the same again: it goes on after the {} that are here", view::bytes(part.len));
+                    problem.hint = if problem.hint.is_empty() { again } else { format!("{}; then {again}", problem.hint) };
+                }
+                return Err(problem);
+            }
+            Content::Here(_) => return Err(problem),
         }
     }
+    finish(part.file()).and_then(|()| part.rename(to)).map_err(unwritable)
 }
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+/// What there is to write to, with what an earlier call left.
+async fn begin(content: &mut Content, to: &Path) -> Result<Part, Problem> {
+    let Content::Coming(download) = content else { return Part::beside(to).map_err(|e| unwritable(to, &e)) };
+    let (digest, beside) = (download.digest(), to.to_owned());
+    let found = tokio::task::spawn_blocking(move || Part::of(digest, &beside)).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+    let (part, hasher) = found.map_err(|e| unwritable(to, &e))?;
+    download.go_on(part.len, hasher);
+    Ok(part)
+}
+
+async fn fill(content: &mut Content, part: &mut Part, to: &Path, bar: &Bar) -> Result<(), Problem> {
+    while let Some(data) = content.next(bar).await? {
+        part.write(&data).map_err(|e| unwritable(to, &e))?;
+        bar.0.inc(data.len() as u64);
     }
+    Ok(())
 }
 
 /// The manifest of this name, from wherever it is.
@@ -151,15 +168,12 @@ async fn save_entry(client: &Client, file: &FileEntry, dir: &Path, bar: &Bar) ->
     }
     // not synced one by one: what a power cut spoils, the next call finds out and mends
     let finish = |part: &File| if file.executable { make_executable(part) } else { Ok(()) };
-    patiently(async || {
-        let reader = client.read_blob(file.digest).await?;
-        if reader.size != file.size {
-            let why = format!("{} has {} bytes, and the manifest says {}", file.digest, reader.size, file.size);
-            return Err(Problem::new(Code::BadRequest, format!("{} was not written", to.display()), why));
-        }
-        replace(&mut Content::Coming(reader), &to, bar, finish).await
-    })
-    .await
+    let (wanted, what) = (file.clone(), format!("{} was not written", to.display()));
+    let download = Download::new(client, file.digest).checked(move |size| {
+        let why = || format!("{} has {size} bytes, and the manifest says {}", wanted.digest, wanted.size);
+        if size == wanted.size { Ok(()) } else { Err(Problem::new(Code::BadRequest, what.clone(), why())) }
+    });
+    replace(&mut Content::Coming(Box::new(download)), &to, bar, finish).await
 }
 
 async fn is_there(path: &Path, file: &FileEntry) -> bool {

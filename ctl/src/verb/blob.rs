@@ -18,7 +18,8 @@ use crate::{args::ListArgs, failure::Outcome, session::Session, verb::watch, vie
 pub enum Verb {
     /// Put files or directories on this node; prints the name of each, as b3sum does
     Put(Put),
-    /// Get a blob from wherever it is, to a file or to standard output; or all files of a directory that was put
+    /// Get a blob from wherever it is, to a file or to standard output; or all files of a directory that was put. Made again after it
+    /// broke off, it goes on where it stopped
     Get(Get),
     /// Blobs of the swarm, and how many nodes hold each
     List(List),

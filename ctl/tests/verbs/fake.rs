@@ -1,9 +1,10 @@
 //! A daemon by script: what a job does is its first word.
 
-mod blobs;
+pub(crate) mod blobs;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -545,8 +546,8 @@ impl Backend for Daemon {
         Arc::clone(&self.0.blobs).take()
     }
 
-    fn read_blob(&self, _: &Caller, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
-        self.0.blobs.read(digest)
+    fn read_blob(&self, _: &Caller, digest: Digest, part: Range<u64>) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+        self.0.blobs.read(digest, part)
     }
 
     fn bring_blob(&self, _: &Caller, _: Digest, _: Option<Vec<String>>) -> Result<mpsc::Receiver<BlobLine>, Problem> {

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test ends where its stage does not stand")]
 
+mod broken;
 mod fake;
 mod files;
 mod lists;

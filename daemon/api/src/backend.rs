@@ -1,6 +1,6 @@
 //! What the API asks of the daemon. The API parses, bounds and renders; whoever implements this decides.
 
-use std::{future::Future, net::IpAddr, pin::Pin};
+use std::{future::Future, net::IpAddr, ops::Range, pin::Pin};
 
 use swarm_proto::{
     Code, Cursor, Digest, Problem, TaskId,
@@ -70,8 +70,9 @@ pub trait Backend: Send + Sync + 'static {
         refuse_put(no_blobs())
     }
 
-    /// Gives a blob out, from wherever it is. [`BlobPiece::End`] or a problem is the last message.
-    fn read_blob(&self, _caller: &Caller, _digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+    /// Gives these bytes of a blob out, from wherever it is, as far as it has them. First its whole size, last [`BlobPiece::End`] or a
+    /// problem.
+    fn read_blob(&self, _caller: &Caller, _digest: Digest, _part: Range<u64>) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
         let (tx, rx) = mpsc::channel(1);
         let _ = tx.try_send(Err(no_blobs()));
         rx

@@ -1,5 +1,7 @@
 //! Blobs: their bytes in and out as they are, everything else as JSON.
 
+mod part;
+
 use std::time::Duration;
 
 use axum::{
@@ -10,7 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde::Deserialize;
 use swarm_proto::{
     Code, Digest, Problem,
@@ -36,7 +38,7 @@ const RAW: &str = "application/octet-stream";
 /// Takes the pieces of a blob, `None` after the last one, and says what became of it. Dropped before that, nothing is put.
 pub type BlobTaker = (mpsc::Sender<Option<Bytes>>, oneshot::Receiver<Result<BlobPut, Problem>>);
 
-/// What a blob is given out as: its size, its bytes in order, and its end.
+/// What a blob is given out as: the size of all of it, the bytes that were asked for in order, and their end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlobPiece {
     Size(u64),
@@ -104,9 +106,14 @@ async fn feed(mut body: BodyDataStream, pieces: mpsc::Sender<Option<Bytes>>) -> 
     Ok(())
 }
 
-/// A problem that comes first is an answer of its own; one that comes later breaks the transfer off.
-pub(crate) async fn read(api: Api, Path(digest): Path<String>) -> Result<Response, Refusal> {
-    let mut pieces = api.backend.read_blob(&api.caller, query::id(&digest)?);
+/// All of it, or the part that a `Range` asks for. A problem that comes first is an answer of its own; one that comes later breaks the
+/// transfer off.
+pub(crate) async fn read(api: Api, Path(digest): Path<String>, method: Method, headers: HeaderMap) -> Result<Response, Refusal> {
+    let digest: Digest = query::id(&digest)?;
+    // bytes by name are the same wherever and whenever they are read
+    let tag = format!("\"{digest}\"");
+    let asked = part::asked(&headers, &tag).filter(|_| method == Method::GET);
+    let mut pieces = api.backend.read_blob(&api.caller, digest, asked.clone().unwrap_or(0..u64::MAX));
     let broken = || Problem::new(Code::Internal, "the blob broke off", "whoever gave it went away");
     let size = match pieces.recv().await {
         Some(Ok(BlobPiece::Size(size))) => size,
@@ -122,8 +129,17 @@ pub(crate) async fn read(api: Api, Path(digest): Path<String>) -> Result<Respons
             Some(Err(problem)) => Some((Err(problem), None)),
         }
     });
-    let head = [(header::CONTENT_TYPE, RAW.to_owned()), (header::CONTENT_LENGTH, size.to_string())];
-    Ok((head, Body::from_stream(stream)).into_response())
+    let head = [(header::CONTENT_TYPE, RAW.to_owned()), (header::ACCEPT_RANGES, "bytes".to_owned()), (header::ETAG, tag)];
+    let length = |length: u64| (header::CONTENT_LENGTH, length.to_string());
+    let Some(asked) = asked else { return Ok((head, [length(size)], Body::from_stream(stream)).into_response()) };
+    if asked.start >= size {
+        let problem = Problem::new(Code::BadRequest, "the blob was not read", format!("it has {size} bytes, and none at {}", asked.start));
+        let refusal = Refusal::with_status(StatusCode::RANGE_NOT_SATISFIABLE, problem);
+        return Ok(([(header::CONTENT_RANGE, format!("bytes */{size}"))], refusal).into_response());
+    }
+    let end = asked.end.min(size);
+    let range = (header::CONTENT_RANGE, format!("bytes {}-{}/{size}", asked.start, end - 1));
+    Ok((StatusCode::PARTIAL_CONTENT, head, [length(end - asked.start), range], Body::from_stream(stream)).into_response())
 }
 
 pub(crate) async fn fetch(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {

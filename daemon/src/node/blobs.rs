@@ -13,6 +13,7 @@ pub(super) mod scrub;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,7 +24,8 @@ use swarm_proto::{
     Code, Digest, NodeId, Problem,
     access::{Caller, Operation},
     api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, Call, Collected, Reply, StoreView, StoredView, Verified},
-    blob::{BlobAnswer, BlobNews, BlobRequest, BringRequest, Claim},
+    blob::{BlobAnswer, BlobNews, BlobRequest, BringRequest, Claim, segment_start},
+    limits,
 };
 use swarm_transport::{FrameTx, Plane};
 use tokio::{
@@ -318,36 +320,57 @@ async fn take(
     Err(StoreError::Abandoned)
 }
 
-/// Gives a client a blob, which is brought here first where it is not. The first message is its size.
-pub(crate) fn read(node: &Arc<Node>, caller: &Caller, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+/// Gives a client these bytes of a blob, as far as it has them; it is brought here first where it is not. The first message is the size
+/// of all of it.
+pub(crate) fn read(node: &Arc<Node>, caller: &Caller, digest: Digest, part: Range<u64>) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
     let (tx, rx) = mpsc::channel(DEPTH);
     let (node, claim) = (node.clone(), claim_of(caller));
     tokio::spawn(async move {
-        if let Err(problem) = give(&node, digest, claim, &tx).await {
+        if let Err(problem) = give(&node, digest, claim, part, &tx).await {
             let _ = tx.send(Err(problem)).await;
         }
     });
     rx
 }
 
-async fn give(node: &Arc<Node>, digest: Digest, claim: Claim, tx: &mpsc::Sender<Result<BlobPiece, Problem>>) -> Result<(), Problem> {
+async fn give(
+    node: &Arc<Node>,
+    digest: Digest,
+    claim: Claim,
+    part: Range<u64>,
+    tx: &mpsc::Sender<Result<BlobPiece, Problem>>,
+) -> Result<(), Problem> {
     arrived(bring(node, digest, claim, None)).await?;
     let Blobs { store, lanes, .. } = &node.blobs;
     let what = "the blob cannot be read";
     let opened = store.clone();
     let reader = lanes.run(move || opened.reader(digest)).await.map_err(|error| error.problem(what))?;
     let reader = Arc::new(reader.ok_or_else(|| StoreError::Missing(digest).problem(what))?);
-    let _ = tx.send(Ok(BlobPiece::Size(reader.outline().size()))).await;
-    for index in 0..reader.outline().segments() {
+    let size = reader.outline().size();
+    let mut first = Some(BlobPiece::Size(size));
+    for index in segments_of(part.start..part.end.min(size)) {
         let from = reader.clone();
         let data = lanes.run(move || from.checked(index)).await.map_err(|error| error.problem(what))?;
-        let data = data.ok_or_else(|| StoreError::Missing(digest).problem(what))?;
-        if tx.send(Ok(BlobPiece::Bytes(data.into()))).await.is_err() {
-            return Ok(());
+        let data = Bytes::from(data.ok_or_else(|| StoreError::Missing(digest).problem(what))?);
+        let within = |place: u64| usize::try_from(place.saturating_sub(segment_start(index))).unwrap_or(usize::MAX).min(data.len());
+        let data = data.slice(within(part.start)..within(part.end));
+        // told once it is known that something follows: what cannot be read is then an answer of its own
+        for piece in first.take().into_iter().chain([BlobPiece::Bytes(data)]) {
+            if tx.send(Ok(piece)).await.is_err() {
+                return Ok(());
+            }
         }
     }
-    let _ = tx.send(Ok(BlobPiece::End)).await;
+    for piece in first.into_iter().chain([BlobPiece::End]) {
+        let _ = tx.send(Ok(piece)).await;
+    }
     Ok(())
+}
+
+/// The segments in which these bytes are.
+fn segments_of(part: Range<u64>) -> Range<u32> {
+    let segment = |place: u64| u32::try_from(place / u64::from(limits::SEGMENT)).unwrap_or(u32::MAX);
+    if part.is_empty() { 0..0 } else { segment(part.start)..segment(part.end - 1) + 1 }
 }
 
 /// Waits for the end of a fetch.

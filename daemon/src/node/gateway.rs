@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    ops::Range,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -210,9 +211,9 @@ impl Backend for Gateway {
         }
     }
 
-    fn read_blob(&self, caller: &Caller, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+    fn read_blob(&self, caller: &Caller, digest: Digest, part: Range<u64>) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
         match self.node() {
-            Ok(node) => blobs::read(&node, caller, digest),
+            Ok(node) => blobs::read(&node, caller, digest, part),
             Err(problem) => refuse(Err(problem)),
         }
     }

@@ -8,15 +8,16 @@ use std::{
 use serde::Serialize;
 use swarm_client::BlobLines;
 use swarm_proto::{
-    Digest,
+    Code, Digest, Problem,
     api::{BlobLine, BlobSource},
 };
 
 use crate::{
     failure::{FAILED, Failure, Outcome},
-    files::{self, Content, Draft},
+    files::{self, Content, Download, Draft},
+    output,
     progress::Bar,
-    session::{Session, patiently},
+    session::{Endurance, Session, patiently},
     view,
     words::source::Source,
 };
@@ -56,10 +57,49 @@ pub(super) async fn put(session: &Session, paths: &[PathBuf], encrypt: bool) -> 
 }
 
 pub(super) async fn get(session: &Session, digest: Digest, to: &Path) -> Outcome {
-    bring(session, session.client.fetch_blob(digest).await?, false).await?;
-    let reader = session.client.read_blob(digest).await?;
-    let bar = Bar::new(Some(reader.size));
-    files::save(Content::Coming(reader), to, &bar).await
+    bring_here(session, digest).await?;
+    files::save(Content::Coming(Box::new(Download::new(&session.client, digest))), to, &Bar::new(None)).await
+}
+
+/// Waits until this node has it, though the daemon goes away meanwhile.
+async fn bring_here(session: &Session, digest: Digest) -> Outcome {
+    let (mut endurance, mut most) = (Endurance::default(), 0);
+    let bar = Bar::new(Some(0));
+    let mut lines = Some(session.client.fetch_blob(digest).await?);
+    loop {
+        let problem = match next_line(session, &mut lines, digest).await {
+            Ok(Some(BlobLine::Progress { have, size, sources, .. })) => {
+                if have > most {
+                    most = have;
+                    endurance.refresh();
+                }
+                bar.at(have, size, from(&sources));
+                continue;
+            }
+            Ok(Some(BlobLine::Held { .. }) | None) => return Ok(()),
+            // just after it has started, a daemon does not know what it knew before
+            Ok(Some(BlobLine::Failed { problem, .. })) if endurance.is_tried() && problem.code == Code::NotFound => {
+                Problem { code: Code::NotReady, ..problem }
+            }
+            Ok(Some(BlobLine::Failed { problem, .. })) if !endurance.is_tried() => return Err(problem.into()),
+            Ok(Some(BlobLine::Failed { problem, .. })) => problem,
+            Err(problem) => {
+                if lines.is_some() && !endurance.is_tried() {
+                    bar.0.suspend(|| output::note(&format!("{digest} did not come ({}); going on", problem.why)));
+                }
+                problem
+            }
+        };
+        lines = None;
+        endurance.outlast(problem).await?;
+    }
+}
+
+async fn next_line(session: &Session, lines: &mut Option<BlobLines>, digest: Digest) -> Result<Option<BlobLine>, Problem> {
+    match lines {
+        Some(lines) => lines.next().await,
+        None => lines.insert(session.client.fetch_blob(digest).await?).next().await,
+    }
 }
 
 /// All files of a manifest, below a directory.
@@ -72,14 +112,11 @@ pub(super) async fn get_tree(session: &Session, digest: Digest, to: &Path) -> Ou
     Ok(files::save_tree(&session.client, &manifest, to, &bar).await?)
 }
 
+/// Waits until each node has it or failed.
 pub(super) async fn push(session: &Session, digest: Digest, to: &[String]) -> Outcome {
-    bring(session, session.client.push_blob(digest, to).await?, true).await
-}
-
-/// Waits until each node has it or failed. `is_told`: each end is a line of data.
-async fn bring(session: &Session, mut lines: BlobLines, is_told: bool) -> Outcome {
+    let mut lines = session.client.push_blob(digest, to).await?;
     let bar = Bar::new(Some(0));
-    let (mut nodes, mut failed) = (BTreeMap::new(), Vec::new());
+    let (mut nodes, mut has_failed) = (BTreeMap::new(), false);
     while let Some(line) = lines.next().await? {
         match &line {
             BlobLine::Progress { node, have, size, sources } => {
@@ -89,20 +126,13 @@ async fn bring(session: &Session, mut lines: BlobLines, is_told: bool) -> Outcom
                 bar.at(have, size, from(sources));
                 continue;
             }
-            BlobLine::Failed { problem, .. } => failed.push(problem.clone()),
+            BlobLine::Failed { .. } => has_failed = true,
             BlobLine::Held { .. } => {}
         }
-        if is_told {
-            bar.0.suspend(|| session.out.line(&line, || sentence(&line)))?;
-        }
+        bar.0.suspend(|| session.out.line(&line, || sentence(&line)))?;
     }
-    drop(bar);
-    match failed.pop() {
-        None => Ok(()),
-        // its line said why
-        Some(_) if is_told => Err(Failure::Code(FAILED)),
-        Some(problem) => Err(problem.into()),
-    }
+    // its line said why
+    if has_failed { Err(Failure::Code(FAILED)) } else { Ok(()) }
 }
 
 fn from(sources: &[BlobSource]) -> String {

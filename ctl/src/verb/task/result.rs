@@ -12,7 +12,7 @@ use swarm_proto::{
 
 use crate::{
     failure::Outcome,
-    files::{self, Content},
+    files::{self, Content, Download},
     progress::Bar,
     session::Session,
     view,
@@ -55,13 +55,13 @@ fn no_result(task: &TaskView) -> Problem {
 /// It cannot be had, or not all of it was kept.
 pub(in crate::verb) async fn stdout(client: &Client, task: TaskId, output: &OutputView) -> Result<Content, Problem> {
     if let Some(digest) = output.stdout_blob {
-        let reader = client.read_blob(digest).await?;
-        if reader.size != output.stdout_len {
-            let why = format!("{} of its {} bytes were kept", reader.size, output.stdout_len);
-            return Err(Problem::new(Code::Conflict, format!("the output of {task} cannot be given as it was"), why)
-                .hint(format!("get what was kept: swarmctl blob get {digest} FILE")));
-        }
-        return Ok(Content::Coming(reader));
+        let len = output.stdout_len;
+        let download = Download::new(client, digest).checked(move |size| {
+            let what = format!("the output of {task} cannot be given as it was");
+            let problem = || Problem::new(Code::Conflict, what, format!("{size} of its {len} bytes were kept"));
+            if size == len { Ok(()) } else { Err(problem().hint(format!("get what was kept: swarmctl blob get {digest} FILE"))) }
+        });
+        return Ok(Content::Coming(Box::new(download)));
     }
     let head = output.stdout.clone().into_bytes()?;
     if head.len() as u64 == output.stdout_len {

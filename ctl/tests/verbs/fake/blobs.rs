@@ -1,7 +1,8 @@
 //! The blobs of the scripted daemon, in memory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -24,6 +25,18 @@ pub(crate) struct Blobs {
     all: Mutex<BTreeMap<Digest, Bytes>>,
     /// How many came from clients, those that were here already included.
     puts: AtomicUsize,
+    /// What was read of any.
+    reads: Mutex<Vec<Range<u64>>>,
+    /// Where the next ones that read are let down.
+    pub(crate) lets_down: Mutex<VecDeque<LetDown>>,
+}
+
+/// After so many bytes.
+pub(crate) enum LetDown {
+    /// The daemon goes away.
+    Broken(usize),
+    /// Nothing more comes.
+    Stalled(usize),
 }
 
 impl Blobs {
@@ -82,13 +95,38 @@ impl Blobs {
         (pieces, put)
     }
 
-    pub(super) fn read(&self, digest: Digest) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
+    /// What was read since this was asked last.
+    pub(crate) fn reads(&self) -> Vec<Range<u64>> {
+        std::mem::take(&mut lock(&self.reads))
+    }
+
+    pub(super) fn read(&self, digest: Digest, part: Range<u64>) -> mpsc::Receiver<Result<BlobPiece, Problem>> {
         let (tx, rx) = mpsc::channel(4);
-        let pieces = match self.get(digest) {
-            Some(data) => vec![Ok(BlobPiece::Size(data.len() as u64)), Ok(BlobPiece::Bytes(data)), Ok(BlobPiece::End)],
-            None => vec![Err(Problem::new(Code::NotFound, format!("there is no blob {digest}"), "nobody holds it"))],
+        let Some(data) = self.get(digest) else {
+            tx.try_send(Err(Problem::new(Code::NotFound, format!("there is no blob {digest}"), "nobody holds it"))).unwrap();
+            return rx;
         };
-        pieces.into_iter().for_each(|piece| tx.try_send(piece).unwrap());
+        lock(&self.reads).push(part.clone());
+        let within = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(data.len());
+        let (size, mut part) = (data.len() as u64, data.slice(within(part.start)..within(part.end)));
+        let last = match lock(&self.lets_down).pop_front() {
+            None => Some(Ok(BlobPiece::End)),
+            Some(LetDown::Broken(after)) => {
+                part.truncate(after);
+                Some(Err(Problem::new(Code::NotReady, "the blob broke off", "this daemon is stopping")))
+            }
+            Some(LetDown::Stalled(after)) => {
+                part.truncate(after);
+                None
+            }
+        };
+        tokio::spawn(async move {
+            let pieces = [BlobPiece::Size(size), BlobPiece::Bytes(part)].map(Ok);
+            for piece in pieces.into_iter().chain(last) {
+                let _ = tx.send(piece).await;
+            }
+            tx.closed().await;
+        });
         rx
     }
 

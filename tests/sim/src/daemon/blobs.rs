@@ -135,7 +135,7 @@ async fn push_at(gateway: &Gateway, digest: Digest) -> bool {
 }
 
 async fn read_at(gateway: &Gateway, digest: Digest) -> Result<Bytes, Problem> {
-    let (mut pieces, mut got) = (gateway.read_blob(&Caller::local(), digest), Vec::new());
+    let (mut pieces, mut got) = (gateway.read_blob(&Caller::local(), digest, 0..u64::MAX), Vec::new());
     while let Some(piece) = pieces.recv().await {
         match piece? {
             BlobPiece::Size(_) => {}
