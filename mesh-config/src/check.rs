@@ -107,6 +107,7 @@ fn exec(reader: &mut Reader<'_>) -> Exec {
         sandbox: reader.take("exec.sandbox"),
         user: task_user(reader),
         require_signed: reader.take("exec.require_signed").unwrap_or_default(),
+        stdout_limit: reader.take("exec.stdout_limit").map(|Bytes(bytes)| bytes),
     };
     if exec.enabled && exec.sandbox.is_none() && !reader.is_set("exec.sandbox") {
         let what = "enabled without a word on the sandbox; there is none yet, so tasks may do all that their user may";

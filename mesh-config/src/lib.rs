@@ -176,6 +176,9 @@ pub struct Exec {
     pub user: Option<String>,
     /// Run only what its submitter has signed. Default: no.
     pub require_signed: bool,
+    /// Most bytes that are kept of what one task writes to its standard output, on this host's disk until it ends, then as a blob.
+    /// Default: 1 GiB. Never less than 10 MiB.
+    pub stdout_limit: Option<u64>,
 }
 
 /// What stands between a task and the host.

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 33] = [
+pub(crate) const KEYS: [&str; 34] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -29,6 +29,7 @@ pub(crate) const KEYS: [&str; 33] = [
     "exec.sandbox",
     "exec.user",
     "exec.require_signed",
+    "exec.stdout_limit",
     "resources.cores",
     "resources.memory",
     "resources.disk",

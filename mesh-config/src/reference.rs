@@ -114,6 +114,10 @@ fn work(key: &str) -> Option<(&'static str, &'static str)> {
         "exec.enabled" => ("false", "Whether this host runs processes for the swarm. Needs a word on the sandbox beside it."),
         "exec.require_signed" => ("false", "Whether a task runs here only if its submitter signed it (swarmctl submit --sign)."),
         "exec.sandbox" => ("\"none\"", "What stands between a task and the host. There is only \"none\": a task may do what its user may."),
+        "exec.stdout_limit" => (
+            "\"4GiB\"",
+            "What is kept of one task's standard output, on this disk until it ends, then as a blob; without it, 1 GiB. The rest is counted.",
+        ),
         "exec.user" => {
             ("\"swarm-task\"", "As whom tasks run, never root. Without it they run as the daemon does, and can read this node's key.")
         }

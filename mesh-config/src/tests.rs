@@ -55,6 +55,7 @@ enabled = true
 sandbox = "none"
 user = "swarm-task"
 require_signed = true
+stdout_limit = "2GiB"
 
 [resources]
 cores = 3.5
@@ -102,7 +103,7 @@ fn a_written_default_reads_back() {
     config.mesh.kind = Some(Kind::Explicit);
     config.mesh.address = Some("127.0.0.1".parse().unwrap());
     assert_eq!(parse(&config.to_toml()).unwrap().to_toml(), config.to_toml());
-    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: Some("swarm-task".into()), require_signed: false };
+    config.exec = Exec { enabled: true, sandbox: Some(Sandbox::None), user: Some("swarm-task".into()), ..Exec::default() };
     assert_snapshot!(config.to_toml(), @r#"
 [api]
 group_role = "submitter"
@@ -160,6 +161,7 @@ exec.enabled = false  # default
 exec.sandbox = (none)  # default
 exec.user = (none)  # default
 exec.require_signed = false  # default
+exec.stdout_limit = (1GiB)  # default
 resources.cores = (measured)  # default
 resources.memory = "512MiB"  # swarmd.toml:5
 resources.disk = (measured)  # default

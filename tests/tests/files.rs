@@ -6,10 +6,12 @@ use swarm_proto::{
     Code, Digest, TaskId,
     api::{ArrayRequest, SubmitRequest, TaskView},
     ledger::{End, TaskState},
+    limits,
     manifest::{FileEntry, Manifest, Tree},
+    peer::{OutputChunk, Which},
     spec::{ItemList, OnPartition},
 };
-use swarm_tests::{Rig, ended, eventually, shell, submit};
+use swarm_tests::{Hosts, Rig, ctl, ended, eventually, shell, submit};
 use tokio::sync::mpsc;
 
 async fn put(client: &Client, bytes: &[u8]) -> Digest {
@@ -120,6 +122,77 @@ async fn what_is_said_at_length_is_a_blob_and_long_lists_are_items() {
         let want: String = (1..=500).map(|times| format!("line {n} {times}\n")).collect();
         assert_eq!(output.stdout_len, want.len() as u64);
         assert_eq!(get(&rig.client(1), output.stdout_blob.expect("more than the head")).await, want.into_bytes());
+    }
+}
+
+/// More than a worker keeps of a stream.
+const LARGE: u64 = 3 * limits::KEPT_OUTPUT;
+
+/// What swarmctl prints of a task's standard output, and what it says beside it.
+fn logs(socket: &std::path::Path, task: TaskId) -> (Vec<u8>, String) {
+    let done = ctl(socket, &["task", "logs", &task.to_string()]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{said}");
+    (done.stdout, said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_a_task_wrote_outlives_its_node_however_much_it_is() {
+    let rig = Rig::start(3).await;
+    let client = rig.client(0);
+    let want: Vec<u8> = b"123456789\n".iter().copied().cycle().take(LARGE as usize).collect();
+    let job = submit(&client, shell(&format!("yes 123456789 | head -c {LARGE}; echo oops >&2"))).await;
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    let done = task(&client, job, 0).await;
+    let output = done.output.clone().expect("it said something");
+    assert_eq!(output.stdout_len, LARGE);
+    let digest = output.stdout_blob.expect("more than the head");
+    assert!(digest.0 == *blake3::hash(&want).as_bytes());
+    let name = client.nodes().await.expect("nodes").into_iter().find(|view| Some(view.node) == done.node).expect("a member").name;
+    let worker = rig.position(&name);
+    for node in rig.swarm.nodes() {
+        let (stdout, stderr) = logs(&node.socket, done.task);
+        assert!(stdout == want && stderr == "oops\n", "{}: {} bytes, {stderr}", node.name, stdout.len());
+    }
+    eventually("a second copy", async || client.blob(digest).await.ok().filter(|view| view.holders.len() >= 2)).await;
+    rig.signal(worker, rustix::process::Signal::KILL);
+    let other = (worker + 1) % 3;
+    eventually("there is a leader", async || rig.client(other).task(done.task).await.ok()).await;
+    let (stdout, stderr) = logs(&rig.swarm.nodes()[other].socket, done.task);
+    assert!(stdout == want && stderr == "oops\n", "{} bytes, {stderr}", stdout.len());
+    let whole = ctl(&rig.swarm.nodes()[other].socket, &["task", "result", &done.task.to_string()]);
+    assert!(whole.status.success() && whole.stdout == want, "{}", String::from_utf8_lossy(&whole.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_does_not_fail_because_of_what_it_wrote() {
+    let exec = mesh_config::Exec { enabled: true, sandbox: Some(mesh_config::Sandbox::None), ..Default::default() };
+    // either the node keeps no more, or its store has no room for more
+    for (limit, quota, kept) in [(Some(LARGE - 7), None, LARGE - 7), (None, Some(limits::KEPT_OUTPUT + (1 << 20)), limits::KEPT_OUTPUT)] {
+        let hosts = Hosts::start(1, |config| {
+            config.exec = mesh_config::Exec { stdout_limit: limit, ..exec.clone() };
+            config.blobs.quota = quota;
+        })
+        .await;
+        hosts.unite().await;
+        let client = hosts.list[0].client();
+        let job = submit(&client, shell(&format!("yes 123456789 | head -c {LARGE}"))).await;
+        assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+        let output = task(&client, job, 0).await.output.expect("it said something");
+        assert_eq!(output.stdout_len, LARGE);
+        let digest = output.stdout_blob.expect("its beginning");
+        assert_eq!(get(&client, digest).await.len() as u64, kept);
+        let mut chunks = client.logs(TaskId { job, index: 0 }, Which::Both, false).await.expect("they come");
+        let (mut got, mut missing) = (0, 0);
+        while let Some(chunk) = chunks.next().await.expect("they come") {
+            match chunk {
+                OutputChunk::Bytes { data, .. } => got += data.len() as u64,
+                OutputChunk::Skipped { bytes, .. } => missing += bytes,
+                OutputChunk::End => break,
+                OutputChunk::Failed(problem) => panic!("{problem}"),
+            }
+        }
+        assert_eq!((got, missing), (kept, LARGE - kept));
     }
 }
 

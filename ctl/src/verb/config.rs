@@ -228,6 +228,7 @@ exec.enabled              false                                 default
 exec.sandbox              (none)                                default
 exec.user                 (none)                                default
 exec.require_signed       false                                 default
+exec.stdout_limit         (1GiB)                                default
 resources.cores           (measured)                            default
 resources.memory          (measured)                            default
 resources.disk            (measured)                            default

@@ -65,6 +65,8 @@ pub struct ExecSettings {
     pub keeper: KeeperAt,
     /// Most bytes of kept output; `None`: 1 GiB or a tenth of the disk, whichever is less.
     pub keep: Option<u64>,
+    /// Most bytes that are kept of a task's standard output; never less than [`swarm_proto::limits::KEPT_OUTPUT`].
+    pub stdout_limit: u64,
 }
 
 /// How a keeper comes to be.
@@ -177,6 +179,7 @@ impl Executor for Exec {
     }
 
     fn forget(&self, task: TaskId, fence: Fence) {
+        self.outputs.settle((task, fence));
         self.tell(Command::Forget((task, fence)));
     }
 }
@@ -415,7 +418,8 @@ impl Driver {
                         tasks.push(told(next));
                     }
                     self.held.extend(tasks.iter().map(|start| (start.task, start.fence)));
-                    ToKeeper::Start { spec, is_array, tasks, store: self.settings.store.clone() }
+                    let (store, stdout_limit) = (self.settings.store.clone(), self.settings.stdout_limit);
+                    ToKeeper::Start { spec, is_array, tasks, store, stdout_limit }
                 }
                 Command::Kill((task, fence), end) => ToKeeper::Kill { task, fence, end },
                 Command::LeaseUntil(until) => {

@@ -14,6 +14,8 @@ use swarm_core::attempts::{Boot, Recovered};
 use swarm_proto::{
     UnixMillis,
     ledger::{End, Outcome, Output},
+    limits::KEPT_OUTPUT,
+    peer::Stream,
     spec::JobSpec,
 };
 
@@ -71,9 +73,15 @@ impl Outcomes {
         keys.iter().for_each(|key| drop(self.kept.remove(key)));
     }
 
-    /// The files of an attempt's standard output and standard error.
-    pub(crate) fn files(&self, key: Key) -> [PathBuf; 2] {
-        STREAMS.map(|stream| kept::path(&self.outputs, key, stream))
+    /// For what an attempt writes to its standard output, of which so much is kept, and to its standard error.
+    pub(crate) fn records(&self, key: Key, stdout_limit: u64) -> [Record; 2] {
+        STREAMS.map(|stream| {
+            let limit = match stream {
+                Stream::Stdout => stdout_limit.max(KEPT_OUTPUT),
+                Stream::Stderr => KEPT_OUTPUT,
+            };
+            Record::new(kept::path(&self.outputs, key, stream), limit)
+        })
     }
 
     /// Tells a daemon that has just come all of them.

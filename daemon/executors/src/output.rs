@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   keeper --chunks--> ring (newest 1 MiB of a stream, while somebody reads) --.
-//!   keeper --appends-> file (first 10 MiB) ------------------------------------+--> reader --> bounded channel
+//!   keeper --appends-> file (stdout: up to the node's limit; stderr: 10 MiB) --+--> reader --> bounded channel
 //! ```
+//! Of a standard output beyond 10 MiB the file is all there is until it is a blob: until then it is not removed, then it is cut back.
 //! A reader has a place in each stream. It takes what stands there from the ring, else from the file; where neither has it,
 //! it is told how much it lost and goes on where the ring begins. So a slow reader loses only what is beyond the kept part and
 //! older than the ring, and nobody waits for it: neither the task, nor the keeper, nor other readers.
@@ -22,6 +23,7 @@ use std::{
 
 use swarm_proto::{
     Code, Fence, Problem, TaskId,
+    limits::KEPT_OUTPUT,
     peer::{OutputChunk, OutputRequest, Stream},
 };
 use tokio::sync::{mpsc, watch};
@@ -57,6 +59,8 @@ struct Inner {
     live: BTreeMap<Key, Live>,
     silent: BTreeSet<Key>,
     silent_order: VecDeque<Key>,
+    /// Ended attempts whose output is larger than what stays, and no blob yet.
+    large: BTreeMap<Key, [Written; 2]>,
     kept: u64,
     is_collecting: bool,
 }
@@ -191,6 +195,9 @@ impl OutputStore {
         if written == [Written::default(); 2] {
             inner.remember_silent(key);
         }
+        if written.iter().any(|of| of.kept_bytes > KEPT_OUTPUT) {
+            inner.large.insert(key, written);
+        }
         inner.kept += weight;
         let is_over = inner.kept > self.keep && !inner.is_collecting;
         inner.is_collecting |= is_over;
@@ -200,11 +207,27 @@ impl OutputStore {
         }
     }
 
+    /// The end of an attempt, with the blob that its output became, is where it belongs: of what is large, only the beginning stays here.
+    pub(crate) fn settle(self: &Arc<Self>, key: Key) {
+        let Some(written) = self.lock().large.remove(&key) else { return };
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || match kept::shorten(&this.dir, key, written) {
+            Ok(freed) => {
+                let mut inner = this.lock();
+                inner.kept = inner.kept.saturating_sub(freed);
+            }
+            Err(error) => tracing::warn!(%error, task = %key.0, "kept output cannot be cut back"),
+        });
+    }
+
     /// Counts what is kept, and removes the oldest where that is too much.
     pub(crate) fn collect(self: &Arc<Self>) {
         let this = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            let live = this.lock().live.keys().copied().collect();
+            let live = {
+                let inner = this.lock();
+                inner.live.keys().chain(inner.large.keys()).copied().collect()
+            };
             // room for a tenth, so that the directory is not read for every attempt
             let left = kept::collect(&this.dir, this.keep - this.keep / 10, &live);
             let mut inner = this.lock();

@@ -22,7 +22,7 @@ use swarm_proto::{
 use crate::{files::Shelves, output::kept::Written};
 
 /// Of these messages. A keeper of another version is left to its lease.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 /// Bytes of one frame.
 pub(crate) const FRAME: usize = 4 << 20;
 
@@ -40,6 +40,8 @@ pub(crate) enum ToKeeper {
         tasks: Vec<TaskStart>,
         /// Where the blobs are that its inputs are made of.
         store: Shelves,
+        /// Most bytes that are kept of the standard output of each.
+        stdout_limit: u64,
     },
     Kill {
         task: TaskId,

@@ -36,8 +36,10 @@ pub const ITEM: usize = ENV_VAR;
 pub const ARGV: usize = 128 << 10;
 /// Output of one stream held in memory for live readers.
 pub const LIVE_OUTPUT: usize = 1 << 20;
-/// Output of one stream kept on the worker's disk.
+/// Output of one stream kept on the worker's disk. Of standard output it may be more until it is a blob.
 pub const KEPT_OUTPUT: u64 = 10 << 20;
+/// Standard output of one task that is kept, unless its node's config says otherwise.
+pub const KEPT_STDOUT: u64 = 1 << 30;
 /// Labels of one node or of one job's constraints.
 pub const LABELS: usize = 64;
 /// Named resources of one node or one request.

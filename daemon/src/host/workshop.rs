@@ -40,7 +40,8 @@ async fn add_exec(
         None => KeeperAt::Program(keeper_program(config, &dir).map_err(refused)?),
     };
     let (plain, sealed) = blobs::shelves(state_dir);
-    let settings = ExecSettings { dir, store: Shelves { plain, sealed }, keeper, keep: None };
+    let stdout_limit = config.exec.stdout_limit.unwrap_or(swarm_proto::limits::KEPT_STDOUT);
+    let settings = ExecSettings { dir, store: Shelves { plain, sealed }, keeper, keep: None, stdout_limit };
     let (exec, recovered) = Exec::open(settings, events).await.map_err(|e| refused(e.to_string()))?;
     let exec = Arc::new(exec);
     workshop.outputs = Arc::new(Kept(exec.clone()));

@@ -447,11 +447,19 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
     let (of, is_good) = (node.clone(), outcome.end == End::Succeeded);
     let work = move || {
         let put = |path: &Path| -> Result<Blob, String> {
-            let blob = put_file(&of.blobs.store, path)?;
+            let blob = put_file(&of.blobs.store, path, u64::MAX)?;
             of.files.pin(&of.blobs.store, Hold::Attempt(key), &[blob.0]);
             Ok(blob)
         };
-        let stdout = stdout.map(|path| put(&path).map(|(digest, _)| digest)).transpose();
+        let put_stdout = |path: &Path| {
+            put(path).or_else(|why| {
+                // its beginning is better than nothing, and that it is cut can be told from its size
+                let (digest, _) = put_file(&of.blobs.store, path, limits::KEPT_OUTPUT).map_err(|_| why)?;
+                of.files.pin(&of.blobs.store, Hold::Attempt(key), &[digest]);
+                Ok::<_, String>((digest, 0))
+            })
+        };
+        let stdout = stdout.map(|path| put_stdout(&path).map(|(digest, _)| digest)).transpose();
         let files = match files {
             Some(dir) if dir.is_dir() => put_tree(&of.blobs.store, &dir, &put).map(Some),
             Some(_) if is_good => Err("what it left is not there any more".into()),
@@ -511,10 +519,11 @@ async fn copy(node: &Arc<Node>, blobs: &[Blob]) {
     }
 }
 
-/// A file as a blob: its name and size.
-fn put_file(store: &Store, path: &Path) -> Result<Blob, String> {
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
-    let size = file.metadata().map_err(|e| e.to_string())?.len();
+/// A file as a blob, at most so many bytes of it: its name and size.
+fn put_file(store: &Store, path: &Path, most: u64) -> Result<Blob, String> {
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    let size = file.metadata().map_err(|e| e.to_string())?.len().min(most);
+    let mut file = file.take(most);
     let mut draft = store.draft().map_err(|e| e.to_string())?;
     draft.expect(size).map_err(|e| e.to_string())?;
     let mut piece = vec![0; PIECE];

@@ -1,17 +1,21 @@
-//! What tasks wrote: found through the ledger, fetched straight from the node that ran them, over the bulk endpoint.
+//! What tasks wrote: found through the ledger, fetched straight from the node that ran them, over the bulk endpoint; or from whoever
+//! has it as a blob, where that is more or the node is gone.
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use swarm_api::BlobPiece;
 use swarm_proto::{
-    Code, Fence, NodeId, Problem, TaskId,
+    Code, Digest, Fence, NodeId, Problem, TaskId,
     api::{Call, Reply, TaskView},
     ledger::TaskState,
+    limits,
     peer::{Open, OutputChunk, OutputRequest, Stream, Which},
 };
 use swarm_transport::{FrameTx, Plane};
 use tokio::sync::mpsc;
 
-use super::{Node, gateway::forward};
+use super::{Node, blobs, gateway::forward};
 
 /// Chunks under way to one reader. The ring behind them drops its oldest for a reader that is slower.
 const DEPTH: usize = 16;
@@ -38,6 +42,31 @@ pub(crate) async fn serve(node: Arc<Node>, request: OutputRequest, mut tx: Frame
     let _ = tx.finish();
 }
 
+/// Whom it goes to, and how many bytes of each stream went there.
+struct Sink<'a> {
+    tx: &'a mpsc::Sender<OutputChunk>,
+    told: [u64; 2],
+}
+
+impl Sink<'_> {
+    /// Passes a chunk on; whether somebody still reads.
+    async fn send(&mut self, chunk: OutputChunk) -> bool {
+        if let OutputChunk::Bytes { stream, data } = &chunk {
+            self.told[place(*stream)] += data.len() as u64;
+        } else if let OutputChunk::Skipped { stream, bytes, .. } = &chunk {
+            self.told[place(*stream)] += bytes;
+        }
+        self.tx.send(chunk).await.is_ok()
+    }
+}
+
+const fn place(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
 /// Reads a task's output for a client of this node.
 pub(crate) fn spawn(node: &Arc<Node>, task: TaskId, which: Which, follow: bool) -> mpsc::Receiver<OutputChunk> {
     let (tx, rx) = mpsc::channel(DEPTH);
@@ -58,12 +87,16 @@ async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &m
     loop {
         let view = show(node, task).await?;
         let is_over = view.state.is_terminal();
+        let mut sink = Sink { tx, told: [0; 2] };
         let told = match (view.node, view.fence) {
             // what wrote nothing left nothing to fetch
             (Some(at), Some(fence)) if seen != Some(fence) && (!is_over || view.output.is_some()) => {
-                let told = fetch(node, at, OutputRequest { task, fence, which, follow: follow && !is_over }, tx).await;
+                if is_over {
+                    return read_ended(node, at, &view, OutputRequest { task, fence, which, follow: false }, &mut sink).await;
+                }
+                let told = fetch(node, at, OutputRequest { task, fence, which, follow }, &mut sink).await;
                 // one whose files are on their way is not known where executors write
-                let is_to_begin = matches!(&told, Err(problem) if problem.code == Code::NotFound) && !is_over;
+                let is_to_begin = matches!(&told, Err(problem) if problem.code == Code::NotFound);
                 seen = (!is_to_begin).then_some(fence).or(seen);
                 Some(told)
             }
@@ -71,7 +104,7 @@ async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &m
         };
         if is_over || !follow {
             return match told {
-                Some(Err(problem)) => from_ledger(&view, which, tx, problem).await,
+                Some(Err(problem)) => from_others(node, &view, which, &mut sink, problem).await,
                 Some(Ok(())) | None => Ok(()),
             };
         }
@@ -79,6 +112,23 @@ async fn read(node: &Arc<Node>, task: TaskId, which: Which, follow: bool, tx: &m
             return Ok(());
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Of an attempt that is over, its node keeps the beginning; all of a standard output that is larger is a blob.
+async fn read_ended(node: &Arc<Node>, at: NodeId, view: &TaskView, mut request: OutputRequest, sink: &mut Sink<'_>) -> Result<(), Problem> {
+    let large = view.output.as_ref().filter(|output| output.stdout_len > limits::KEPT_OUTPUT && request.which.takes(Stream::Stdout));
+    if let Some((digest, len)) = large.and_then(|output| Some((output.stdout_blob?, output.stdout_len))) {
+        match from_blob(node, digest, len, sink).await {
+            Ok(()) if request.which == Which::Stdout => return Ok(()),
+            Ok(()) => request.which = Which::Stderr,
+            Err(problem) if sink.told[0] > 0 => return Err(problem),
+            Err(problem) => tracing::info!(task = %view.task, why = %problem.why, "what a task wrote is not to be had as a blob"),
+        }
+    }
+    match fetch(node, at, request, sink).await {
+        Ok(()) => Ok(()),
+        Err(problem) => from_others(node, view, request.which, sink, problem).await,
     }
 }
 
@@ -90,33 +140,66 @@ async fn show(node: &Arc<Node>, task: TaskId) -> Result<TaskView, Problem> {
     Err(Problem::new(Code::Internal, "the task was not shown", format!("unexpected answer {reply:?}")))
 }
 
-/// The node that ran it cannot be asked: the heads in the ledger are what is left, and enough where they are everything.
-async fn from_ledger(view: &TaskView, which: Which, tx: &mpsc::Sender<OutputChunk>, problem: Problem) -> Result<(), Problem> {
+/// The node that ran it cannot be asked: the heads in the ledger are left, enough where they are everything, and a blob of the whole
+/// standard output where they are not.
+async fn from_others(node: &Arc<Node>, view: &TaskView, which: Which, sink: &mut Sink<'_>, problem: Problem) -> Result<(), Problem> {
     let Some(output) = &view.output else {
         return if view.state == TaskState::Lost { Err(problem) } else { Ok(()) };
     };
-    for (stream, head, len) in [(Stream::Stdout, &output.stdout, output.stdout_len), (Stream::Stderr, &output.stderr, output.stderr_len)] {
+    let stdout = (Stream::Stdout, &output.stdout, output.stdout_len, output.stdout_blob);
+    for (stream, head, len, blob) in [stdout, (Stream::Stderr, &output.stderr, output.stderr_len, None)] {
         if !which.takes(stream) {
             continue;
         }
-        let data = head.clone().into_bytes()?;
-        let missing = len.saturating_sub(data.len() as u64);
-        if !data.is_empty() {
-            let _ = tx.send(OutputChunk::Bytes { stream, data: data.into() }).await;
+        let head = head.clone().into_bytes()?;
+        if let Some(digest) = blob.filter(|_| len > head.len() as u64) {
+            from_blob(node, digest, len, sink).await?;
+            continue;
         }
-        if missing > 0 {
+        // what came before its node went away is not told again
+        let told = usize::try_from(sink.told[place(stream)]).unwrap_or(usize::MAX).min(head.len());
+        let data = Bytes::from(head).slice(told..);
+        if !data.is_empty() {
+            let _ = sink.send(OutputChunk::Bytes { stream, data }).await;
+        }
+        if sink.told[place(stream)] < len {
             return Err(problem);
         }
     }
     Ok(())
 }
 
-async fn fetch(node: &Arc<Node>, at: NodeId, request: OutputRequest, tx: &mpsc::Sender<OutputChunk>) -> Result<(), Problem> {
+/// The rest of a standard output of so many bytes from the blob that it became, and how many more there were where that is cut.
+async fn from_blob(node: &Arc<Node>, digest: Digest, len: u64, sink: &mut Sink<'_>) -> Result<(), Problem> {
+    let stream = Stream::Stdout;
+    let mut pieces = blobs::read(node, digest, sink.told[0]..u64::MAX);
+    while let Some(piece) = pieces.recv().await {
+        match piece? {
+            BlobPiece::Size(_) => {}
+            BlobPiece::Bytes(data) => {
+                if !sink.send(OutputChunk::Bytes { stream, data }).await {
+                    return Ok(());
+                }
+            }
+            BlobPiece::End => {
+                let bytes = len.saturating_sub(sink.told[0]);
+                if bytes > 0 {
+                    // how many lines that is nobody knows any more
+                    let _ = sink.send(OutputChunk::Skipped { stream, bytes, lines: 0 }).await;
+                }
+                return Ok(());
+            }
+        }
+    }
+    Err(Problem::new(Code::Internal, "the output broke off", "whoever gave it went away"))
+}
+
+async fn fetch(node: &Arc<Node>, at: NodeId, request: OutputRequest, sink: &mut Sink<'_>) -> Result<(), Problem> {
     if at == node.me {
         let mut chunks = node.outputs.read(request);
         loop {
-            let chunk = tokio::select! { biased; () = tx.closed() => return Ok(()), chunk = chunks.recv() => chunk };
-            if let Some(done) = pass_on(chunk, tx).await {
+            let chunk = tokio::select! { biased; () = sink.tx.closed() => return Ok(()), chunk = chunks.recv() => chunk };
+            if let Some(done) = pass_on(chunk, sink).await {
                 return done;
             }
         }
@@ -127,18 +210,18 @@ async fn fetch(node: &Arc<Node>, at: NodeId, request: OutputRequest, tx: &mpsc::
     let (mut ask, mut chunks) = connection.open(&Open::Output(request)).await.map_err(|e| gone(format!("{at}: {e}")))?;
     let _ = ask.finish();
     loop {
-        let chunk = tokio::select! { biased; () = tx.closed() => return Ok(()), chunk = chunks.recv::<OutputChunk>() => chunk };
-        if let Some(done) = pass_on(chunk.map_err(|e| gone(format!("{at}: {e}")))?, tx).await {
+        let chunk = tokio::select! { biased; () = sink.tx.closed() => return Ok(()), chunk = chunks.recv::<OutputChunk>() => chunk };
+        if let Some(done) = pass_on(chunk.map_err(|e| gone(format!("{at}: {e}")))?, sink).await {
             return done;
         }
     }
 }
 
 /// Passes a chunk on; `Some`: it was the last, or nobody reads any more.
-async fn pass_on(chunk: Option<OutputChunk>, tx: &mpsc::Sender<OutputChunk>) -> Option<Result<(), Problem>> {
+async fn pass_on(chunk: Option<OutputChunk>, sink: &mut Sink<'_>) -> Option<Result<(), Problem>> {
     match chunk {
         Some(OutputChunk::End) | None => Some(Ok(())),
         Some(OutputChunk::Failed(problem)) => Some(Err(problem)),
-        Some(chunk) => tx.send(chunk).await.is_err().then_some(Ok(())),
+        Some(chunk) => (!sink.send(chunk).await).then_some(Ok(())),
     }
 }

@@ -77,5 +77,7 @@ pub(in crate::verb) fn gap(stream: Stream, bytes: u64, lines: u64) -> String {
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
     };
-    format!("{bytes} bytes ({lines} lines) of the task's {name} are missing here")
+    // of what is gone for good nobody knows them
+    let lines = if lines > 0 { format!(" ({lines} lines)") } else { String::new() };
+    format!("{bytes} bytes{lines} of the task's {name} are missing here")
 }

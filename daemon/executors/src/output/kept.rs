@@ -1,17 +1,20 @@
 //! Files of kept output: how they are named, what is missing from them, and which go when there are too many.
 //!
-//! `j17.3-120.1.stdout` holds the first [`swarm_proto::limits::KEPT_OUTPUT`] bytes of a stream, and exists once there is one
+//! `j17.3-120.1.stdout` holds the first [`KEPT_OUTPUT`] bytes of a stream, or more until that is a blob, and exists once there is one
 //! byte. `j17.3-120.1.written` exists when more was written than was kept, and says how much.
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
-use swarm_proto::{Fence, TaskId, peer::Stream};
+use swarm_proto::{Fence, TaskId, limits::KEPT_OUTPUT, peer::Stream};
+
+use crate::protocol::STREAMS;
 
 type Key = (TaskId, Fence);
 
@@ -53,6 +56,20 @@ pub(crate) fn load_written(dir: &Path, key: Key) -> Option<[Written; 2]> {
     let mut numbers = text.split_ascii_whitespace().map(|word| word.parse().ok());
     let mut next = || Some(Written { bytes: numbers.next()??, lines: numbers.next()??, kept_bytes: numbers.next()?? });
     Some([next()?, next()?])
+}
+
+/// Cuts files back to [`KEPT_OUTPUT`]. Answers how much less there is. Whoever reads one goes on with what it was.
+pub(crate) fn shorten(dir: &Path, key: Key, written: [Written; 2]) -> io::Result<u64> {
+    // first what says that they are not all
+    save_written(dir, key, written.map(|of| Written { kept_bytes: of.kept_bytes.min(KEPT_OUTPUT), ..of }))?;
+    let mut freed = 0;
+    for (stream, of) in STREAMS.into_iter().zip(written).filter(|(_, of)| of.kept_bytes > KEPT_OUTPUT) {
+        let (path, part) = (path(dir, key, stream), dir.join(format!("{}.part", stem(key))));
+        io::copy(&mut fs::File::open(&path)?.take(KEPT_OUTPUT), &mut fs::File::create(&part)?)?;
+        fs::rename(&part, &path)?;
+        freed += of.kept_bytes - KEPT_OUTPUT;
+    }
+    Ok(freed)
 }
 
 fn key_of(name: &str) -> Option<Key> {
@@ -119,6 +136,20 @@ mod tests {
         assert_eq!(collect(dir.path(), 20_000, &BTreeSet::from([key(1)])).unwrap(), 20_000);
         let there = |job| path(dir.path(), key(job), Stream::Stdout).exists();
         assert_eq!([1, 2, 3, 4].map(there), [true, false, false, true]);
+    }
+
+    #[test]
+    fn what_is_large_is_cut_back_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |bytes| Written { bytes, lines: 5, kept_bytes: bytes };
+        fs::write(path(dir.path(), key(1), Stream::Stdout), vec![7; KEPT_OUTPUT as usize + 5]).unwrap();
+        fs::write(path(dir.path(), key(1), Stream::Stderr), b"err").unwrap();
+        let open = fs::File::open(path(dir.path(), key(1), Stream::Stdout)).unwrap();
+        assert_eq!(shorten(dir.path(), key(1), [of(KEPT_OUTPUT + 5), of(3)]).unwrap(), 5);
+        let len = |stream| fs::metadata(path(dir.path(), key(1), stream)).unwrap().len();
+        assert_eq!((len(Stream::Stdout), len(Stream::Stderr), open.metadata().unwrap().len()), (KEPT_OUTPUT, 3, KEPT_OUTPUT + 5));
+        let [stdout, stderr] = load_written(dir.path(), key(1)).unwrap();
+        assert_eq!((stdout, stderr), (Written { kept_bytes: KEPT_OUTPUT, ..of(KEPT_OUTPUT + 5) }, of(3)));
     }
 
     #[test]

@@ -9,11 +9,18 @@ use std::{
 use swarm_proto::limits::{INLINE_RESULT, KEPT_OUTPUT};
 
 use super::kept::Written;
+use crate::host::free_space;
+
+/// Beyond [`KEPT_OUTPUT`], the disk is looked at each time that so much more was kept ..
+const LOOK: u64 = 16 << 20;
+/// .. and must have room for all of it once more, as a blob, and so much besides.
+const SPARE: u64 = 256 << 20;
 
 enum Kept {
     /// Nothing was written yet.
     Unmade(PathBuf),
-    Open(File),
+    /// Where to look for room, and the file.
+    Open(PathBuf, File),
     /// Full, or the disk refused: what follows is only counted.
     Closed,
 }
@@ -30,14 +37,24 @@ pub(crate) struct Taken {
 
 pub(crate) struct Record {
     kept: Kept,
+    /// Most bytes in the file.
+    limit: u64,
+    /// How many may be in it before the disk is looked at.
+    looked: u64,
     head: Vec<u8>,
     written: Written,
 }
 
 impl Record {
-    /// Into the file `path`, which is made with the first byte.
-    pub(crate) const fn new(path: PathBuf) -> Self {
-        Self { kept: Kept::Unmade(path), head: Vec::new(), written: Written { bytes: 0, lines: 0, kept_bytes: 0 } }
+    /// Into the file `path`, which is made with the first byte, and gets at most `limit` of them.
+    pub(crate) const fn new(path: PathBuf, limit: u64) -> Self {
+        Self {
+            kept: Kept::Unmade(path),
+            limit,
+            looked: KEPT_OUTPUT,
+            head: Vec::new(),
+            written: Written { bytes: 0, lines: 0, kept_bytes: 0 },
+        }
     }
 
     pub(crate) const fn written(&self) -> Written {
@@ -61,15 +78,22 @@ impl Record {
     /// Appends what still fits. A disk that refuses ends the keeping, not the task.
     fn keep(&mut self, data: &[u8]) {
         if let Kept::Unmade(path) = &self.kept {
-            self.kept = File::options().create(true).truncate(true).write(true).open(path).map_or(Kept::Closed, Kept::Open);
+            let made = File::options().create(true).truncate(true).write(true).open(path);
+            self.kept = made.map_or(Kept::Closed, |file| Kept::Open(path.clone(), file));
         }
-        let Kept::Open(file) = &mut self.kept else { return };
-        let room = usize::try_from(KEPT_OUTPUT - self.written.kept_bytes).unwrap_or(usize::MAX).min(data.len());
+        let Kept::Open(path, file) = &mut self.kept else { return };
+        let kept = &mut self.written.kept_bytes;
+        let mut room = usize::try_from(self.limit - *kept).unwrap_or(usize::MAX).min(data.len());
+        if *kept + room as u64 > self.looked {
+            let has_room = free_space(path).is_none_or(|free| free >= *kept + SPARE);
+            room = if has_room { room } else { usize::try_from(self.looked - *kept).unwrap_or_default() };
+            self.looked = *kept + LOOK;
+        }
         let mut rest = &data[..room];
         while !rest.is_empty() {
             match file.write(rest) {
                 Ok(count) if count > 0 => {
-                    self.written.kept_bytes += count as u64;
+                    *kept += count as u64;
                     rest = &rest[count..];
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

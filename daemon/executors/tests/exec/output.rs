@@ -9,7 +9,7 @@ use swarm_proto::{
     peer::{OutputChunk, Which},
 };
 
-use crate::rig::{Rig, hear, text};
+use crate::rig::{Rig, STDOUT_LIMIT, hear, text};
 
 #[tokio::test]
 async fn output_is_there_while_the_task_runs_and_afterwards() {
@@ -51,16 +51,25 @@ async fn silence_and_ignorance_differ() {
 #[tokio::test]
 async fn more_than_is_kept_is_counted() {
     let mut rig = Rig::new().await;
-    let key = rig.sh("yes 123456789 | head -n 1500000; echo done >&2");
+    let key = rig.sh("yes 123456789 | head -n 1500000; yes 123456789 | head -n 1500000 >&2");
     let outcome = rig.ended(key).await;
     let output = outcome.output.clone().unwrap();
-    assert_eq!((output.stdout_len, output.stderr_len), (15_000_000, 5));
+    assert_eq!((output.stdout_len, output.stderr_len), (15_000_000, 15_000_000));
     assert_eq!(output.stdout.len(), swarm_proto::limits::INLINE_RESULT);
     let heard = hear(rig.read(key, Which::Both, false), Duration::ZERO).await;
-    assert_eq!(heard.bytes[0].len() as u64, KEPT_OUTPUT);
-    let lines_kept = heard.bytes[0].iter().filter(|byte| **byte == b'\n').count() as u64;
-    assert_eq!(heard.skipped, [(15_000_000 - KEPT_OUTPUT, 1_500_000 - lines_kept), (0, 0)]);
-    assert_eq!(text(&heard.bytes[1]), "done\n");
+    for (n, kept) in [STDOUT_LIMIT, KEPT_OUTPUT].into_iter().enumerate() {
+        assert_eq!(heard.bytes[n].len() as u64, kept);
+        let lines_kept = heard.bytes[n].iter().filter(|byte| **byte == b'\n').count() as u64;
+        assert_eq!(heard.skipped[n], (15_000_000 - kept, 1_500_000 - lines_kept));
+    }
+    // that it is a blob by now is said by its end having got to where it belongs
+    rig.exec.forget(key.0, key.1);
+    let file = rig.exec.outputs().stdout_file(key.0, key.1);
+    while std::fs::metadata(&file).unwrap().len() > KEPT_OUTPUT {
+        tokio::task::yield_now().await;
+    }
+    let heard = hear(rig.read(key, Which::Stdout, false), Duration::ZERO).await;
+    assert_eq!((heard.bytes[0].len() as u64, heard.skipped[0].0), (KEPT_OUTPUT, 15_000_000 - KEPT_OUTPUT));
 }
 
 /// It loses its oldest lines, is told how many, and slows nobody.

@@ -27,6 +27,9 @@ pub(crate) type Key = (TaskId, Fence);
 /// Longer than anything takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is kept of a task's standard output.
+pub(crate) const STDOUT_LIMIT: u64 = 12_000_000;
+
 static MARKS: AtomicU64 = AtomicU64::new(1);
 
 /// A directory that leaves no keeper behind.
@@ -58,6 +61,7 @@ pub(crate) fn settings(dir: &Path) -> ExecSettings {
         store: Shelves { plain: dir.join("store"), sealed: dir.join("sealed") },
         keeper: KeeperAt::Program(keeper),
         keep: None,
+        stdout_limit: STDOUT_LIMIT,
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{ErrorKind, Read},
-    path::PathBuf,
 };
 
 use crate::output::{
@@ -28,9 +27,9 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Of a pipe in non-blocking mode, into the file `path`, which is made with the first byte.
-    pub(super) const fn new(pipe: File, path: PathBuf) -> Self {
-        Self { pipe: Some(pipe), record: Record::new(path) }
+    /// Of a pipe in non-blocking mode.
+    pub(super) const fn new(pipe: File, record: Record) -> Self {
+        Self { pipe: Some(pipe), record }
     }
 
     pub(super) const fn pipe(&self) -> Option<&File> {
@@ -87,10 +86,17 @@ mod tests {
 
     #[test]
     fn the_kept_part_is_bounded_exactly_and_the_rest_is_counted() {
-        for (total, kept) in [(KEPT_OUTPUT - 1, KEPT_OUTPUT - 1), (KEPT_OUTPUT, KEPT_OUTPUT), (KEPT_OUTPUT + 1, KEPT_OUTPUT)] {
+        let more = KEPT_OUTPUT + 20_000_000;
+        for (limit, total, kept) in [
+            (KEPT_OUTPUT, KEPT_OUTPUT - 1, KEPT_OUTPUT - 1),
+            (KEPT_OUTPUT, KEPT_OUTPUT, KEPT_OUTPUT),
+            (KEPT_OUTPUT, KEPT_OUTPUT + 1, KEPT_OUTPUT),
+            (more, more - 1, more - 1),
+            (more, more + 1, more),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let (rx, mut tx) = pipe();
-            let mut capture = Capture::new(rx, dir.path().join("x"));
+            let mut capture = Capture::new(rx, Record::new(dir.path().join("x"), limit));
             feed(&mut capture, &mut tx, total);
             assert_eq!(capture.written(), Written { bytes: total, lines: total, kept_bytes: kept });
             assert_eq!(std::fs::metadata(dir.path().join("x")).unwrap().len(), kept);
@@ -101,7 +107,7 @@ mod tests {
     #[test]
     fn a_disk_that_refuses_costs_the_file_only() {
         let (rx, mut tx) = pipe();
-        let mut capture = Capture::new(rx, "/dev/full".into());
+        let mut capture = Capture::new(rx, Record::new("/dev/full".into(), KEPT_OUTPUT));
         feed(&mut capture, &mut tx, 5_000);
         assert_eq!(capture.written(), Written { bytes: 5_000, lines: 5_000, kept_bytes: 0 });
         assert_eq!(capture.record().take_head().len(), INLINE_RESULT);

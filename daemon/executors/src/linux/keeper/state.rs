@@ -62,6 +62,7 @@ pub(super) struct Starting {
     killed: Option<End>,
     serial: u64,
     is_followed: bool,
+    stdout_limit: u64,
 }
 
 pub(super) struct Attempt {
@@ -240,9 +241,9 @@ impl Keeper {
         for message in messages {
             match message {
                 ToKeeper::Hello { version } => self.greet(version),
-                ToKeeper::Start { spec, is_array, tasks, store } => {
+                ToKeeper::Start { spec, is_array, tasks, store, stdout_limit } => {
                     for start in tasks {
-                        orders.extend(self.take_on(start, &spec, is_array, &store));
+                        orders.extend(self.take_on(start, &spec, is_array, (&store, stdout_limit)));
                     }
                 }
                 ToKeeper::Kill { task, fence, end } => {
@@ -288,7 +289,7 @@ impl Keeper {
         link.say(&FromKeeper::Ready);
     }
 
-    fn take_on(&mut self, start: TaskStart, spec: &Arc<JobSpec>, is_array: bool, store: &Shelves) -> Option<Order> {
+    fn take_on(&mut self, start: TaskStart, spec: &Arc<JobSpec>, is_array: bool, (store, stdout_limit): (&Shelves, u64)) -> Option<Order> {
         let TaskStart { task, fence, item, own, key: opener } = start;
         let key = (task, fence);
         let is_here = self.starting.contains_key(&key) || self.running.contains_key(&key) || self.leaving.contains_key(&key);
@@ -302,7 +303,8 @@ impl Keeper {
         let serial = self.next_serial;
         self.next_serial += 1;
         let told = is_array.then(|| item.clone().unwrap_or_else(|| task.index.to_string()));
-        self.starting.insert(key, Starting { spec: Arc::clone(spec), item: told, killed: None, serial, is_followed: false });
+        let starting = Starting { spec: Arc::clone(spec), item: told, killed: None, serial, is_followed: false, stdout_limit };
+        self.starting.insert(key, starting);
         let manifest = spec.inputs.map(|tree| tree.manifest);
         let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.clone(), key: opener, manifest, own });
         Some(Order { key, token: serial << 2, spec: Arc::clone(spec), is_array, item, inputs, work: None })
@@ -390,9 +392,9 @@ impl Keeper {
     }
 
     fn register(&mut self, key: Key, starting: Starting, made: Spawned) {
-        let Starting { spec, item, killed, serial, is_followed } = starting;
+        let Starting { spec, item, killed, serial, is_followed, stdout_limit } = starting;
         let Spawned { pid, pidfd, stdout, stderr, work, started, started_boot } = made;
-        let [out, err] = self.outcomes.files(key);
+        let [out, err] = self.outcomes.records(key, stdout_limit);
         let streams = [Capture::new(stdout, out), Capture::new(stderr, err)];
         let life = Life { spec, started, started_boot };
         let attempt = Attempt { life, pid, pidfd, serial, streams, work, item, is_followed, killed: None };

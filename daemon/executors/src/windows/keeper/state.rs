@@ -74,6 +74,7 @@ pub(super) struct Keeper {
     running: BTreeMap<Key, Attempt>,
     dir: PathBuf,
     outcomes: Outcomes,
+    stdout_limit: u64,
     lease_until: Boot,
     is_lease_over: bool,
     events: mpsc::Receiver<Event>,
@@ -104,6 +105,7 @@ impl Keeper {
             running: BTreeMap::new(),
             dir: dir.to_owned(),
             outcomes: Outcomes::new(dir.join("attempts")),
+            stdout_limit: 0,
             lease_until: boot_now() + DEFAULT_LEASE,
             is_lease_over: false,
             events,
@@ -191,7 +193,9 @@ impl Keeper {
         for message in messages {
             match message {
                 ToKeeper::Hello { version } => self.greet(version),
-                ToKeeper::Start { spec, is_array, tasks, store } => {
+                ToKeeper::Start { spec, is_array, tasks, store, stdout_limit } => {
+                    // each daemon says the same with every start
+                    self.stdout_limit = stdout_limit;
                     for TaskStart { task, fence, item, own, key } in tasks {
                         let manifest = spec.inputs.map(|tree| tree.manifest);
                         let inputs = (manifest.is_some() || own.is_some()).then(|| Inputs { store: store.clone(), key, manifest, own });
@@ -268,7 +272,7 @@ impl Keeper {
         let (key, spec) = (order.key, &order.spec);
         let Spawned { child, pid, job, work } = spawned;
         let life = Life::begun(spec);
-        let records = self.outcomes.files(key).map(Record::new);
+        let records = self.outcomes.records(key, self.stdout_limit);
         let item = order.is_array.then(|| order.item.clone().unwrap_or_else(|| key.0.index.to_string()));
         let has_ended = Arc::new(AtomicBool::new(false));
         let leaves = !spec.outputs.is_empty();
