@@ -7,6 +7,7 @@ use bytes::Bytes;
 use swarm_api::BlobPiece;
 use swarm_proto::{
     Code, Digest, Fence, NodeId, Problem, TaskId,
+    access::Caller,
     api::{Call, Reply, TaskView},
     ledger::TaskState,
     limits,
@@ -172,7 +173,7 @@ async fn from_others(node: &Arc<Node>, view: &TaskView, which: Which, sink: &mut
 /// The rest of a standard output of so many bytes from the blob that it became, and how many more there were where that is cut.
 async fn from_blob(node: &Arc<Node>, digest: Digest, len: u64, sink: &mut Sink<'_>) -> Result<(), Problem> {
     let stream = Stream::Stdout;
-    let mut pieces = blobs::read(node, digest, sink.told[0]..u64::MAX);
+    let mut pieces = blobs::read(node, &Caller::local(), digest, sink.told[0]..u64::MAX);
     while let Some(piece) = pieces.recv().await {
         match piece? {
             BlobPiece::Size(_) => {}
