@@ -149,6 +149,11 @@ impl Fetcher {
             return Ok(());
         }
         let (outline, last, is_sealed) = self.outline(digest, size, sources).await?;
+        if outline.segments() == 1 {
+            // all of it is here, and there is nothing to be gone on with later
+            let store = self.store.clone();
+            return Ok(self.lanes.run(move || store.keep_small(digest, &last, is_sealed)).await?);
+        }
         let (store, begun) = (self.store.clone(), outline.clone());
         let partial = match self.lanes.run(move || store.begin(begun, is_sealed)).await? {
             Begun::Whole => return Ok(()),

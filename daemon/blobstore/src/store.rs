@@ -229,6 +229,14 @@ impl Store {
         self.make_draft(Some(&self.0.key()?))
     }
 
+    /// Keeps a blob that came whole. Without the files of one that comes in parts, whose making and removing takes most of the time of
+    /// many small ones.
+    pub(crate) fn keep_small(&self, digest: Digest, data: &[u8], is_sealed: bool) -> Result<(), StoreError> {
+        let mut draft = if is_sealed || self.must_seal(digest) { self.sealed_draft() } else { self.draft() }?;
+        draft.write(data)?;
+        draft.finish().map(|_| ())
+    }
+
     fn make_draft(&self, key: Option<&StoreKey>) -> Result<Draft, StoreError> {
         let io = |e| StoreError::io("a blob's file", e);
         let cipher = key.map(Body::cipher).transpose().map_err(io)?;
