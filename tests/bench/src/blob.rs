@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, thread};
 
 use bytes::Bytes;
-use swarm_blobstore::{Fetcher, KeyAt, Lanes, Progress, Reach, Routes, SourceAt, Store, serve};
+use swarm_blobstore::{Fetcher, KeyAt, Lanes, Outliner, Progress, Reach, Routes, SourceAt, Store, serve};
 use swarm_proto::{
     ClusterId, Digest, NodeId, PROTOCOL, PeerKey, Problem, UnixMillis,
     blob::Claim,
     ledger::Addrs,
+    limits,
     peer::{Hello, Open},
 };
 use swarm_transport::{BindSpec, Ca, Dial, Doorkeeper, Endpoint, FrameRx, FrameTx, Peer, Plane, Realm, SecretKey, Validity, udp_socket};
@@ -16,6 +17,8 @@ use tokio::sync::{oneshot, watch};
 use crate::{Run, usage::Meter};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
+/// Bytes that are verified again and again.
+const VERIFIED: u64 = 16 << 20;
 
 /// `disk`: what a profile calls the threads that do what blocks.
 fn runtime(disk: &str) -> anyhow::Result<tokio::runtime::Runtime> {
@@ -86,6 +89,24 @@ fn thread<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<thread::JoinHandle<anyhow::Result<T>>> {
     Ok(thread::Builder::new().name(name.to_owned()).spawn(work)?)
+}
+
+/// Checks so many bytes as whoever gets them does, segment by segment, and nothing else.
+pub(crate) fn verify(size: u64) -> anyhow::Result<Run> {
+    // more than a core's own cache, as what comes from a network is
+    let (mut data, mut outliner) = (Vec::new(), Outliner::default());
+    crate::generate(VERIFIED, |piece| {
+        outliner.update(piece);
+        data.extend_from_slice(piece);
+        anyhow::Ok(())
+    })?;
+    let outline = outliner.finish();
+    let meter = Meter::start();
+    let segments = (0..outline.segments()).zip(data.chunks(limits::SEGMENT as usize)).cycle();
+    for (index, segment) in segments.take(usize::try_from(size / u64::from(limits::SEGMENT))?) {
+        anyhow::ensure!(outline.fits(index, segment), "segment {index} is not what it was");
+    }
+    Ok(meter.stop())
 }
 
 pub(crate) fn run(size: u64) -> anyhow::Result<Run> {
