@@ -265,6 +265,11 @@ What each task is:
           It is called what PATH is called, or NAME: the last = divides. PATH/ and PATH=. bring what is in a directory
           without the directory's own name. Links are refused.
 
+      --encrypt
+          Keep the files that are put for it encrypted on the disk of each node that has them
+          
+          Of its arguments, environment and standard input none is a file; nor is what it leaves encrypted.
+
       --output <PATH>
           A file or directory below the task's own directory, kept when it has ended (repeatable)
           

@@ -221,7 +221,7 @@ impl Written {
             follow: self.follow,
             signed: None,
         };
-        Ok(Job { request, inputs, each, items })
+        Ok(Job { request, inputs, each, items, encrypt: false })
     }
 }
 

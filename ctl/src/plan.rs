@@ -23,6 +23,8 @@ pub struct Job {
     /// Files that every task finds in its directory, and files of which each task finds one.
     pub inputs: Vec<Source>,
     pub each: Vec<Source>,
+    /// Its files are kept encrypted.
+    pub encrypt: bool,
     /// The file behind the request's list of items.
     pub items: Option<PathBuf>,
 }
@@ -33,11 +35,12 @@ pub struct Plan {
     pub request: SubmitRequest,
     inputs: Option<Draft>,
     each: Option<Draft>,
+    encrypt: bool,
     items: Option<PathBuf>,
 }
 
-/// Trees that were put, by what was named: the jobs of one file often share their inputs.
-pub type Trees = BTreeMap<Vec<Source>, Tree>;
+/// Trees that were put, by what was named and whether it is encrypted: the jobs of one file often share their inputs.
+pub type Trees = BTreeMap<(Vec<Source>, bool), Tree>;
 
 impl Job {
     /// Looks at its files, and refuses what the daemon would refuse.
@@ -50,7 +53,7 @@ impl Job {
         let mut request = self.request;
         request.inputs = inputs.as_ref().map(Draft::tree).or(request.inputs);
         request.each = each.as_ref().map(Draft::tree).or(request.each);
-        let plan = Plan { request, inputs, each, items: self.items };
+        let plan = Plan { request, inputs, each, encrypt: self.encrypt, items: self.items };
         plan.check()?;
         Ok(plan)
     }
@@ -70,16 +73,16 @@ impl Plan {
     /// # Errors
     /// A file cannot be read, or the daemon does not take it.
     pub async fn put(self, client: &Client, trees: &mut Trees) -> Result<SubmitRequest, Problem> {
-        let Self { mut request, inputs, each, items } = self;
+        let Self { mut request, inputs, each, encrypt, items } = self;
         if let Some(draft) = inputs {
-            request.inputs = Some(put_tree(client, draft, trees).await?);
+            request.inputs = Some(put_tree(client, draft, encrypt, trees).await?);
         }
         if let Some(draft) = each {
-            request.each = Some(put_tree(client, draft, trees).await?);
+            request.each = Some(put_tree(client, draft, encrypt, trees).await?);
         }
         if let Some((path, list)) = items.zip(request.array.as_ref().and_then(|array| array.list)) {
             let bar = Bar::new(Some(list.size));
-            let put = patiently(async || files::put_file(client, &path, false, &bar).await).await?;
+            let put = patiently(async || files::put_file(client, &path, encrypt, &bar).await).await?;
             if put.digest != list.digest {
                 let what = format!("the items of {} were not put", path.display());
                 return Err(Problem::new(Code::Conflict, what, "the file changed while it was read"));
@@ -89,12 +92,12 @@ impl Plan {
     }
 }
 
-async fn put_tree(client: &Client, draft: Draft, trees: &mut Trees) -> Result<Tree, Problem> {
-    if let Some(tree) = trees.get(draft.sources()) {
+async fn put_tree(client: &Client, draft: Draft, encrypt: bool, trees: &mut Trees) -> Result<Tree, Problem> {
+    let sources = (draft.sources().to_vec(), encrypt);
+    if let Some(tree) = trees.get(&sources) {
         return Ok(*tree);
     }
-    let sources = draft.sources().to_vec();
-    let tree = draft.put(client, false).await?;
+    let tree = draft.put(client, encrypt).await?;
     trees.insert(sources, tree);
     Ok(tree)
 }

@@ -79,6 +79,11 @@ pub struct SpecArgs {
     /// directory's own name. Links are refused.
     #[arg(long = "input", value_name = "PATH[=NAME]", value_parser = source::parse)]
     pub inputs: Vec<Source>,
+    /// Keep the files that are put for it encrypted on the disk of each node that has them
+    ///
+    /// Of its arguments, environment and standard input none is a file; nor is what it leaves encrypted.
+    #[arg(long)]
+    pub encrypt: bool,
     /// A file or directory below the task's own directory, kept when it has ended (repeatable)
     ///
     /// {} stands for the item. They are had with: swarmctl job results
@@ -123,6 +128,7 @@ impl SpecArgs {
             }
         }
         job.inputs.extend(self.inputs.iter().cloned());
+        job.encrypt |= self.encrypt;
         let request = &mut job.request;
         over(self.name.as_ref(), &mut request.name);
         over(self.cwd.as_ref(), &mut request.cwd);

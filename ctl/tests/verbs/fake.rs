@@ -542,8 +542,8 @@ impl Backend for Daemon {
         receiver
     }
 
-    fn put_blob(&self, _: Option<u64>, _: bool) -> BlobTaker {
-        Arc::clone(&self.0.blobs).take()
+    fn put_blob(&self, _: Option<u64>, encrypt: bool) -> BlobTaker {
+        Arc::clone(&self.0.blobs).take(encrypt)
     }
 
     fn read_blob(&self, _: &Caller, digest: Digest, part: Range<u64>) -> mpsc::Receiver<Result<BlobPiece, Problem>> {

@@ -40,6 +40,29 @@ fn inputs_are_put_before_the_job_that_names_them() {
 }
 
 #[test]
+fn all_that_is_put_for_a_job_is_encrypted_where_that_is_asked() {
+    with_swarm(async |swarm| {
+        lay_out(&swarm);
+        fs::write(swarm.dir.path().join("items"), "x\n".repeat(40_000)).unwrap();
+        fs::write(swarm.dir.path().join("job.toml"), "argv = ['print', 'x']\ninputs = ['tool']").unwrap();
+        for (words, puts) in [
+            (&["submit", "--encrypt", "--input", "data", "--array", "@items", "--", "print", "x"][..], 4),
+            (&["submit", "--encrypt", "--each", "data", "--", "print", "x"], 3),
+            (&["submit", "--encrypt", "job.toml"], 2),
+            (&["run", "--encrypt", "--input", "tool", "--", "print", "x"], 2),
+        ] {
+            let (before, encrypted) = (swarm.fake.blobs.puts(), swarm.fake.blobs.encrypted());
+            let ended = swarm.command(words).current_dir(swarm.dir.path()).output().await.unwrap();
+            assert!(ended.status.success(), "{ended:?}");
+            assert_eq!((swarm.fake.blobs.puts() - before, swarm.fake.blobs.encrypted() - encrypted), (puts, puts), "{words:?}");
+        }
+        let encrypted = swarm.fake.blobs.encrypted();
+        swarm.command(&["submit", "job.toml"]).current_dir(swarm.dir.path()).output().await.unwrap();
+        assert_eq!(swarm.fake.blobs.encrypted(), encrypted, "only where that is asked");
+    });
+}
+
+#[test]
 fn each_file_is_a_task() {
     with_swarm(async |swarm| {
         lay_out(&swarm);

@@ -25,6 +25,8 @@ pub(crate) struct Blobs {
     all: Mutex<BTreeMap<Digest, Bytes>>,
     /// How many came from clients, those that were here already included.
     puts: AtomicUsize,
+    /// How many of them are to be kept encrypted.
+    encrypted: AtomicUsize,
     /// What was read of any.
     reads: Mutex<Vec<Range<u64>>>,
     /// Where the next ones that read are let down.
@@ -75,7 +77,11 @@ impl Blobs {
         manifest.files().iter().map(|file| (file.path.clone(), text(file), file.executable)).collect()
     }
 
-    pub(super) fn take(self: Arc<Self>) -> BlobTaker {
+    pub(crate) fn encrypted(&self) -> usize {
+        self.encrypted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn take(self: Arc<Self>, encrypt: bool) -> BlobTaker {
         let (pieces, mut taken) = mpsc::channel::<Option<Bytes>>(4);
         let (reply, put) = oneshot::channel();
         tokio::spawn(async move {
@@ -85,6 +91,7 @@ impl Blobs {
                     Some(piece) => data.extend_from_slice(&piece),
                     None => {
                         self.puts.fetch_add(1, Ordering::Relaxed);
+                        self.encrypted.fetch_add(usize::from(encrypt), Ordering::Relaxed);
                         let size = data.len() as u64;
                         let _ = reply.send(Ok(BlobPut { digest: self.put(data), size }));
                         return;
