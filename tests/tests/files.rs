@@ -221,6 +221,27 @@ async fn what_cannot_be_is_said() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_task_waits_is_said_of_its_files_too() {
+    let rig = Rig::start(2).await;
+    let client = rig.client(0);
+    let tree = put_tree(&client, &[("a", b"a")]).await;
+    // nobody can run it, so it stays in the queue
+    let labels = [("no".to_owned(), "body".to_owned())].into();
+    let job = submit(&client, SubmitRequest { inputs: Some(tree), labels, ..shell("true") }).await;
+    let explain = client.explain(TaskId { job, index: 0 }).await.expect("explained");
+    let [input] = explain.inputs.as_slice() else { panic!("{explain:?}") };
+    assert_eq!((input.digest, input.files, input.bytes, input.held_by, input.holders.len()), (tree.manifest, 1, 1, 2, 2), "{explain:?}");
+    let other = Tree { files: 2, ..tree };
+    let retries: std::collections::BTreeMap<_, _> = [(swarm_proto::spec::Cause::Input, 0)].into();
+    let job = submit(&client, SubmitRequest { inputs: Some(other), retries, ..shell("true") }).await;
+    ended(&client, job).await;
+    let explain = client.explain(TaskId { job, index: 0 }).await.expect("explained");
+    assert!(matches!(&explain.files, Some(End::Input(why)) if why.contains("it names 1 files")), "{explain:?}");
+    let shown = ctl(&rig.swarm.nodes()[1].socket, &["task", "explain", &job.to_string()]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("its last attempt ended so: no input:"), "{shown:?}");
+}
+
 trait RunToEnd {
     async fn run_to_end(&self, request: SubmitRequest) -> Option<End>;
 }

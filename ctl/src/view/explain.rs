@@ -1,7 +1,8 @@
 //! The answer to "why is this not running?".
 
 use swarm_proto::{
-    api::{Explain, Health, Reason, Verdict},
+    NodeId,
+    api::{Explain, Health, InputKind, InputReason, Reason, Verdict},
     spec::OnPartition,
 };
 
@@ -19,6 +20,12 @@ pub fn explain(explain: &Explain, is_coloured: bool) -> String {
     let mut shown = format!("{}: {}\n", explain.task, verdict(explain));
     if explain.ahead > 0 {
         shown.push_str(&format!("{} tasks are before it\n", explain.ahead));
+    }
+    if let Some(end) = &explain.files {
+        shown.push_str(&format!("its last attempt ended so: {}\n", super::end(end)));
+    }
+    for input in &explain.inputs {
+        shown.push_str(&self::input(input, &explain.verdict));
     }
     if !explain.nodes.is_empty() {
         let mut table = Table::new(&["NODE", "NAME", "WOULD SAY"]);
@@ -42,6 +49,53 @@ fn verdict(explain: &Explain) -> String {
         Verdict::NobodyCan => "no node that is here can ever run it".into(),
         Verdict::NoNodes => "there is no node".into(),
     }
+}
+
+/// Where its files are, a line for each thing to be said of them.
+fn input(input: &InputReason, verdict: &Verdict) -> String {
+    let what = match input.kind {
+        InputKind::Inputs => format!("its inputs ({}, {})", count(input.files, "file"), bytes(input.bytes)),
+        InputKind::Each => format!("the files of the job's tasks ({}, {})", count(input.files, "file"), bytes(input.bytes)),
+        InputKind::Items => format!("its list of items ({})", bytes(input.bytes)),
+    };
+    let more = if input.held_by as usize > input.holders.len() { ", .." } else { "" };
+    let held = match input.held_by {
+        0 => "are on no node that is here".to_owned(),
+        by => format!("are on {} ({}{more})", count(by, "node"), list(&input.holders)),
+    };
+    let preferred = if input.is_preferred { "; such a node is preferred" } else { "" };
+    let mut lines = vec![format!("{what} {held}{preferred}")];
+    let waits = |node: &&NodeId| !input.holders.contains(node) && more.is_empty();
+    if let Some(node) = waiting_at(verdict).as_ref().filter(waits) {
+        lines.push(format!("  {node} does not have them yet"));
+    }
+    if !input.coming.is_empty() {
+        lines.push(format!("  a copy is to come to {}", list(&input.coming)));
+    }
+    lines.extend(input.failed.iter().map(|(node, why)| format!("  {node} could not keep a copy: {}", plain(why))));
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// The node that it is at and has not started on.
+const fn waiting_at(verdict: &Verdict) -> Option<NodeId> {
+    match verdict {
+        Verdict::WaitsAtNode { node } => Some(*node),
+        Verdict::Ended(_)
+        | Verdict::Running { .. }
+        | Verdict::NodeUnreachable { .. }
+        | Verdict::Next
+        | Verdict::NoRoomNow
+        | Verdict::NobodyCan
+        | Verdict::NoNodes => None,
+    }
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn count(n: u32, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 fn unreachable(node: &str, on_partition: OnPartition, in_ms: Option<u64>) -> String {
@@ -88,7 +142,10 @@ fn amount(resource: &str, n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
-    use swarm_proto::{NodeId, ledger::TaskState};
+    use swarm_proto::{
+        Digest,
+        ledger::{End, TaskState},
+    };
 
     use super::*;
     use crate::view::samples;
@@ -113,6 +170,46 @@ n10   j     it needs 8.0 GiB of memory, 1.0 GiB of memory is free
 n11   k     it needs 2 licence, 1 licence is free
 n12   l     I hold 16 attempts, as many as I take
 n13   m     nothing has been heard of me yet
+");
+    }
+
+    #[test]
+    fn where_its_files_are_is_said() {
+        let input = |kind, holders: &[u64], is_preferred| InputReason {
+            kind,
+            digest: Digest([7; 32]),
+            files: 12,
+            bytes: 3 << 30,
+            holders: holders.iter().copied().map(NodeId).collect(),
+            held_by: u32::try_from(holders.len()).unwrap(),
+            is_preferred,
+            coming: vec![],
+            failed: vec![],
+        };
+        let copied = InputReason {
+            coming: vec![NodeId(4)],
+            failed: vec![(NodeId(5), "its store is full".into())],
+            ..input(InputKind::Each, &[], false)
+        };
+        let many = InputReason { held_by: 40, ..input(InputKind::Items, &[1, 2, 3, 4, 5, 6, 7, 8], false) };
+        let explain = Explain {
+            verdict: Verdict::WaitsAtNode { node: NodeId(3) },
+            nodes: vec![],
+            ahead: 0,
+            inputs: vec![input(InputKind::Inputs, &[1, 2], true), copied, many],
+            files: Some(End::Input("'a/b' did not come: nobody gave it: n2 (it is away)".into())),
+            ..samples::explain()
+        };
+        assert_snapshot!(super::explain(&explain, false), @"
+j17.3: it is at n3, waiting for its turn
+its last attempt ended so: no input: 'a/b' did not come: nobody gave it: n2 (it is away)
+its inputs (12 files, 3.0 GiB) are on 2 nodes (n1, n2); such a node is preferred
+  n3 does not have them yet
+the files of the job's tasks (12 files, 3.0 GiB) are on no node that is here
+  n3 does not have them yet
+  a copy is to come to n4
+  n5 could not keep a copy: its store is full
+its list of items (3.0 GiB) are on 40 nodes (n1, n2, n3, n4, n5, n6, n7, n8, ..)
 ");
     }
 

@@ -297,6 +297,8 @@ pub(crate) fn explain() -> Explain {
             node(13, "m", Reason::NotAlive(Health::Unknown)),
         ],
         ahead: 570,
+        inputs: vec![],
+        files: None,
     }
 }
 

@@ -388,7 +388,8 @@ impl Fake {
             Call::Blobs { .. } => Ok(Reply::Blobs(Vec::new())),
             Call::Blob { digest } => Err(Problem::new(Code::NotFound, format!("there is no blob {digest}"), "nobody holds it")),
             Call::Explain { task } => {
-                let explain = Explain { task, state: TaskState::Pending, verdict: Verdict::NoNodes, nodes: vec![], ahead: 0 };
+                let verdict = Verdict::NoNodes;
+                let explain = Explain { task, state: TaskState::Pending, verdict, nodes: vec![], ahead: 0, inputs: vec![], files: None };
                 Ok(Reply::Explain(Box::new(explain)))
             }
             Call::RetryJob { job, key } | Call::RetryTask { task: TaskId { job, .. }, key } => {

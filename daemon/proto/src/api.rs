@@ -23,7 +23,7 @@ pub use self::{
         BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, CollectRequest, Collected, HolderView, PushRequest, StoreView,
         StoredView, Verified,
     },
-    explain::{Explain, Health, NodeReason, Reason, Verdict},
+    explain::{Explain, Health, InputKind, InputReason, NodeReason, Reason, Verdict},
     identity::{
         Belonging, Choices, HostCall, JoinRequest, PassRequest, RootView, RotateRequest, TokenLine, TokenRequest, TokenView, UserRequest,
         UserView,

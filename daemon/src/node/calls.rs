@@ -235,7 +235,11 @@ impl Context {
             Call::Job { job } => Reply::Job(Box::new(ledger.job_view(job).ok_or_else(|| no_job(job))?)),
             Call::Tasks { job, state, after, limit } => Reply::Tasks(self.tasks(dispatch, ledger, job, state, after, page(limit))?),
             Call::Task { task } => Reply::Task(Box::new(show(dispatch, ledger, task).ok_or_else(|| no_task(task))?)),
-            Call::Explain { task } => Reply::Explain(Box::new(dispatch.explain(task, ledger, self.now).ok_or_else(|| no_task(task))?)),
+            Call::Explain { task } => {
+                let mut explain = dispatch.explain(task, ledger, self.now).ok_or_else(|| no_task(task))?;
+                explain.inputs.iter_mut().for_each(|input| sight.owed.explain(input));
+                Reply::Explain(Box::new(explain))
+            }
             Call::Nodes => {
                 Reply::Nodes(ledger.nodes().filter(|record| !record.is_gone).map(|record| self.node(dispatch, record)).collect())
             }

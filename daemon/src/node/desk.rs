@@ -1,6 +1,7 @@
 //! The way to the leader's desk: what others may put on it. The desk itself is [`super::lead`].
 
 use swarm_core::{
+    blobs::Owed,
     dispatch::Dispatch,
     ledger::{Job, Ledger},
 };
@@ -8,7 +9,7 @@ use swarm_proto::{
     Code, LogIndex, NodeId, Problem,
     blob::Claim,
     ledger::{Applied, Command},
-    peer::{Answer, FromWorker, Numbered, Owing, Report, Target, ToWorker},
+    peer::{Answer, FromWorker, Numbered, Report, Target, ToWorker},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,10 +27,10 @@ pub(crate) type Desk = mpsc::Sender<ToDesk>;
 pub(crate) struct Sight<'a> {
     pub(crate) dispatch: &'a Dispatch,
     pub(crate) ledger: &'a Ledger,
+    /// What the swarm owes.
+    pub(crate) owed: &'a Owed,
     /// Tasks ended a second, lately.
     pub(crate) throughput: f64,
-    /// Whether a node keeps something, or is about to, because the leader asked it to.
-    pub(crate) is_kept_by: &'a dyn Fn(NodeId, Owing) -> bool,
 }
 
 impl Sight<'_> {
@@ -40,7 +41,7 @@ impl Sight<'_> {
                 let names = |of: &Job| of.ended().is_none() && of.spec().owings().any(|owing| owing.digest == *root);
                 self.ledger.job(*job).is_some_and(names) && self.dispatch.is_for(by, *job, self.ledger)
             }
-            Claim::Keep(owing) => (self.is_kept_by)(by, *owing),
+            Claim::Keep(owing) => self.owed.is_kept_by(by, *owing),
             // for whoever was asked to say
             Claim::Caller(_) | Claim::Offer => false,
         }

@@ -353,8 +353,8 @@ impl Keep<'_> {
 
     /// Some files of a manifest. Whoever holds that is asked first: it holds them too, most likely.
     async fn files(&self, manifest: Digest, files: Vec<FileEntry>) -> Result<(), Problem> {
-        let sizes: BTreeMap<Digest, u64> = files.iter().map(|file| (file.digest, file.size)).collect();
-        let missing = self.pinned(sizes.keys().copied().collect()).await;
+        let files: BTreeMap<Digest, FileEntry> = files.into_iter().map(|file| (file.digest, file)).collect();
+        let missing = self.pinned(files.keys().copied().collect()).await;
         if missing.is_empty() {
             return Ok(());
         }
@@ -365,8 +365,9 @@ impl Keep<'_> {
         let turned = |n: usize| sources.iter().copied().cycle().skip(n % count.max(1)).take(count.min(SOURCES)).collect::<Vec<_>>();
         // each begins with another one, so that all of them give
         let fetched = stream::iter(missing.into_iter().enumerate()).map(|(n, digest)| {
-            let from = (count > 0).then(|| (sizes[&digest], turned(n)));
-            arrived(bring(self.node, digest, self.claim(manifest), from))
+            let file = &files[&digest];
+            let coming = bring(self.node, digest, self.claim(manifest), (count > 0).then(|| (file.size, turned(n))));
+            async { arrived(coming).await.map_err(|problem| Problem { what: format!("'{}' did not come", file.path), ..problem }) }
         });
         let mut fetched = fetched.buffer_unordered(AT_ONCE);
         while let Some(end) = fetched.next().await {

@@ -60,6 +60,11 @@ impl<W> Keeping<W> {
         Self { owed, waiting, next: 0, lapsing, sweep_at: now + SWEEP.0, swept: None }
     }
 
+    /// What is owed, and how far its copies are.
+    pub(super) const fn owed(&self) -> &Owed {
+        &self.owed
+    }
+
     /// Whether as many submissions wait as may.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= WAITING
@@ -70,11 +75,6 @@ impl<W> Keeping<W> {
         self.next += 1;
         self.waiting.insert(self.next, waiting);
         self.owed.owe(Owner::Ticket(self.next), owings, now);
-    }
-
-    /// Whether a node was asked for this, and keeps it or is about to.
-    pub(super) fn is_kept_by(&self, node: NodeId, owing: Owing) -> bool {
-        self.owed.is_kept_by(node, owing)
     }
 
     /// A worker's stream opened.

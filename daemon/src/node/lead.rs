@@ -377,8 +377,8 @@ impl DeskTerm {
             ToDesk::Probed { node, reached } => self.dispatch.handle_probe(node, reached, now()),
             ToDesk::Look(look) => {
                 let throughput = self.throughput.rate(Instant::now());
-                let is_kept_by = |node, owing| self.keeping.is_kept_by(node, owing);
-                self.consensus.with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, throughput, is_kept_by: &is_kept_by }));
+                self.consensus
+                    .with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, owed: self.keeping.owed(), throughput }));
             }
         }
     }

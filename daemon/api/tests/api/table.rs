@@ -300,7 +300,7 @@ impl State {
         let state = self.task(task)?.state;
         let verdict = if state.is_terminal() { Verdict::Ended(state) } else { Verdict::Running { node: NodeId(1) } };
         let nodes = vec![NodeReason { node: NodeId(1), name: "one".into(), reason: Reason::NotAlive(Health::Suspect) }];
-        Ok(Reply::Explain(Box::new(Explain { task, state, verdict, nodes, ahead: 3 })))
+        Ok(Reply::Explain(Box::new(Explain { task, state, verdict, nodes, ahead: 3, inputs: vec![], files: None })))
     }
 
     fn stats(&self) -> Stats {

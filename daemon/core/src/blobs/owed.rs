@@ -19,7 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarm_proto::{Code, JobId, NodeId, Problem, TaskId, peer::Owing};
+use swarm_proto::{
+    Code, JobId, NodeId, Problem, TaskId,
+    api::{InputKind, InputReason},
+    limits,
+    peer::Owing,
+};
 
 /// Nodes that keep each thing.
 const COPIES: usize = 2;
@@ -202,6 +207,18 @@ impl Owed {
         self.by_node.entry(node).or_default().insert(owing);
         self.wakes.insert((now + AGAIN, owing));
         self.dirty.insert(owing);
+    }
+
+    /// Says of something how far its copies are.
+    pub fn explain(&self, input: &mut InputReason) {
+        let owing = Owing { digest: input.digest, is_tree: input.kind != InputKind::Items };
+        for (node, at) in self.items.get(&owing).into_iter().flat_map(|item| &item.at) {
+            match at {
+                At::Asked if input.coming.len() < limits::EXPLAINED => input.coming.push(*node),
+                At::Failed { problem, .. } if input.failed.len() < limits::EXPLAINED => input.failed.push((*node, problem.why.clone())),
+                At::Asked | At::Failed { .. } | At::Kept => {}
+            }
+        }
     }
 
     /// Somebody holds it now.

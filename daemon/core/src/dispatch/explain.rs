@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use swarm_proto::{
-    NodeId, TaskId,
-    api::{Explain, Health, NodeReason, Reason, Verdict},
-    ledger::TaskState,
+    Digest, NodeId, TaskId,
+    api::{Explain, Health, InputKind, InputReason, NodeReason, Reason, Verdict},
+    ledger::{End, TaskState},
+    limits,
+    manifest::Tree,
     spec::JobSpec,
 };
 
@@ -24,14 +26,32 @@ impl Dispatch {
         let state = ledger.task_state(task)?;
         let job = ledger.job(task.job)?;
         if state.is_terminal() {
-            return Some(Explain { task, state, verdict: Verdict::Ended(state), nodes: Vec::new(), ahead: 0 });
+            let verdict = Verdict::Ended(state);
+            return Some(Explain { task, state, verdict, nodes: Vec::new(), ahead: 0, inputs: Vec::new(), files: files_end(task, ledger) });
         }
         let nodes = self.reasons(job.spec(), ledger, now);
         let (verdict, ahead) = match ledger.current_fence(task).filter(|_| state == TaskState::Assigned) {
             Some((node, _)) => (self.whereabouts(task, node, job.spec(), now), 0),
             None => (outlook(&nodes), ahead(job, task, ledger)),
         };
-        Some(Explain { task, state, verdict, nodes, ahead })
+        Some(Explain { task, state, verdict, nodes, ahead, inputs: self.inputs(job.spec()), files: files_end(task, ledger) })
+    }
+
+    /// What has to come to whoever runs it, and who has it.
+    fn inputs(&self, spec: &JobSpec) -> Vec<InputReason> {
+        let trees = [(InputKind::Inputs, spec.inputs), (InputKind::Each, spec.each)].into_iter().zip(placement::heavy(spec));
+        let trees = trees.filter_map(|((kind, tree), heavy)| {
+            let Tree { manifest, files, bytes } = tree?;
+            Some(self.input(kind, manifest, (files, bytes), heavy.is_some()))
+        });
+        trees.chain(spec.items.map(|list| self.input(InputKind::Items, list.digest, (1, list.size), false))).collect()
+    }
+
+    fn input(&self, kind: InputKind, digest: Digest, (files, bytes): (u32, u64), is_preferred: bool) -> InputReason {
+        let mut holders: Vec<NodeId> = self.directory.get(digest).map(|known| known.holders().collect()).unwrap_or_default();
+        let held_by = u32::try_from(holders.len()).unwrap_or(u32::MAX);
+        holders.truncate(limits::EXPLAINED);
+        InputReason { kind, digest, files, bytes, holders, held_by, is_preferred, coming: Vec::new(), failed: Vec::new() }
     }
 
     fn reasons(&self, spec: &JobSpec, ledger: &Ledger, now: Instant) -> Vec<NodeReason> {
@@ -58,6 +78,11 @@ impl Dispatch {
         let in_ms = due.map(|due| u64::try_from(due.at.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX));
         Verdict::NodeUnreachable { node, on_partition: spec.on_partition, in_ms }
     }
+}
+
+/// How its last attempt ended, where its files are why.
+fn files_end(task: TaskId, ledger: &Ledger) -> Option<End> {
+    ledger.task_view(task)?.end.filter(|end| matches!(end, End::Input(_) | End::Output(_)))
 }
 
 const fn is_reachable(worker: &Worker) -> bool {

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, TaskId, ledger::TaskState, spec::OnPartition};
+use crate::{
+    Digest, NodeId, TaskId,
+    ledger::{End, TaskState},
+    spec::OnPartition,
+};
 
 /// Why a task is, or is not, running. Rendered by the CLI; made by placement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +19,44 @@ pub struct Explain {
     pub nodes: Vec<NodeReason>,
     /// Tasks before it in the order of granting.
     pub ahead: u64,
+    /// What is to be brought to its node before it starts; nothing once it has ended. At most three.
+    pub inputs: Vec<InputReason>,
+    /// How its last attempt ended, where its files are why.
+    pub files: Option<End>,
+}
+
+/// Files of a task, or the list that its item is in, and where that is by what the leader knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputReason {
+    pub kind: InputKind,
+    /// The manifest, or the list.
+    pub digest: Digest,
+    /// Files of the manifest; 1 for a list.
+    pub files: u32,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Nodes that hold it, the first [`EXPLAINED`](crate::limits::EXPLAINED) by id; whoever holds a manifest holds its files too.
+    pub holders: Vec<NodeId>,
+    /// How many hold it.
+    pub held_by: u32,
+    /// Whether a node that holds it is preferred: it is much for each task.
+    pub is_preferred: bool,
+    /// Nodes that were asked to keep a copy, and have not said that they do.
+    pub coming: Vec<NodeId>,
+    /// Nodes that could not keep a copy, and why. As many as of the holders.
+    pub failed: Vec<(NodeId, String)>,
+}
+
+/// What of a task's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputKind {
+    /// Every task of the job finds them.
+    Inputs,
+    /// Each task finds one of them.
+    Each,
+    /// The list of items.
+    Items,
 }
 
 /// The one reason that decides.

@@ -329,3 +329,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_is_to_keep_a_copy_and_who_cannot_is_explained() {
+    let now = Instant::now();
+    let mut owed = Owed::new(3, now);
+    (1..=3).for_each(|node| owed.handle_here(NodeId(node)));
+    let input = |kind| InputReason {
+        kind,
+        digest: owing(2).digest,
+        files: 1,
+        bytes: 1,
+        holders: vec![NodeId(1)],
+        held_by: 1,
+        is_preferred: false,
+        coming: Vec::new(),
+        failed: Vec::new(),
+    };
+    let explained = |owed: &Owed, kind| {
+        let mut input = input(kind);
+        owed.explain(&mut input);
+        (input.coming, input.failed)
+    };
+    owed.owe(Owner::Job(JobId(1)), [owing(2)], now);
+    owed.plan(|_| vec![NodeId(1)], 9, now + SETTLING);
+    let (coming, failed) = explained(&owed, InputKind::Inputs);
+    assert!(coming.len() == 2 && coming[0] == NodeId(1) && failed.is_empty(), "{coming:?}");
+    let other = coming[1];
+    owed.handle_kept(NodeId(1), owing(2));
+    owed.handle_failed(other, owing(2), Problem::new(Code::NoSpace, "no", "full"), now);
+    assert_eq!(explained(&owed, InputKind::Each), (Vec::new(), vec![(other, "full".to_owned())]));
+    assert_eq!(explained(&owed, InputKind::Items), (Vec::new(), Vec::new()), "a list is no manifest");
+}

@@ -1,6 +1,12 @@
 //! Tasks go where their files are, and files where tasks will go.
 
-use swarm_proto::{Digest, manifest::Tree, peer::Holding};
+use swarm_proto::{
+    Digest,
+    api::{Explain, InputKind, InputReason},
+    manifest::Tree,
+    peer::Holding,
+    spec::ItemList,
+};
 
 use super::*;
 
@@ -97,4 +103,46 @@ fn a_job_is_for_those_who_have_an_attempt_of_it() {
     bench.turn();
     assert_eq!(is_for(&bench), [false, true]);
     assert!(!bench.desk.is_for(TWO, JobId(2), &bench.ledger), "of another job it has none");
+}
+
+#[test]
+fn where_a_task_s_files_are_is_explained() {
+    let mut bench = Bench::new(2);
+    bench.connect(ONE);
+    bench.connect(TWO);
+    bench.holds(TWO, 7);
+    bench.holds(TWO, 8);
+    let spec = JobSpec { inputs: Some(tree(7, 1 << 30)), items: Some(ItemList { digest: Digest([8; 32]), size: 9 }), ..exec(5_000, 1_000) };
+    bench.submit(spec, tasks(1));
+    bench.turn();
+    let Explain { inputs, files, .. } = bench.desk.explain(task(1, 0), &bench.ledger, bench.now).expect("it is known");
+    let of = |kind, n: u8, bytes, holders: &[NodeId], is_preferred| InputReason {
+        kind,
+        digest: Digest([n; 32]),
+        files: 1,
+        bytes,
+        holders: holders.to_vec(),
+        held_by: u32::try_from(holders.len()).expect("few"),
+        is_preferred,
+        coming: Vec::new(),
+        failed: Vec::new(),
+    };
+    assert_eq!(inputs, [of(InputKind::Inputs, 7, 1 << 30, &[TWO], true), of(InputKind::Items, 8, 9, &[TWO], false)]);
+    assert_eq!(files, None);
+}
+
+#[test]
+fn an_end_for_want_of_files_is_explained() {
+    let mut bench = Bench::new(1);
+    bench.connect(ONE);
+    bench.submit(JobSpec { retries: Default::default(), ..long(tree(7, 1)) }, tasks(1));
+    bench.turn();
+    bench.turn();
+    let why = End::Input("'a' did not come: nobody gave it".into());
+    let ended = bench.ended(task(1, 0), 5);
+    let ended = Finish { outcome: Outcome { end: why.clone(), ..ended.outcome }, ..ended };
+    bench.from(ONE, FromWorker::Outcomes { seq: 5, list: vec![ended] });
+    bench.turn();
+    let explain = bench.desk.explain(task(1, 0), &bench.ledger, bench.now).expect("it is known");
+    assert_eq!(explain.files, Some(why));
 }
