@@ -101,11 +101,26 @@ fn locked(path: &Path) -> io::Result<Option<File>> {
             Err(TryLockError::WouldBlock) => return Ok(None),
             // a file system without locks
             Err(TryLockError::Error(_)) => return Ok(None),
+            // in a directory that others write to, somebody else may have made it, to have what will be in it
+            Ok(()) if !is_ours(&file) => return Ok(None),
             // renamed or removed by whoever had the lock, it is no longer what is there
             Ok(()) if !is_at(&file, path) => {}
             Ok(()) => return Ok(Some(file)),
         }
     }
+}
+
+#[cfg(unix)]
+fn is_ours(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let me = rustix::process::geteuid().as_raw();
+    file.metadata().is_ok_and(|metadata| metadata.uid() == me && metadata.nlink() == 1)
+}
+
+/// A directory that others write to belongs to them here.
+#[cfg(not(unix))]
+const fn is_ours(_: &File) -> bool {
+    true
 }
 
 #[cfg(unix)]
@@ -164,6 +179,25 @@ mod tests {
         assert_eq!(fs::read(&part.path).unwrap(), b"x");
         drop(part);
         assert_eq!(names(dir.path()), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_somebody_else_has_too_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("to");
+        let planted = dir.path().join("planted");
+        fs::write(&planted, b"theirs").unwrap();
+        let name = to.with_file_name(format!(".swarmctl.{}.part", digest()));
+        for plant in [|from: &Path, to: &Path| fs::hard_link(from, to), |from: &Path, to: &Path| std::os::unix::fs::symlink(from, to)] {
+            plant(&planted, &name).unwrap();
+            let (mut part, _) = Part::of(digest(), &to).unwrap();
+            assert!(part.len == 0 && part.path != name);
+            part.write(DATA).unwrap();
+            drop(part);
+            assert_eq!(fs::read(&planted).unwrap(), b"theirs");
+            fs::remove_file(&name).unwrap();
+        }
     }
 
     #[test]

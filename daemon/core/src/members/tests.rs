@@ -198,6 +198,32 @@ fn old_news_of_a_down_only_raises_a_suspicion() {
 }
 
 #[test]
+fn a_digest_that_differs_for_long_wants_a_pull_and_one_that_does_not_wants_none() {
+    let (mut members, now) = heard(4);
+    let Settings { sync_patience: patience, sync_gap: gap, .. } = Settings::lan();
+    let says = |members: &mut Members, digest: u64, at: Instant| {
+        let head = Head { digest: digest.to_le_bytes(), roster: LogIndex(4), ..head(Kind::Gossip) };
+        members.handle_packet(NodeId(2), &packet(&head, &[]), at).unwrap();
+        members.poll_sync()
+    };
+    // a node that knows almost nothing asks at once; that is long ago now
+    assert_eq!(members.poll_sync(), Some(NodeId(2)));
+    let begin = now + gap + patience;
+    let differs = members.digest() ^ 1;
+    assert_eq!(says(&mut members, differs, begin), None);
+    assert_eq!(says(&mut members, differs, begin + patience / 2), None, "gossip may be on its way");
+    assert_eq!(says(&mut members, differs, begin + patience), Some(NodeId(2)));
+    assert_eq!(says(&mut members, differs, begin + patience * 3 / 2), None, "one pull in a while");
+    assert!(gap > patience);
+    let (mut members, now) = heard(4);
+    members.poll_sync();
+    for n in 0..8 {
+        let same = members.digest();
+        assert_eq!(says(&mut members, same, now + gap + patience * n / 2), None);
+    }
+}
+
+#[test]
 fn a_pull_leaves_both_equal() {
     let (mut a, now) = heard(6);
     let mut b = Members::new(NodeId(2), Settings::lan(), 1, now);
