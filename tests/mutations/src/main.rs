@@ -1,0 +1,214 @@
+//! Proof that the tests can fail: breaks the sources on purpose, one line at a time, and looks whether a test sees it.
+//!
+//! ```text
+//!   tracked files --copy--> <target>/mutants/tree --one line--> the tests that should see it --> caught, or SURVIVED
+//!                                                 <--as it was--
+//! ```
+//! Nothing is changed where people work. The copy has a target directory of its own, since cargo does not tell the crates of two
+//! checkouts apart; it stays there for the next time.
+//!
+//! A mutation that does not compile proves nothing and is an error, as is a suite that fails without any. What hangs counts as seen.
+
+#![cfg(unix)]
+#![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
+
+mod list;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Read as _,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::list::{ALL, Mutation, Suite, Tests};
+
+/// How long the tests of one suite may take once they are built.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+#[derive(Parser)]
+#[command(about = "Breaks the sources on purpose, and looks whether a test sees it")]
+struct Args {
+    /// Only these, by name
+    names: Vec<String>,
+    /// Only so many, other ones with each commit
+    #[arg(long, value_name = "N")]
+    some: Option<usize>,
+    /// Names them, and does nothing
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let chosen = choose(&args)?;
+    if args.list {
+        chosen.iter().for_each(|mutation| println!("{:<34} {}", mutation.name, mutation.file));
+        return Ok(());
+    }
+    let mut bench = Bench::prepare()?;
+    let mut survived = Vec::new();
+    for mutation in &chosen {
+        let began = Instant::now();
+        let caught = bench.try_one(mutation).with_context(|| mutation.name)?;
+        let by = caught.as_deref().unwrap_or("SURVIVED");
+        println!("{:<34} {by}  ({} s)", mutation.name, began.elapsed().as_secs());
+        if caught.is_none() {
+            survived.push(mutation.name);
+        }
+    }
+    println!("mutations: {} of {} caught", chosen.len() - survived.len(), chosen.len());
+    ensure!(survived.is_empty(), "no test sees: {}", survived.join(", "));
+    Ok(())
+}
+
+fn choose(args: &Args) -> Result<Vec<&'static Mutation>> {
+    for name in &args.names {
+        ensure!(ALL.iter().any(|mutation| mutation.name == name), "there is no mutation '{name}'; --list names them");
+    }
+    let mut chosen: Vec<&Mutation> = ALL.iter().filter(|m| args.names.is_empty() || args.names.iter().any(|name| name == m.name)).collect();
+    if let Some(count) = args.some {
+        let head = git(&["rev-parse", "HEAD"])?;
+        let turn = usize::from_str_radix(head.get(..8).unwrap_or("0"), 16).unwrap_or_default();
+        let len = chosen.len().max(1);
+        chosen.rotate_left(turn % len);
+        chosen.truncate(count);
+    }
+    Ok(chosen)
+}
+
+/// Of the checkout.
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
+fn git(args: &[&str]) -> Result<String> {
+    let done = Command::new("git").arg("-C").arg(root()).args(args).output().context("git cannot be run")?;
+    ensure!(done.status.success(), "git {}: {}", args.join(" "), String::from_utf8_lossy(&done.stderr));
+    Ok(String::from_utf8(done.stdout)?.trim_end().to_owned())
+}
+
+/// A copy of the sources, and where it is built.
+struct Bench {
+    tree: PathBuf,
+    target: PathBuf,
+    /// What passes as the sources are.
+    sound: BTreeSet<Suite>,
+}
+
+impl Bench {
+    fn prepare() -> Result<Self> {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        let place = target.join("mutants");
+        let bench = Self { tree: place.join("tree"), target: place.join("target"), sound: BTreeSet::new() };
+        bench.copy_sources()?;
+        Ok(bench)
+    }
+
+    /// Writes only what differs, so that nothing is built again for having been copied.
+    fn copy_sources(&self) -> Result<()> {
+        for file in git(&["ls-files", "--cached", "--others", "--exclude-standard"])?.lines() {
+            let (from, to) = (root().join(file), self.tree.join(file));
+            // one that was removed and not committed yet
+            let Ok(bytes) = fs::read(&from) else { continue };
+            if fs::read(&to).ok().as_ref() != Some(&bytes) {
+                fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+                fs::write(&to, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What saw it.
+    fn try_one(&mut self, mutation: &Mutation) -> Result<Option<String>> {
+        for suite in mutation.suites {
+            self.check_sound(*suite)?;
+            let seen = self.try_with(mutation, *suite)?;
+            if seen.is_some() {
+                return Ok(seen);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What should see a mutation must pass without it.
+    fn check_sound(&mut self, suite: Suite) -> Result<()> {
+        if self.sound.insert(suite)
+            && let Some(seen) = self.see(suite)?
+        {
+            bail!("without any mutation: {seen}");
+        }
+        Ok(())
+    }
+
+    fn try_with(&self, mutation: &Mutation, suite: Suite) -> Result<Option<String>> {
+        let file = self.tree.join(mutation.file);
+        let text = fs::read_to_string(&file)?;
+        ensure!(text.matches(mutation.find).count() == 1, "'{}' is not exactly once in {}", mutation.find, mutation.file);
+        fs::write(&file, text.replacen(mutation.find, mutation.replace, 1))?;
+        let seen = self.see(suite);
+        fs::write(&file, text)?;
+        seen
+    }
+
+    /// What of a suite fails.
+    fn see(&self, suite: Suite) -> Result<Option<String>> {
+        let done = self.cargo(suite).arg("--no-run").output().context("cargo cannot be run")?;
+        // what does not compile proves nothing
+        ensure!(done.status.success(), "{} does not compile:\n{}", suite.package, String::from_utf8_lossy(&done.stderr));
+        self.run(suite)
+    }
+
+    fn cargo(&self, suite: Suite) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target).env("CARGO_INCREMENTAL", "1");
+        cargo.args(["test", "--release", "--quiet", "--package", suite.package]);
+        match suite.tests {
+            Tests::Unit(_) => cargo.arg("--lib"),
+            Tests::File(file) => cargo.args(["--test", file]),
+        };
+        cargo
+    }
+
+    /// Which of its tests fail.
+    fn run(&self, suite: Suite) -> Result<Option<String>> {
+        let mut cargo = self.cargo(suite);
+        if let Tests::Unit(filter) = suite.tests {
+            cargo.args(["--", filter]);
+        }
+        let mut child = cargo.stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn()?;
+        let mut stdout = child.stdout.take().context("it has one")?;
+        let reader = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stdout.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let give_up = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            if Instant::now() >= give_up {
+                kill_process_group(Pid::from_child(&child), Signal::KILL)?;
+                child.wait()?;
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        let Some(status) = status else { return Ok(Some(format!("caught by {}, which hangs", suite.package))) };
+        if status.success() {
+            return Ok(None);
+        }
+        let text = reader.join().unwrap_or_default();
+        let failed = text.lines().find_map(|line| line.strip_prefix("---- ")?.strip_suffix(" stdout ----"));
+        Ok(Some(format!("caught by {} {}", suite.package, failed.unwrap_or("(it ended early)"))))
+    }
+}
