@@ -71,7 +71,8 @@ pub(crate) fn left_of(dir: &Path) -> PathBuf {
 /// The item makes one that is none.
 pub(crate) fn declared(spec: &JobSpec, item: Option<&str>) -> Result<Vec<String>, String> {
     let with_item = |path: &String| {
-        let path = item.map_or_else(|| path.clone(), |item| substitute(path, item));
+        let long = || format!("its item makes a path of more than {} bytes", limits::PATH);
+        let path = item.map_or_else(|| Some(path.clone()), |item| substitute(path, item, limits::PATH)).ok_or_else(long)?;
         check_path(&path).map(|()| path).map_err(|problem| problem.why)
     };
     spec.outputs.iter().map(with_item).collect()

@@ -39,7 +39,7 @@ use super::super::{
     task_user::{TaskUser, acting_as},
     tree, wall_now,
 };
-use crate::{Boot, argv::substitute, files::Inputs};
+use crate::{Boot, argv, files::Inputs};
 
 /// Most spawning threads; more only take turns in the kernel.
 const THREADS: usize = 4;
@@ -242,8 +242,7 @@ impl Shared {
     fn spawn(self: &Arc<Self>, order: Order) -> Result<Spawned, String> {
         let Work::Exec(exec) = &order.spec.work else { return Err("the keeper runs processes only".into()) };
         let item = order.item.unwrap_or_else(|| order.key.0.index.to_string());
-        let argv: Vec<String> =
-            if order.is_array { exec.argv.iter().map(|arg| substitute(arg, &item)).collect() } else { exec.argv.clone() };
+        let argv = argv::with_item(&exec.argv, order.is_array.then_some(&item))?;
         let name = argv.first().ok_or("there is no program to run")?;
         let user = self.base.user.as_ref();
         let Prepared { program, input, own, stdout, stderr } = acting_as(user, || self.prepare(name, exec, order.work))?;

@@ -15,7 +15,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{argv::substitute, protocol::Key};
+use crate::{argv, protocol::Key};
 
 /// Variables of the keeper's own environment that tasks see: without most of them programs of Windows do not start.
 const INHERITED: [&str; 22] = [
@@ -85,8 +85,7 @@ impl Spawner {
     pub(super) fn spawn(&mut self, order: &Order) -> Result<Spawned, String> {
         let Work::Exec(exec) = &order.spec.work else { return Err("the keeper runs processes only".into()) };
         let item = order.item.clone().unwrap_or_else(|| order.key.0.index.to_string());
-        let argv: Vec<String> =
-            if order.is_array { exec.argv.iter().map(|arg| substitute(arg, &item)).collect() } else { exec.argv.clone() };
+        let argv = argv::with_item(&exec.argv, order.is_array.then_some(&item))?;
         let name = argv.first().ok_or("there is no program to run")?;
         let own = match &order.work {
             None if exec.cwd.is_none() => Some(self.work_dir()?),
