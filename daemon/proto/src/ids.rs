@@ -139,10 +139,12 @@ pub struct BadId {
 }
 
 fn number_after(prefix: char, text: &str, expected: &'static str) -> Result<u64, BadId> {
-    text.strip_prefix(prefix)
-        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| BadId { text: text.to_owned(), expected })
+    text.strip_prefix(prefix).and_then(digits).ok_or_else(|| BadId { text: text.to_owned(), expected })
+}
+
+/// A number without a sign: std takes a plus as well, and one thing would have two names.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 impl FromStr for JobId {
@@ -179,7 +181,7 @@ impl FromStr for TaskId {
     fn from_str(text: &str) -> Result<Self, BadId> {
         let bad = || BadId { text: text.to_owned(), expected: "a task id such as j17.3" };
         let (job, index) = text.split_once('.').unwrap_or((text, "0"));
-        Ok(Self { job: job.parse().map_err(|_| bad())?, index: index.parse().map_err(|_| bad())? })
+        Ok(Self { job: job.parse().map_err(|_| bad())?, index: digits(index).ok_or_else(bad)? })
     }
 }
 
@@ -218,7 +220,7 @@ impl FromStr for Fence {
     fn from_str(text: &str) -> Result<Self, BadId> {
         let bad = || BadId { text: text.to_owned(), expected: "a fence such as 120.1" };
         let (index, attempt) = text.split_once('.').ok_or_else(bad)?;
-        Ok(Self { index: LogIndex(index.parse().map_err(|_| bad())?), attempt: AttemptNo(attempt.parse().map_err(|_| bad())?) })
+        Ok(Self { index: LogIndex(digits(index).ok_or_else(bad)?), attempt: AttemptNo(digits(attempt).ok_or_else(bad)?) })
     }
 }
 
@@ -227,7 +229,7 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, BadId> {
         let bad = || BadId { text: text.to_owned(), expected: "an event cursor such as 120.3, or a log index such as 120" };
         let (index, sub) = text.split_once('.').unwrap_or((text, "0"));
-        Ok(Self { index: LogIndex(index.parse().map_err(|_| bad())?), sub: sub.parse().map_err(|_| bad())? })
+        Ok(Self { index: LogIndex(digits(index).ok_or_else(bad)?), sub: digits(sub).ok_or_else(bad)? })
     }
 }
 
@@ -253,7 +255,7 @@ macro_rules! bytes {
             type Err = BadId;
             fn from_str(text: &str) -> Result<Self, BadId> {
                 let bad = || BadId { text: text.to_owned(), expected: concat!($len, " bytes in hexadecimal") };
-                if text.len() != 2 * $len || !text.is_ascii() {
+                if text.len() != 2 * $len || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                     return Err(bad());
                 }
                 let mut out = [0; $len];
@@ -333,9 +335,11 @@ mod tests {
 
     #[test]
     fn nonsense_is_not_an_id() {
-        for text in ["", "j", "17", "j-1", "j+1", "j1.", "j1.x", "j1.2.3", "j99999999999999999999"] {
+        for text in ["", "j", "17", "j-1", "j+1", "j1.", "j1.x", "j1.+2", "j1.2.3", "j99999999999999999999"] {
             assert!(text.parse::<TaskId>().is_err(), "{text}");
         }
+        assert!("120.+1".parse::<Fence>().is_err() && "+120.1".parse::<Cursor>().is_err());
+        assert!("+7".repeat(32).parse::<PeerKey>().is_err());
         assert!("zz".repeat(32).parse::<PeerKey>().is_err());
         assert!("é".repeat(32).parse::<PeerKey>().is_err());
     }
