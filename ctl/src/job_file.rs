@@ -150,6 +150,16 @@ pub fn read(path: &Path) -> Outcome<Vec<Job>> {
     parse(&text, kind).map_err(refuse)
 }
 
+/// For `tests/fuzz`: the jobs of a text, of a file with that ending.
+///
+/// # Errors
+/// Why there are none.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn jobs_in(text: &str, kind: &str) -> Result<Vec<Job>, String> {
+    parse(text, kind)
+}
+
 /// By the file's ending; without a telling one, JSON is what begins with a brace.
 fn parse(text: &str, kind: &str) -> Result<Vec<Job>, String> {
     let is_json = match kind {

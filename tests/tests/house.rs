@@ -66,8 +66,11 @@ fn collect(table: &toml::Table, names: &mut BTreeSet<String>) {
 
 #[test]
 fn every_arrow_points_the_way_of_the_design() {
-    let rooms: BTreeSet<&str> =
-        ARROWS.iter().map(|(name, ..)| *name).chain(["swarm-tests", "swarm-sim", "swarm-lab", "swarm-bench", "swarm-mutations"]).collect();
+    let rooms: BTreeSet<&str> = ARROWS
+        .iter()
+        .map(|(name, ..)| *name)
+        .chain(["swarm-tests", "swarm-sim", "swarm-lab", "swarm-bench", "swarm-mutations", "swarm-fuzz"])
+        .collect();
     for (name, dir, allowed) in ARROWS {
         let found: Vec<String> =
             dependencies(dir).into_iter().filter(|dep| rooms.contains(dep.as_str()) && !allowed.contains(&dep.as_str())).collect();
@@ -84,7 +87,7 @@ fn every_room_is_in_the_list() {
     let listed: BTreeSet<&str> = ARROWS
         .iter()
         .map(|(_, dir, _)| *dir)
-        .chain(["packaging/xtask", "tests", "tests/sim", "tests/lab", "tests/bench", "tests/mutations"])
+        .chain(["packaging/xtask", "tests", "tests/sim", "tests/lab", "tests/bench", "tests/mutations", "tests/fuzz"])
         .collect();
     assert_eq!(members, listed);
 }

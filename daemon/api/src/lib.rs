@@ -40,4 +40,7 @@ pub use pipe::{ListenError, Socket};
 pub use server::{Accept, Again, Bounds, GroupAccess, Visitor, serve, serve_within};
 #[cfg(unix)]
 pub use socket::{ListenError, Socket};
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use submit::fuzzing;
 pub use tls::{Doorway, Judge, TlsSocket};

@@ -14,6 +14,8 @@
 //! ([`FEW`]) that somebody may be waiting for each. Tokio's clock ticks every millisecond, so a hold may last one tick longer.
 
 mod desk;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lines;
 mod reading;
 

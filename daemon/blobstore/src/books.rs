@@ -231,6 +231,11 @@ pub(crate) fn read_pins(path: &Path) -> io::Result<Vec<Digest>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
+    Ok(pins_in(&bytes))
+}
+
+/// One that changed costs its own pin, not the others.
+pub(crate) fn pins_in(bytes: &[u8]) -> Vec<Digest> {
     let name = |line: &str| {
         let name = line.parse().ok();
         if name.is_none() {
@@ -238,8 +243,7 @@ pub(crate) fn read_pins(path: &Path) -> io::Result<Vec<Digest>> {
         }
         name
     };
-    // one that changed costs its own pin, not the others
-    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(name).collect())
+    String::from_utf8_lossy(bytes).lines().filter_map(name).collect()
 }
 
 pub(crate) fn write_pins(dir: &Path, pins: impl Iterator<Item = Digest>) -> io::Result<()> {

@@ -27,6 +27,9 @@ mod draft;
 mod error;
 mod fetch;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod lanes;
 mod outline;

@@ -272,7 +272,7 @@ fn open_body(path: &Path, size: u64, key: Option<&StoreKey>) -> io::Result<(Body
 }
 
 /// Checksum, boot and bits.
-fn encode(boot: &str, have: &SegmentSet) -> Vec<u8> {
+pub(crate) fn encode(boot: &str, have: &SegmentSet) -> Vec<u8> {
     let mut bytes = vec![0; CRC];
     bytes.push(u8::try_from(boot.len()).unwrap_or(0));
     bytes.extend_from_slice(boot.as_bytes());
@@ -282,7 +282,7 @@ fn encode(boot: &str, have: &SegmentSet) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8], segments: u32) -> Option<(String, SegmentSet)> {
+pub(crate) fn decode(bytes: &[u8], segments: u32) -> Option<(String, SegmentSet)> {
     let (crc, rest) = bytes.split_first_chunk::<CRC>()?;
     if crc32fast::hash(rest) != u32::from_le_bytes(*crc) {
         return None;

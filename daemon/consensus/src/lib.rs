@@ -26,6 +26,9 @@ mod consensus;
 mod directory;
 pub mod disk;
 mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod lanes;
 mod link;

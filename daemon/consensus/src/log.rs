@@ -13,6 +13,8 @@ mod ahead;
 mod batch;
 mod content;
 mod flush;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod record;
 mod recover;
 mod store;

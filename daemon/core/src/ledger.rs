@@ -28,6 +28,9 @@ mod bounds;
 mod cells;
 mod check;
 mod end;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grant;
 mod hash;
 mod identity;

@@ -13,6 +13,9 @@
 mod argv;
 mod exec;
 mod files;
+#[cfg(all(feature = "fuzzing", target_os = "linux"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod link;
 #[cfg(target_os = "linux")]

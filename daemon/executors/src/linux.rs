@@ -3,7 +3,7 @@
 pub(crate) mod below;
 pub mod keeper;
 pub(crate) mod task_user;
-mod tree;
+pub(crate) mod tree;
 
 use std::{
     ffi::OsStr,

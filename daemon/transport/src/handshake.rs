@@ -101,7 +101,7 @@ pub(crate) async fn answer(tx: &mut FrameTx, answer: &Answer) -> Result<(), Stre
     tx.finish()
 }
 
-fn read_hello(body: &[u8], ours: &Hello) -> Result<Hello, Problem> {
+pub(crate) fn read_hello(body: &[u8], ours: &Hello) -> Result<Hello, Problem> {
     let refused = |code, why: String| Problem::new(code, "the peer's Hello is refused", why);
     let malformed = |e: FrameError| refused(Code::BadRequest, e.to_string());
     let theirs = postcard::take_from_bytes::<u16>(body).map_err(|e| malformed(FrameError::Malformed(e.to_string())))?.0;

@@ -24,6 +24,9 @@ mod connection;
 mod dial;
 mod endpoint;
 mod frames;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod identity;
 mod noise;

@@ -213,14 +213,14 @@ impl ResolvesServerCert for Certificates {
 
 /// Judges peers, on both sides, by the authorities that are believed, and by nothing else.
 #[derive(Debug)]
-struct Judge {
+pub(crate) struct Judge {
     of_clients: Arc<dyn ClientCertVerifier>,
     of_servers: Arc<WebPkiServerVerifier>,
     names: Vec<DistinguishedName>,
 }
 
 impl Judge {
-    fn new(believed: &[CertificateDer<'static>]) -> Result<Self, IdentityError> {
+    pub(crate) fn new(believed: &[CertificateDer<'static>]) -> Result<Self, IdentityError> {
         let mut roots = RootCertStore::empty();
         for root in believed {
             roots.add(root.clone()).map_err(mismatch)?;

@@ -14,6 +14,9 @@
 
 mod choose;
 mod command;
+#[cfg(all(feature = "fuzzing", unix))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod interface;
 #[cfg(unix)]
 mod socket;

@@ -4,8 +4,8 @@
 //! the operator's tailnet thinks an address is.
 
 #[cfg(unix)]
-mod local_api;
-mod wire;
+pub(crate) mod local_api;
+pub(crate) mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 

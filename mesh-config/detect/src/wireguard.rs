@@ -49,7 +49,7 @@ fn at_the_door(look: &Look, interface: &str) -> Option<Result<Vec<Peer>, String>
 
 /// Lines of `INTERFACE<TAB>KEY<TAB>10.0.0.2/32 fd00::2/128`, of which those of one interface count; any other is a complaint.
 #[cfg(unix)]
-fn parse_all(text: &str, interface: &str) -> Result<Vec<Peer>, String> {
+pub(crate) fn parse_all(text: &str, interface: &str) -> Result<Vec<Peer>, String> {
     if let Some(complaint) = text.lines().find(|line| !line.contains('\t')) {
         return Err(complaint.to_owned());
     }

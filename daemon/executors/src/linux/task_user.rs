@@ -63,7 +63,7 @@ impl TaskUser {
         Self::parse(name, &read("/etc/passwd")?, &read("/etc/group")?)
     }
 
-    fn parse(name: &str, passwd: &str, group: &str) -> Result<Self, TaskUserError> {
+    pub(crate) fn parse(name: &str, passwd: &str, group: &str) -> Result<Self, TaskUserError> {
         let unknown = || TaskUserError::Unknown(name.to_owned());
         let line = passwd.lines().find(|line| line.split(':').next() == Some(name)).ok_or_else(unknown)?;
         let fields: Vec<&str> = line.split(':').collect();

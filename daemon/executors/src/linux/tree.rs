@@ -42,7 +42,7 @@ pub(crate) struct Table {
     processes: BTreeMap<i32, Process>,
 }
 
-fn parse(pid: i32, stat: &str) -> Option<Process> {
+pub(crate) fn parse(pid: i32, stat: &str) -> Option<Process> {
     // the name is in parentheses and may hold anything
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;

@@ -52,7 +52,10 @@ pub(crate) fn save_written(dir: &Path, key: Key, [out, err]: [Written; 2]) -> io
 
 /// `None`: the files are all there is.
 pub(crate) fn load_written(dir: &Path, key: Key) -> Option<[Written; 2]> {
-    let text = fs::read_to_string(written_path(dir, key)).ok()?;
+    written_in(&fs::read_to_string(written_path(dir, key)).ok()?)
+}
+
+pub(crate) fn written_in(text: &str) -> Option<[Written; 2]> {
     let mut numbers = text.split_ascii_whitespace().map(|word| word.parse().ok());
     let mut next = || Some(Written { bytes: numbers.next()??, lines: numbers.next()??, kept_bytes: numbers.next()?? });
     Some([next()?, next()?])
@@ -72,7 +75,7 @@ pub(crate) fn shorten(dir: &Path, key: Key, written: [Written; 2]) -> io::Result
     Ok(freed)
 }
 
-fn key_of(name: &str) -> Option<Key> {
+pub(crate) fn key_of(name: &str) -> Option<Key> {
     let (task, rest) = name.split_once('-')?;
     let (fence, _kind) = rest.rsplit_once('.')?;
     Some((task.parse().ok()?, fence.parse().ok()?))

@@ -46,11 +46,17 @@ pub(super) fn get(path: &Path, what: &str) -> Result<Vec<u8>, NoTailnet> {
 
 /// What came so far.
 #[derive(Default)]
-struct Answer {
+pub(crate) struct Answer {
     bytes: Vec<u8>,
 }
 
 impl Answer {
+    /// All that came.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.to_vec() }
+    }
+
     fn head(&self) -> Option<(&str, usize)> {
         let end = self.bytes.windows(4).take(HEAD).position(|four| four == b"\r\n\r\n")?;
         Some((std::str::from_utf8(&self.bytes[..end]).unwrap_or_default(), end + 4))
@@ -66,7 +72,7 @@ impl Answer {
         Ok(length.is_some_and(|length| self.bytes.len() - begins >= length))
     }
 
-    fn into_body(mut self) -> Result<Vec<u8>, NoTailnet> {
+    pub(crate) fn into_body(mut self) -> Result<Vec<u8>, NoTailnet> {
         let garbled = |why: &str| NoTailnet::Garbled(why.to_owned());
         let (head, begins) = self.head().ok_or_else(|| garbled("it ends within its head"))?;
         let first = head.lines().next().unwrap_or_default();

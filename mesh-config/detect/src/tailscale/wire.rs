@@ -75,7 +75,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D)
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-pub(super) fn tailnet(json: &[u8]) -> Result<Tailnet, NoTailnet> {
+pub(crate) fn tailnet(json: &[u8]) -> Result<Tailnet, NoTailnet> {
     let status: Status = serde_json::from_slice(json).map_err(|e| NoTailnet::Garbled(e.to_string()))?;
     let users = status.users;
     let mut peers: Vec<Peer> = status.peers.into_values().map(|node| peer(node, &users)).collect();
@@ -89,7 +89,7 @@ pub(super) fn tailnet(json: &[u8]) -> Result<Tailnet, NoTailnet> {
     })
 }
 
-pub(super) fn whois(json: &[u8]) -> Result<Whois, NoTailnet> {
+pub(crate) fn whois(json: &[u8]) -> Result<Whois, NoTailnet> {
     let wire: WhoisWire = serde_json::from_slice(json).map_err(|e| NoTailnet::Garbled(e.to_string()))?;
     let node = wire.node.ok_or_else(|| NoTailnet::Garbled("it names no host".into()))?;
     // a tagged host answers with a stand-in for its user
