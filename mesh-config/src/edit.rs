@@ -28,6 +28,8 @@ impl Edit {
     /// # Errors
     /// Why the text is not TOML, or has something else where a section should be.
     pub fn apply(&self, text: &str) -> Result<String, String> {
+        // toml_edit's own reader panics at some texts that are none; whoever reads to understand says what is wrong with them
+        text.parse::<toml::Table>().map_err(|e| e.to_string())?;
         let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| e.to_string())?;
         for (path, to) in &self.changes {
             let (name, sections) = path.split_last().ok_or("a key without a name")?;

@@ -11,7 +11,7 @@
 //! so that coverage is counted in every crate of this workspace (stable Rust knows how: it is LLVM's own pass). No other crate is
 //! built anew for it, and no sanitizer is used, because the workspace has no unsafe code to look for; overflows panic, though.
 //!
-//! **Run it.** `tests/fuzz/run all --seconds 20`, or `tests/fuzz/run ledger --seconds 600`; `tests/run` does the first. What is new goes
+//! **Run it.** `tests/fuzz/run all --seconds 20`, or `tests/fuzz/run ledger --seconds 600`; `tests/run --long` does all for some minutes. What is new goes
 //! to `fuzz/` in the target directory, where later runs begin with it, and so do the totals over all runs, which are shown at the end.
 //!
 //! **Add a target.** Write a function, in the module of its subject; give it a row in [`TARGETS`], with the bound on its memory taken
