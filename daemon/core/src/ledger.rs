@@ -28,7 +28,7 @@ mod bounds;
 mod cells;
 mod check;
 mod end;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod grant;

@@ -87,7 +87,7 @@ struct Using {
     whole: BTreeSet<Digest>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // what is behind it is whole after each line that holds the lock
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
-//! For `tests/fuzz`: a ledger that forgets soon, and one that comes back from its snapshot.
+//! For `tests/fuzz` and the tests here: a ledger that forgets soon, and one that comes back from its snapshot.
 
 use super::{Ledger, bounds::Bounds};
 
 /// Bounds that a few hundred bytes of input reach.
-const SMALL: Bounds = Bounds {
+pub(super) const SMALL: Bounds = Bounds {
     open_jobs: 6,
     open_tasks: 40,
     keys: 5,
@@ -12,14 +12,14 @@ const SMALL: Bounds = Bounds {
     ended_jobs: 4,
     kept_tasks: 12,
     output: 1_000,
-    held: 20_000,
+    held: u64::MAX,
     tokens: 4,
     users: 3,
 };
 
 /// Nothing has happened yet, and little is kept of what will.
 pub fn small() -> Ledger {
-    Ledger::with_bounds(SMALL)
+    Ledger::with_bounds(Bounds { held: 20_000, ..SMALL })
 }
 
 /// The same ledger, read from its own snapshot.

@@ -62,14 +62,6 @@ fn finish(task: TaskId, fence: Fence, end: End) -> Command {
     Command::Finish(Finish { task, fence, outcome: Outcome { end, started: UnixMillis(5), ended: UnixMillis(6), output: None } })
 }
 
-/// The same ledger, read from its own snapshot.
-fn reread(ledger: &Ledger) -> Ledger {
-    let mut again = Ledger::decode(&ledger.encode()).expect("its own snapshot");
-    again.bounds = ledger.bounds;
-    again.journal.capacity = ledger.journal.capacity;
-    again
-}
-
 /// A ledger with one node, applied entry by entry.
 struct Desk {
     ledger: Ledger,

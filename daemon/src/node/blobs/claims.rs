@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use crate::node::{
     Node,
     desk::{self, no_leader},
-    files, join,
+    files::{self, lock},
+    join,
 };
 
 /// How long a leader is looked for, and how long it may take to answer: less than whoever asks for a blob waits.
@@ -60,11 +61,6 @@ impl Drop for Offering {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // what is behind it is whole after each line that holds the lock
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(why: String) -> Problem {

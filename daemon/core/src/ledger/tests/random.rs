@@ -16,22 +16,11 @@ use swarm_proto::{
 use super::{
     admit, founding,
     model::{Answer, Model},
-    noop, reread,
+    noop,
 };
-use crate::ledger::{Ledger, bounds::Bounds};
-
-const SMALL: Bounds = Bounds {
-    open_jobs: 6,
-    open_tasks: 40,
-    keys: 5,
-    members: 5,
-    events: 60,
-    ended_jobs: 4,
-    kept_tasks: 12,
-    output: 1_000,
-    held: u64::MAX,
-    tokens: 4,
-    users: 3,
+use crate::ledger::{
+    Ledger,
+    fuzzing::{SMALL, reread},
 };
 
 /// One command, its subjects still to be picked from what there is.
