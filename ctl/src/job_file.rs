@@ -51,6 +51,7 @@ pub const HELP: &str = r#"JOB FILE
     patience = "10s"
     at_most_once = false
     inputs = ["data/=in", "tool"]   # files and directories of each task's own directory, as PATH or PATH=NAME
+    encrypt = false                 # the files that are put for it are kept encrypted on each node that has them
     outputs = ["out.csv"]           # kept when a task has ended: swarmctl job results
 
   Flags win over the file. Only argv is required."#;
@@ -83,6 +84,7 @@ struct Written {
     patience_ms: Option<u64>,
     inputs: FilesForm,
     each: FilesForm,
+    encrypt: bool,
     outputs: Vec<String>,
     follow: Option<bool>,
 }
@@ -231,7 +233,7 @@ impl Written {
             follow: self.follow,
             signed: None,
         };
-        Ok(Job { request, inputs, each, items, encrypt: false })
+        Ok(Job { request, inputs, each, items, encrypt: self.encrypt })
     }
 }
 
@@ -336,11 +338,12 @@ on_partition = "stop"
         let dir = tempfile::tempdir().unwrap();
         let items = dir.path().join("items");
         std::fs::write(&items, "x\n".repeat(40_000)).unwrap();
-        let toml = format!("argv = ['a']\ninputs = ['tool', 'data/=in']\neach = ['images/']\narray = '@{}'", items.display());
+        let toml =
+            format!("argv = ['a']\nencrypt = true\ninputs = ['tool', 'data/=in']\neach = ['images/']\narray = '@{}'", items.display());
         let job = parse(&toml, "toml").unwrap().remove(0);
         let source = |path: &str, name: &str| Source { path: path.into(), name: name.into() };
         assert_eq!(job.inputs, [source("tool", "tool"), source("data/", "in")]);
-        assert_eq!((job.each, job.items), (vec![source("images/", "")], Some(items)));
+        assert_eq!((job.each, job.items, job.encrypt), (vec![source("images/", "")], Some(items), true));
         assert_eq!(job.request.array.unwrap().count, Some(40_000));
     }
 
@@ -351,7 +354,7 @@ TOML parse error at line 2, column 1
   |
 2 | timout = '3s'
   | ^^^^^^
-unknown field `timout`, expected one of `id`, `key`, `name`, `noop`, `argv`, `env`, `stdin`, `cwd`, `array`, `cores`, `memory`, `disk`, `gpus`, `resources`, `labels`, `timeout`, `timeout_ms`, `retries`, `on_partition`, `at_most_once`, `patience`, `patience_ms`, `inputs`, `each`, `outputs`, `follow`
+unknown field `timout`, expected one of `id`, `key`, `name`, `noop`, `argv`, `env`, `stdin`, `cwd`, `array`, `cores`, `memory`, `disk`, `gpus`, `resources`, `labels`, `timeout`, `timeout_ms`, `retries`, `on_partition`, `at_most_once`, `patience`, `patience_ms`, `inputs`, `each`, `encrypt`, `outputs`, `follow`
 ");
         assert_snapshot!(parse("[[job]]\nargv = ['a']\n[[job]]\nmemory = '8XiB'", "toml").unwrap_err(), @"job 2: memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB");
         assert_snapshot!(parse("{\"argv\": [\"a\"]}\n{\"argv\": \"b\"}", "jsonl").unwrap_err(), @r#"invalid type: string "b", expected a sequence at line 2 column 12"#);
