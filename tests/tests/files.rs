@@ -1,10 +1,12 @@
 //! Files of tasks: from the node that has them to those that need them, and back.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use swarm_client::Client;
 use swarm_proto::{
     Code, Digest, TaskId,
-    api::{ArrayRequest, SubmitRequest, TaskView},
+    api::{ArrayRequest, Health, NodeView, SubmitRequest, TaskView},
     ledger::{End, TaskState},
     limits,
     manifest::{FileEntry, Manifest, Tree},
@@ -158,8 +160,12 @@ async fn all_that_a_task_wrote_outlives_its_node_however_much_it_is() {
     rig.signal(worker, rustix::process::Signal::KILL);
     let other = (worker + 1) % 3;
     eventually("there is a leader", async || rig.client(other).task(done.task).await.ok()).await;
+    let is_down = |view: &NodeView| view.name == name && view.health == Health::Down;
+    eventually("its node is down", async || rig.client(other).nodes().await.ok().filter(|nodes| nodes.iter().any(is_down))).await;
+    let asked = Instant::now();
     let (stdout, stderr) = logs(&rig.swarm.nodes()[other].socket, done.task);
     assert!(stdout == want && stderr == "oops\n", "{} bytes, {stderr}", stdout.len());
+    assert!(asked.elapsed() < limits::IDLE, "it waited for a connection to a host that is known to be gone");
     let whole = ctl(&rig.swarm.nodes()[other].socket, &["task", "result", &done.task.to_string()]);
     assert!(whole.status.success() && whole.stdout == want, "{}", String::from_utf8_lossy(&whole.stderr));
 }

@@ -8,7 +8,7 @@ use swarm_api::BlobPiece;
 use swarm_proto::{
     Code, Digest, Fence, NodeId, Problem, TaskId,
     access::Caller,
-    api::{Call, Reply, TaskView},
+    api::{Call, Health, Reply, TaskView},
     ledger::TaskState,
     limits,
     peer::{Open, OutputChunk, OutputRequest, Stream, Which},
@@ -206,14 +206,32 @@ async fn fetch(node: &Arc<Node>, at: NodeId, request: OutputRequest, sink: &mut 
         }
     }
     let gone = |why: String| Problem::new(Code::NotReady, format!("the output of {} cannot be fetched", request.task), why);
-    let dial = node.roster.dial_bulk(at).ok_or_else(|| gone(format!("{at} is no member any more")))?;
-    let connection = node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| gone(format!("{at} cannot be reached: {e}")))?;
-    let (mut ask, mut chunks) = connection.open(&Open::Output(request)).await.map_err(|e| gone(format!("{at}: {e}")))?;
+    tokio::select! {
+        biased;
+        // a connection to a host that is gone ends some 15 s later than membership knows of it
+        () = is_down(node, at) => Err(gone(format!("{at} is down"))),
+        told = fetch_from_peer(node, at, request, sink) => told.map_err(gone)?,
+    }
+}
+
+/// Returns once membership holds a node down.
+async fn is_down(node: &Arc<Node>, at: NodeId) {
+    let mut changes = node.peers.changes();
+    let down = changes.wait_for(|table| table.get(&at).is_some_and(|peer| matches!(peer.health, Health::Down | Health::Left)));
+    if down.await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn fetch_from_peer(node: &Arc<Node>, at: NodeId, request: OutputRequest, sink: &mut Sink<'_>) -> Result<Result<(), Problem>, String> {
+    let dial = node.roster.dial_bulk(at).ok_or_else(|| format!("{at} is no member any more"))?;
+    let connection = node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| format!("{at} cannot be reached: {e}"))?;
+    let (mut ask, mut chunks) = connection.open(&Open::Output(request)).await.map_err(|e| format!("{at}: {e}"))?;
     let _ = ask.finish();
     loop {
-        let chunk = tokio::select! { biased; () = sink.tx.closed() => return Ok(()), chunk = chunks.recv::<OutputChunk>() => chunk };
-        if let Some(done) = pass_on(chunk.map_err(|e| gone(format!("{at}: {e}")))?, sink).await {
-            return done;
+        let chunk = tokio::select! { biased; () = sink.tx.closed() => return Ok(Ok(())), chunk = chunks.recv::<OutputChunk>() => chunk };
+        if let Some(done) = pass_on(chunk.map_err(|e| format!("{at}: {e}"))?, sink).await {
+            return Ok(done);
         }
     }
 }
