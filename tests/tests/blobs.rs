@@ -3,11 +3,12 @@
 use std::{
     io::{Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use swarm_client::Client;
 use swarm_proto::{Code, Digest, api::BlobLine};
-use swarm_tests::{Hosts, Rig, ctl, eventually, program};
+use swarm_tests::{Host, Hosts, Rig, ctl, eventually, program};
 
 const MIB: usize = 1 << 20;
 
@@ -196,4 +197,39 @@ async fn a_node_gives_no_faster_than_its_operator_wants() {
     }
     assert!(got == data);
     assert!(began.elapsed() > std::time::Duration::from_millis(2_500), "3 MiB at 1 MiB a second: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_outlives_the_daemon_that_gives_it_and_the_next_one_goes_on() {
+    let mut hosts = Hosts::start(2, |config| config.blobs.send_rate_per_node = Some(16 * MIB as u64)).await;
+    hosts.unite().await;
+    let data = bytes(64 * MIB);
+    let put = hosts.list[0].client().put_bytes(data.clone().into(), false).await.expect("it is put");
+    let other = hosts.list[1].client();
+    eventually("the leader knows", async || other.blob(put.digest).await.ok()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (to, part) = (dir.path().join("got"), dir.path().join(format!(".swarmctl.{}.part", put.digest)));
+    let get = |host: &Host| {
+        let mut command = std::process::Command::new(program("swarmctl"));
+        command.args(["blob", "get", &put.digest.to_string()]).arg(&to).env("SWARM_SOCKET", &host.socket);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+    };
+    let here = || std::fs::metadata(&part).map_or(0, |of| of.len());
+    let reaches = async |len: usize| eventually("it comes", async || (here() >= len as u64).then_some(())).await;
+
+    let mut first = get(&hosts.list[1]);
+    reaches(8 * MIB).await;
+    first.kill().expect("killed");
+    first.wait().expect("it ended");
+    let left = here();
+    assert!(left < data.len() as u64, "it was too fast to be killed");
+    let second = get(&hosts.list[1]);
+    reaches(usize::try_from(left).expect("small") + 8 * MIB).await;
+    hosts.list[1].kill();
+    assert!(here() < data.len() as u64, "it was too fast to be killed");
+    hosts.list[1].run();
+    let done = second.wait_with_output().expect("it ended");
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && told.contains("going on from there"), "{told}");
+    assert!(std::fs::read(&to).expect("a file") == data && !part.exists());
 }
