@@ -119,7 +119,7 @@ impl Kind {
 
 async fn over(kind: Kind, options: &Options, tools: &[Tool]) -> anyhow::Result<Figures> {
     let place = Place::make(kind, &options.dir, &options.rate)?;
-    let swarm = Swarm::start(&place).await?;
+    let swarm = Swarm::start(&place, 1).await?;
     let size = if kind == Kind::Limited { options.limited_size } else { options.size };
     let file = place.dir.join("file");
     let mut written = File::create(&file)?;

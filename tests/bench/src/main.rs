@@ -4,7 +4,7 @@
 //!   blob     the transfer alone, in this one process, a sender and a receiver each on a thread with a runtime of its own, over
 //!            loopback, beside stock quinn sending zeros
 //!   beside   real daemons beside nc, scp, rsync, sendme and stock quinn: over loopback, over a veth pair, over a limited link
-//!   memory   what real daemons take of memory while a blob moves between them, for several sizes
+//!   memory   what real daemons take of memory while a blob moves from one to others, for several sizes
 //! ```
 //! `tests/bench/setup` installs what `beside` needs. The figures are medians; the ratios are what can be trusted on a shared machine.
 #![cfg(target_os = "linux")]
@@ -51,12 +51,15 @@ enum Verb {
     },
     /// A file from host to host, beside nc, scp, rsync, sendme and stock quinn
     Beside(beside::Options),
-    /// Memory of two daemons while a blob moves
+    /// Memory of daemons while a blob moves from one to the others
     Memory {
+        /// Daemons that get it
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+        receivers: u8,
         /// Bytes of the blobs
         #[arg(long, value_delimiter = ',', default_value = "256MiB,1GiB,4GiB", value_parser = mesh_config::parse_bytes)]
         sizes: Vec<u64>,
-        /// A disk with room for the largest of them twice
+        /// A disk with room for the largest of them, once for each daemon
         #[arg(long, default_value_os_t = std::env::temp_dir())]
         dir: PathBuf,
     },
@@ -150,8 +153,8 @@ fn main() -> anyhow::Result<()> {
     match verb {
         Verb::Blob { size, rounds } => tell(&output, &measure(size, rounds)?, table),
         Verb::Beside(options) => tell(&output, &runtime.block_on(beside::measure(&options))?, beside::table),
-        Verb::Memory { sizes, dir } => {
-            let all = runtime.block_on(memory::measure(&sizes, &dir))?;
+        Verb::Memory { receivers, sizes, dir } => {
+            let all = runtime.block_on(memory::measure(&sizes, receivers, &dir))?;
             tell(&output, &all, |all| memory::table(all))
         }
     }

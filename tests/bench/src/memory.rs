@@ -1,4 +1,4 @@
-//! `swarm-bench memory`: what two daemons take of memory while a blob moves between them, for several sizes.
+//! `swarm-bench memory`: what daemons take of memory while a blob moves from one to the others, for several sizes.
 
 use std::path::Path;
 
@@ -19,24 +19,31 @@ pub(crate) struct Peaks {
     put: u64,
     /// While the blob moved.
     send: u64,
+    /// Of the one of those that got it that took most.
     recv: u64,
 }
 
-/// Measures each size in turn, between the same two daemons.
-pub(crate) async fn measure(sizes: &[u64], parent: &Path) -> anyhow::Result<Vec<Peaks>> {
+/// Measures each size in turn, between the same daemons: one that gives, and so many that get.
+pub(crate) async fn measure(sizes: &[u64], receivers: u8, parent: &Path) -> anyhow::Result<Vec<Peaks>> {
     let place = Place::make(Kind::Loopback, parent, "")?;
-    let swarm = Swarm::start(&place).await?;
+    let swarm = Swarm::start(&place, receivers).await?;
     let mut all = Vec::new();
     for size in sizes {
         swarm.from.forget_peak()?;
         let digest = put(&swarm, *size).await?;
         let put = swarm.from.memory("VmHWM")?;
-        swarm.from.forget_peak()?;
-        swarm.to.forget_peak()?;
+        for daemon in swarm.receivers().iter().chain([&swarm.from]) {
+            daemon.forget_peak()?;
+        }
         swarm.push(digest).await?;
-        all.push(Peaks { size: *size, put, send: swarm.from.memory("VmHWM")?, recv: swarm.to.memory("VmHWM")? });
-        swarm.from.clear().await?;
-        swarm.to.clear().await?;
+        let mut recv = 0;
+        for daemon in swarm.receivers() {
+            recv = recv.max(daemon.memory("VmHWM")?);
+        }
+        all.push(Peaks { size: *size, put, send: swarm.from.memory("VmHWM")?, recv });
+        for daemon in swarm.receivers().iter().chain([&swarm.from]) {
+            daemon.clear().await?;
+        }
     }
     ensure!(swarm.through_leader().await? == 0, "a blob passed through the leader");
     Ok(all)

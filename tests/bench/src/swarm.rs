@@ -1,4 +1,4 @@
-//! Three real daemons: a leader, one that gives, and one that gets.
+//! Real daemons: a leader, one that gives, and those that get.
 
 use std::{
     fs::File,
@@ -25,7 +25,7 @@ const READY: Duration = Duration::from_secs(60);
 /// One of them.
 pub(crate) struct Daemon {
     pub(crate) host: Host,
-    name: &'static str,
+    name: String,
     state: PathBuf,
     socket: PathBuf,
     process: Running,
@@ -35,7 +35,8 @@ pub(crate) struct Daemon {
 pub(crate) struct Swarm {
     leader: Daemon,
     pub(crate) from: Daemon,
-    pub(crate) to: Daemon,
+    /// One at least.
+    receivers: Vec<Daemon>,
 }
 
 /// A program of this workspace, built beside this one.
@@ -46,17 +47,19 @@ pub(crate) fn beside(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 impl Swarm {
-    /// Starts them, and waits until they are one swarm.
-    pub(crate) async fn start(place: &Place) -> anyhow::Result<Self> {
+    /// Starts them with so many that get, one at least, and waits until they are one swarm. More than one need a loopback.
+    pub(crate) async fn start(place: &Place, receivers: u8) -> anyhow::Result<Self> {
         let mut authority = Authority::create().map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        let hosts = [("leader", &place.leader), ("from", &place.from), ("to", &place.to)];
-        for (name, _) in hosts {
+        let mut hosts = vec![("leader".to_owned(), place.leader.clone()), ("from".to_owned(), place.from.clone())];
+        hosts.extend((0..receivers.max(1)).map(|n| (format!("to{}", n + 1), place.to.next(n))));
+        for (name, _) in &hosts {
             authority.prepare(&place.dir.join(name)).map_err(|problem| anyhow::anyhow!("{problem}"))?;
         }
         authority.found(&place.dir.join("leader")).map_err(|problem| anyhow::anyhow!("{problem}"))?;
-        let start = |(name, host): (&'static str, &Host)| Daemon::start(&place.dir, name, host, place.leader.ip);
-        let [leader, from, to] = hosts.map(start);
-        let swarm = Self { leader: leader?, from: from?, to: to? };
+        let mut daemons = hosts.into_iter().map(|(name, host)| Daemon::start(&place.dir, name, host, place.leader.ip));
+        let mut next = || daemons.next().context("too few daemons")?;
+        let (leader, from) = (next()?, next()?);
+        let swarm = Self { leader, from, receivers: daemons.collect::<Result<_, _>>()? };
         let give_up = Instant::now() + READY;
         while let Some(lacks) = swarm.lacks().await {
             ensure!(Instant::now() < give_up, "the daemons are no swarm after {} s: {lacks}", READY.as_secs());
@@ -65,8 +68,18 @@ impl Swarm {
         Ok(swarm)
     }
 
+    /// The first of those that get.
+    pub(crate) fn to(&self) -> &Daemon {
+        &self.receivers[0]
+    }
+
+    pub(crate) fn receivers(&self) -> &[Daemon] {
+        &self.receivers
+    }
+
     async fn lacks(&self) -> Option<String> {
-        for daemon in [&self.leader, &self.from, &self.to] {
+        let count = 2 + self.receivers.len() as u64;
+        for daemon in [&self.leader, &self.from].into_iter().chain(&self.receivers) {
             match daemon.client().status().await {
                 Ok(status) if status.phase == Phase::Ready => {}
                 Ok(status) => return Some(format!("{}: {}", daemon.name, status.trouble)),
@@ -74,21 +87,26 @@ impl Swarm {
             }
         }
         match (self.from.client().stats().await, self.from.client().leader().await) {
-            (Ok(stats), Ok(leader)) if stats.nodes_online == 3 && leader.name == self.leader.name => None,
-            (Ok(stats), Ok(leader)) => Some(format!("{} of 3 are online, and {} leads", stats.nodes_online, leader.name)),
+            (Ok(stats), Ok(leader)) if stats.nodes_online == count && leader.name == self.leader.name => None,
+            (Ok(stats), Ok(leader)) => Some(format!("{} of {count} are online, and {} leads", stats.nodes_online, leader.name)),
             (Err(problem), _) | (_, Err(problem)) => Some(problem.to_string()),
         }
     }
 
-    /// Brings a blob from the one to the other; how long it took until that one had it for good.
+    /// Brings a blob to all that get; how long it took until they had it for good.
     pub(crate) async fn push(&self, digest: Digest) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        let mut lines = self.from.client().push_blob(digest, &[self.to.name.to_owned()]).await.map_err(told)?;
+        let names: Vec<String> = self.receivers.iter().map(|to| to.name.clone()).collect();
+        let mut lines = self.from.client().push_blob(digest, &names).await.map_err(told)?;
+        let mut left = names.len();
         while let Some(line) = lines.next().await.map_err(told)? {
             match line {
                 BlobLine::Progress { .. } => {}
-                BlobLine::Held { .. } => return Ok(began.elapsed()),
+                BlobLine::Held { .. } => left -= 1,
                 BlobLine::Failed { problem, .. } => return Err(told(problem)),
+            }
+            if left == 0 {
+                return Ok(began.elapsed());
             }
         }
         bail!("the daemon ended the stream of answers")
@@ -107,9 +125,9 @@ pub(crate) fn told(problem: swarm_proto::Problem) -> anyhow::Error {
 }
 
 impl Daemon {
-    fn start(dir: &Path, name: &'static str, host: &Host, leader: IpAddr) -> anyhow::Result<Self> {
-        let (state, socket) = (dir.join(name), dir.join(format!("{name}.sock")));
-        let mut config = Config::new(name.to_owned());
+    fn start(dir: &Path, name: String, host: Host, leader: IpAddr) -> anyhow::Result<Self> {
+        let (state, socket) = (dir.join(&name), dir.join(format!("{name}.sock")));
+        let mut config = Config::new(name.clone());
         (config.mesh.kind, config.mesh.address) = (Some(mesh_config::Kind::Explicit), Some(host.ip));
         let seed = (leader, config.mesh.control_port).into();
         config.mesh.peers = (host.ip != leader).then(|| mesh_config::Seed::from(std::net::SocketAddr::clone(&seed))).into_iter().collect();
@@ -121,7 +139,7 @@ impl Daemon {
         let mut command = host.command(beside("swarmd")?);
         command.args(["run", "--end-with-parent", "--config"]).arg(&path).stdout(Stdio::null()).stderr(log);
         let process = Running::start(&mut command)?;
-        Ok(Self { host: host.clone(), name, state, socket, process })
+        Ok(Self { host, name, state, socket, process })
     }
 
     pub(crate) fn client(&self) -> Client {

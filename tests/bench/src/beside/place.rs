@@ -121,6 +121,15 @@ impl Drop for Place {
 }
 
 impl Host {
+    /// The one with the `n`th address after this one's. There is no such address but on a loopback.
+    pub(crate) fn next(&self, n: u8) -> Self {
+        let ip = match self.ip {
+            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() + u32::from(n)).into(),
+            IpAddr::V6(ip) => ip.into(),
+        };
+        Self { ip, namespace: self.namespace.clone() }
+    }
+
     /// A program on this host, which ends with this one.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("setpriv");

@@ -100,7 +100,7 @@ impl Cargo<'_> {
     }
 
     async fn swarm(&self) -> anyhow::Result<Ran> {
-        let Swarm { from, to, .. } = self.swarm;
+        let (from, to) = (&self.swarm.from, self.swarm.to());
         to.clear().await?;
         if !from.stored(self.digest).exists() {
             ok(from.ctl()?.args(["blob", "put"]).arg(&self.file))?;
@@ -109,7 +109,7 @@ impl Cargo<'_> {
     }
 
     async fn swarm_files(&self, result: PathBuf) -> anyhow::Result<Ran> {
-        let Swarm { from, to, .. } = self.swarm;
+        let (from, to) = (&self.swarm.from, self.swarm.to());
         to.clear().await?;
         from.clear().await?;
         let (name, began) = (self.digest.to_string(), Instant::now());
