@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   try_send(10 datagrams) --copy--> batch --full, another peer, or nobody adds any more--> one sendmsg (UDP_SEGMENT, Linux 4.18)
+//!                                      '-- what is more than one call takes waits for the next
 //! ```
 //! What is sent waits for as long as the runtime's other tasks go on adding to it, which is microseconds; so this is for the bulk
 //! endpoint, and not for probes. A copy of 60 KB costs less than the system calls that it saves: with stock batches half of the sender's
@@ -28,8 +29,6 @@ use crate::settings::BULK_MTU;
 const BYTES: usize = 65_000;
 /// Datagrams of one batch. Linux takes 64, newer ones more.
 const DATAGRAMS: usize = 60;
-/// The largest datagrams of which one transmit is a batch: quinn makes it of so many, whatever their size.
-const LARGEST: usize = BYTES / BULK_MTU as usize;
 /// What the kernel hands over at once, and so what a buffer must hold.
 const ARRIVES: usize = 64 << 10;
 
@@ -49,7 +48,10 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Batch {
+    /// At most what one call takes, and one transmit.
     contents: Vec<u8>,
+    /// Bytes of them that are sent.
+    sent: usize,
     to: Option<To>,
     /// A datagram that is shorter than the others must be the last one.
     is_closed: bool,
@@ -83,14 +85,13 @@ impl To {
 }
 
 impl Batch {
-    fn takes(&self, transmit: &Transmit<'_>, most: usize) -> bool {
+    fn takes(&self, transmit: &Transmit<'_>) -> bool {
         let Some(to) = &self.to else { return true };
-        let (next, len) = (To::of(transmit), transmit.contents.len());
-        let is_one = len <= next.segment;
-        let fits = self.contents.len() + len <= BYTES && (self.contents.len() + len).div_ceil(to.segment.max(1)) <= most;
+        let next = To::of(transmit);
+        let is_one = transmit.contents.len() <= next.segment;
         // one that is larger than the path takes, as when that is probed, must not take another one with it
         let is_probe = self.contents.len() <= to.segment && next.segment < to.segment;
-        !self.is_closed && !is_probe && fits && to.takes(&next) && (next.segment == to.segment || is_one)
+        !self.is_closed && !is_probe && to.takes(&next) && (next.segment == to.segment || is_one)
     }
 
     fn add(&mut self, transmit: &Transmit<'_>) {
@@ -100,30 +101,45 @@ impl Batch {
         self.additions += 1;
     }
 
-    /// Hands it over; what fails otherwise than for want of room is lost, as datagrams may be.
-    fn send(&mut self, socket: &dyn AsyncUdpSocket) -> io::Result<()> {
+    /// Hands over what fills calls of `most` datagrams, and `all`: what is left too. What fails otherwise than for want of room is
+    /// lost, as datagrams may be.
+    fn send(&mut self, socket: &dyn AsyncUdpSocket, most: usize, all: bool) -> io::Result<()> {
         let Some(to) = self.to else { return Ok(()) };
-        let segment_size = (self.contents.len() > to.segment).then_some(to.segment);
-        let transmit = Transmit { destination: to.destination, ecn: to.ecn, contents: &self.contents, segment_size, src_ip: to.src_ip };
-        let sent = socket.try_send(&transmit);
-        self.is_stuck = sent.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-        if self.is_stuck {
-            return sent;
+        let call = (BYTES / to.segment.max(1)).clamp(1, most) * to.segment;
+        let mut failed = Ok(());
+        while self.sent < self.contents.len() && (all || self.contents.len() - self.sent >= call) {
+            let contents = &self.contents[self.sent..self.contents.len().min(self.sent + call)];
+            let segment_size = (contents.len() > to.segment).then_some(to.segment);
+            let sent = socket.try_send(&Transmit { destination: to.destination, ecn: to.ecn, contents, segment_size, src_ip: to.src_ip });
+            self.is_stuck = sent.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+            if self.is_stuck {
+                return sent;
+            }
+            self.sent += contents.len();
+            failed = failed.and(sent);
         }
-        self.contents.clear();
-        (self.to, self.is_closed) = (None, false);
-        sent
+        if self.sent == self.contents.len() {
+            (self.to, self.is_closed) = (None, false);
+        }
+        self.contents.drain(..self.sent);
+        self.sent = 0;
+        failed
     }
 }
 
 impl Shared {
+    /// Datagrams of one call.
+    fn most(&self) -> usize {
+        self.inner.max_transmit_segments().min(DATAGRAMS)
+    }
+
     fn batch(&self) -> MutexGuard<'_, Batch> {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn poll_flush(&self, poller: &mut Pin<Box<dyn UdpPoller>>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match self.batch().send(&*self.inner) {
+            match self.batch().send(&*self.inner, self.most(), true) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     tracing::debug!(%error, "datagrams were not sent");
@@ -183,12 +199,13 @@ impl AsyncUdpSocket for Batched {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let mut batch = self.shared.batch();
-        let most = self.shared.inner.max_transmit_segments().min(DATAGRAMS);
-        if batch.is_stuck || !batch.takes(transmit, most) {
-            batch.send(&*self.shared.inner)?;
+        let (mut batch, most) = (self.shared.batch(), self.shared.most());
+        if batch.is_stuck || !batch.takes(transmit) {
+            batch.send(&*self.shared.inner, most, true)?;
         }
         batch.add(transmit);
+        // it is taken, whatever becomes of it
+        let _ = batch.send(&*self.shared.inner, most, false);
         drop(batch);
         self.shared.filled.notify_one();
         Ok(())
@@ -203,7 +220,7 @@ impl AsyncUdpSocket for Batched {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.shared.inner.max_transmit_segments().min(LARGEST)
+        self.shared.inner.max_transmit_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -310,19 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn what_quinn_makes_of_the_largest_datagrams_goes_in_one_call() {
+    fn ten_of_the_largest_datagrams_are_more_than_one_call_and_fill_two_with_those_that_follow() {
         run(async {
             let fake = Arc::new(Fake::default());
             let socket = Batched::over(fake.clone());
-            let most = socket.max_transmit_segments();
-            let large = vec![7; most * usize::from(BULK_MTU)];
-            for _ in 0..2 {
+            let large = vec![7; 10 * usize::from(BULK_MTU)];
+            for _ in 0..7 {
                 socket.try_send(&transmit(1, &large, Some(BULK_MTU.into()))).unwrap();
             }
-            while fake.sent.lock().unwrap().len() < 2 * most {
+            while fake.sent.lock().unwrap().len() < 70 {
                 tokio::task::yield_now().await;
             }
-            assert_eq!(*fake.calls.lock().unwrap(), 2);
+            assert_eq!(*fake.calls.lock().unwrap(), 10);
         });
     }
 
