@@ -20,6 +20,7 @@ async fn ask(connection: &Connection, digest: Digest, part: BlobPart, claim: Cla
     match rx.recv::<BlobAnswer>().await.expect("the stream lives").expect("an answer") {
         BlobAnswer::Here { size, .. } => Ok(size),
         BlobAnswer::Refused(problem) => Err(problem),
+        BlobAnswer::Coming => panic!("it is here, or nowhere"),
     }
 }
 

@@ -45,6 +45,8 @@ use crate::{
 const HEDGE: Duration = Duration::from_millis(400);
 /// How long it may take to answer.
 const OUTLINE: Duration = Duration::from_secs(5);
+/// How long a source that is about to get it itself is waited for; nobody else is asked meanwhile for [`OUTLINE`].
+const COMES: Duration = Duration::from_secs(60);
 /// How long the rest of an outline may take: 3 MiB at most.
 const OUTLINE_REST: Duration = Duration::from_secs(60);
 /// A fetch to which nobody gives anything for so long has failed.
@@ -217,8 +219,23 @@ impl Fetcher {
     /// From one source. `came` is set whenever some of it has come.
     async fn outline_of(&self, digest: Digest, node: NodeId, came: &AtomicBool) -> (NodeId, Result<(Outline, Vec<u8>, bool), Refused>) {
         let given = async {
-            let asked = timeout(OUTLINE, self.ask(digest, BlobPart::Outline, node)).await;
-            let Here { rx, size, sealed, .. } = asked.unwrap_or_else(|_| Err(late(OUTLINE)))?;
+            let asked = now();
+            let opened = timeout(OUTLINE, self.open(digest, BlobPart::Outline, node)).await;
+            let mut rx = opened.unwrap_or_else(|_| Err(late(OUTLINE)))?;
+            let Here { rx, size, sealed, .. } = loop {
+                match timeout(OUTLINE, answer(rx)).await.unwrap_or_else(|_| Err(late(OUTLINE)))? {
+                    Answer::Here(here) => break here,
+                    Answer::Coming(more) => {
+                        let waited = now().saturating_duration_since(asked);
+                        if waited >= COMES {
+                            return Err(Refused(format!("it was about to get it for {} s", COMES.as_secs())));
+                        }
+                        // two that wait for each other must not do so for ever
+                        came.store(waited < OUTLINE, Ordering::Relaxed);
+                        rx = more;
+                    }
+                }
+            };
             let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size, came)).await;
             rest.unwrap_or_else(|_| Err(late(OUTLINE_REST))).map(|(outline, last)| (outline, last, sealed))
         };
@@ -249,18 +266,40 @@ impl Fetcher {
         Ok((outline, data.ok_or_else(|| Refused(NOT_IT.into()))?))
     }
 
-    /// Asks a node that has some of it.
+    /// Asks a node that has some of it, or is about to.
     async fn ask(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<Here, Refused> {
+        let mut rx = self.open(digest, part, node).await?;
+        loop {
+            match answer(rx).await? {
+                Answer::Here(here) => return Ok(here),
+                Answer::Coming(more) => rx = more,
+            }
+        }
+    }
+
+    async fn open(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<FrameRx, Refused> {
         let connection = (self.reach)(node).await.map_err(Refused)?;
         let request = BlobRequest { digest, part, takes_zstd: true, claim: self.claim.clone() };
-        let (mut tx, mut rx) = connection.open(&Open::Blob(request)).await?;
+        let (mut tx, rx) = connection.open(&Open::Blob(request)).await?;
         // a finished half says nothing more; one that cannot be finished is a stream that has ended, which reading will tell
         let _ = tx.finish();
-        match rx.recv::<BlobAnswer>().await? {
-            Some(BlobAnswer::Here { size, whole, sealed }) => Ok(Here { rx, size, whole, sealed }),
-            Some(BlobAnswer::Refused(problem)) => Err(Refused(problem.why)),
-            None => Err(StreamError::NoAnswer.into()),
-        }
+        Ok(rx)
+    }
+}
+
+/// What a node says that was asked.
+enum Answer {
+    Here(Here),
+    /// It has nothing yet, and will say more.
+    Coming(FrameRx),
+}
+
+async fn answer(mut rx: FrameRx) -> Result<Answer, Refused> {
+    match rx.recv::<BlobAnswer>().await? {
+        Some(BlobAnswer::Here { size, whole, sealed }) => Ok(Answer::Here(Here { rx, size, whole, sealed })),
+        Some(BlobAnswer::Coming) => Ok(Answer::Coming(rx)),
+        Some(BlobAnswer::Refused(problem)) => Err(Refused(problem.why)),
+        None => Err(StreamError::NoAnswer.into()),
     }
 }
 

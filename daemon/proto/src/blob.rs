@@ -4,6 +4,7 @@
 //! whoever wants it                             a holder, whole or not
 //!   Open::Blob(Outline)           ------->
 //!   <-------  BlobAnswer::Here{size, whole}      raw: 32 bytes for each segment, then the last segment
+//!   <-------  BlobAnswer::Coming, as often as it takes, from one that is about to get it itself
 //!   Open::Blob(Segments{ranges})  ------->       a few such streams at a time
 //!   <-------  BlobAnswer::Here{..}               raw: SegmentHeader and bytes, for each one that is here
 //!   Open::Blob(Follow)            ------->
@@ -116,6 +117,8 @@ pub enum BlobAnswer {
     },
     /// Nothing of it can be had here.
     Refused(Problem),
+    /// It is on its way here, and another message follows: this one again, or what it came to.
+    Coming,
 }
 
 /// Asks a node to get a blob from others.

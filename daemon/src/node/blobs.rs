@@ -4,6 +4,7 @@
 //!   a client's bytes -> put -> store --what is here--> the leader's directory
 //!   somebody needs one -> bring: who holds it? -> Fetcher on the bulk thread -> store
 //!   push: brings it to nodes in a chain, each from the one before it, so that this one sends it about once
+//!   asked for what is only coming -> says so, and gives it once it has its outline
 //! ```
 //! A blob is fetched once at a time, whoever waits for it. Disk work is done off the threads that speak.
 
@@ -15,6 +16,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,10 +26,10 @@ use swarm_proto::{
     Code, Digest, NodeId, Problem,
     access::{Caller, Operation},
     api::{BlobCall, BlobLine, BlobPut, BlobReply, BlobSource, BlobView, Call, Collected, Reply, StoreView, StoredView, Verified},
-    blob::{BlobAnswer, BlobNews, BlobRequest, BringRequest, Claim, segment_start},
+    blob::{BlobAnswer, BlobNews, BlobPart, BlobRequest, BringRequest, Claim, segment_start},
     limits,
 };
-use swarm_transport::{FrameTx, Plane};
+use swarm_transport::{FrameTx, Plane, StreamError};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
@@ -40,6 +42,8 @@ pub(crate) use push::{hand_over, push};
 const DEPTH: usize = 16;
 /// Whom a blob is asked of at once.
 const SOURCES: usize = 8;
+/// How often whoever asked for a blob that is about to come hears that it still is.
+const STILL: Duration = Duration::from_millis(200);
 
 /// What this node has of blobs, and how it gets more.
 pub(crate) struct Blobs {
@@ -101,9 +105,26 @@ pub(crate) async fn serve(node: Arc<Node>, peer: NodeId, request: BlobRequest, m
         }
         return;
     }
+    if !matches!(request.part, BlobPart::Segments(_)) && wait_until_it_comes(&node, request.digest, &mut tx).await.is_err() {
+        return;
+    }
     let Blobs { store, lanes, routes, .. } = &node.blobs;
     if let Err(error) = swarm_blobstore::serve(store.clone(), *lanes, request, routes.to(peer), tx).await {
         tracing::debug!(%error, "a peer took no more of a blob");
+    }
+}
+
+/// Where a blob is about to come, until it begins to or does not: so the nodes of a chain are asked all at once.
+async fn wait_until_it_comes(node: &Arc<Node>, digest: Digest, tx: &mut FrameTx) -> Result<(), StreamError> {
+    let coming = node.blobs.coming.lock().unwrap_or_else(PoisonError::into_inner).get(&digest).cloned();
+    let Some(mut coming) = coming else { return Ok(()) };
+    let has_begun = |coming: &Coming| coming.progress.size > 0 || coming.end.is_some();
+    loop {
+        let begins = coming.wait_for(has_begun);
+        if tokio::time::timeout(STILL, begins).await.is_ok() {
+            return Ok(());
+        }
+        tx.send(&BlobAnswer::Coming).await?;
     }
 }
 

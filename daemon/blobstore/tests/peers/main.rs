@@ -164,6 +164,24 @@ async fn a_chain_passes_on_what_it_does_not_have_whole() {
     assert!(sent < 1.15, "the origin sent {sent:.2} times the blob");
 }
 
+/// Nobody else is asked meanwhile, but one who says so for ever is not waited for alone.
+#[tokio::test]
+async fn one_that_is_about_to_get_it_is_waited_for() {
+    let data = bytes(4, 3 * SEGMENT);
+    let (soon, spare, to) = (Host::start(1), Host::start(2), Host::start(3));
+    to.knows(&[&soon, &spare]);
+    let digest = [&soon, &spare].map(|host| host.put(&data))[0];
+    let sources = [SourceAt { node: soon.node, is_spare: false }, SourceAt { node: spare.node, is_spare: true }];
+    for (times, is_in_time) in [(5, true), (u32::MAX, false)] {
+        soon.gives(Gives::Soon(times));
+        let progress = watch::Sender::new(Progress::default());
+        to.fetcher().fetch(digest, None, &sources, &progress).await.unwrap();
+        assert!(to.has(digest, &data));
+        assert_eq!(spare.store.carried().given() == 0, is_in_time, "{times}: {:?}", *progress.borrow());
+        to.store.remove(digest).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_fetch_that_was_dropped_goes_on_where_it_was() {
     let (a, b) = (Host::start(1), Host::start(2));

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use swarm_blobstore::*;
 use swarm_proto::{
     ClusterId, Digest, NodeId, PROTOCOL, PeerKey, Problem, UnixMillis,
-    blob::{BlobPart, BlobRequest, Claim},
+    blob::{BlobAnswer, BlobPart, BlobRequest, Claim, SegmentHeader},
     ledger::Addrs,
     peer::{Hello, Open},
 };
@@ -52,6 +52,8 @@ pub(crate) enum Gives {
     Unasked,
     /// Says to have all of it, and has nothing.
     Boasts,
+    /// Says so many times, every 0.2 s, that it is about to get it, before it gives an outline.
+    Soon(u32),
 }
 
 /// What is wrong with a frame.
@@ -116,14 +118,20 @@ impl Doorkeeper for Keeper {
         Ok((1..=20).find(|id| key_of(*id).peer_key() == *key).map(|id| NodeId(id.into())))
     }
 
-    fn stream(&self, peer: Peer, open: Open, tx: FrameTx, _: FrameRx) {
+    fn stream(&self, peer: Peer, open: Open, mut tx: FrameTx, _: FrameRx) {
         let Open::Blob(mut request) = open else { panic!("only blobs are asked for here: {open:?}") };
         request.takes_zstd &= !self.others_take_plain.load(Ordering::Relaxed);
         let route = self.routes.to(peer.node.unwrap());
         let (store, gives, given) = (self.store.clone(), *self.gives.lock().unwrap(), self.given.clone());
         self.handle.spawn(async move {
+            if let (Gives::Soon(times), BlobPart::Outline) = (gives, &request.part) {
+                for _ in 0..times {
+                    let _ = tx.send(&BlobAnswer::Coming).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
             let is_right = gives != Gives::Mute && !matches!(request.part, BlobPart::Segments(_));
-            if gives == Gives::Rightly || is_right {
+            if matches!(gives, Gives::Rightly | Gives::Soon(_)) || is_right {
                 let _ = serve(store, Lanes::Threads, request, route, tx).await;
             } else {
                 wrongly(&store, gives, &given, request, tx).await;
@@ -135,7 +143,6 @@ impl Doorkeeper for Keeper {
 }
 
 async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRequest, mut tx: FrameTx) {
-    use swarm_proto::blob::{BlobAnswer, SegmentHeader};
     let reader = store.reader(request.digest).unwrap().unwrap();
     let lie = u64::from(gives == Gives::OtherSize);
     tx.send(&BlobAnswer::Here { size: reader.outline().size() + lie, whole: true, sealed: reader.is_sealed() }).await.unwrap();
@@ -147,7 +154,7 @@ async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRe
         let mut wire = None;
         let mut data = reader.unchecked(index).unwrap().unwrap();
         match gives {
-            Gives::Rightly | Gives::Mute | Gives::OtherSize | Gives::Unasked => {}
+            Gives::Rightly | Gives::Mute | Gives::OtherSize | Gives::Unasked | Gives::Soon(_) => {}
             Gives::Boasts => break,
             Gives::Silent(after) if given.load(Ordering::Relaxed) < after => {}
             Gives::Silent(_) => std::future::pending().await,

@@ -1,9 +1,11 @@
 //! Brings a blob to many nodes in a chain: each gets it from the one before it while that one still gets it itself, so that the link
-//! of whoever pushes carries it about once. Where one of the chain fails, the one behind it asks the one before it, whose link is free
+//! of whoever pushes carries it about once. They are all asked before the first of them has anything of it, because later every
+//! question waits behind segments; the chain is in the order in which they were reached. Where one of the chain fails, the one behind it asks the one before it, whose link is free
 //! then, and this node where that one has nothing to give either.
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use swarm_proto::{
     Code, Digest, NodeId, Problem,
     access::Caller,
@@ -11,7 +13,7 @@ use swarm_proto::{
     blob::{BlobNews, BringRequest, Claim},
     peer::Open,
 };
-use swarm_transport::Plane;
+use swarm_transport::{Connection, Plane};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Blobs, DEPTH, arrived, bring, claim_of, claims::offer, line, named};
@@ -35,8 +37,9 @@ pub(crate) fn push(node: &Arc<Node>, caller: &Caller, digest: Digest, to: Vec<St
 pub(crate) async fn hand_over(node: &Arc<Node>, target: NodeId, digest: Digest, size: u64) -> Result<(), Problem> {
     let _offered = offer(node, digest, target);
     // nobody watches
-    let ((has_begun, _), (tx, _)) = (oneshot::channel(), mpsc::channel(1));
-    ask(node, target, BringRequest { digest, size, from: vec![node.me], spares: Vec::new(), claim: Claim::Offer }, has_begun, &tx).await
+    let ((takes, _), (tx, _)) = (oneshot::channel(), mpsc::channel(1));
+    let request = BringRequest { digest, size, from: vec![node.me], spares: Vec::new(), claim: Claim::Offer };
+    follow(node, target, reach(node, target).await, request, takes, &tx).await
 }
 
 async fn run(node: &Arc<Node>, digest: Digest, claim: Claim, to: Vec<String>, tx: &mpsc::Sender<BlobLine>) {
@@ -50,25 +53,26 @@ async fn run(node: &Arc<Node>, digest: Digest, claim: Claim, to: Vec<String>, tx
             return;
         }
     };
+    let (here, others): (Vec<NodeId>, Vec<NodeId>) = targets.into_iter().partition(|target| *target == node.me);
+    for target in here {
+        let _ = tx.send(BlobLine::Held { node: node.roster.name(target) }).await;
+    }
     let mut chain = vec![node.me];
-    for target in targets {
-        if target == node.me {
-            let _ = tx.send(BlobLine::Held { node: node.roster.name(target) }).await;
-            continue;
-        }
+    let mut reached: FuturesUnordered<_> = others.into_iter().map(async |target| (target, reach(node, target).await)).collect();
+    while let Some((target, connection)) = reached.next().await {
+        let name = node.roster.name(target);
         let request = request(digest, size, &chain, claim.clone());
-        let (has_begun, begun) = oneshot::channel();
+        let (takes, taken) = oneshot::channel();
         let (node, tx) = (node.clone(), tx.clone());
         tokio::spawn(async move {
-            let name = node.roster.name(target);
-            let line = match ask(&node, target, request, has_begun, &tx).await {
+            let line = match follow(&node, target, connection, request, takes, &tx).await {
                 Ok(()) => BlobLine::Held { node: name },
                 Err(problem) => BlobLine::Failed { node: name, problem },
             };
             let _ = tx.send(line).await;
         });
-        // the next one asks this one, which must know by then what it is asked for; one that failed is left out
-        if begun.await.is_ok() {
+        // the next one asks this one, which must know by then that it gets it; one that failed is left out
+        if taken.await.is_ok() {
             chain.push(target);
         }
     }
@@ -111,37 +115,37 @@ async fn held(node: &Arc<Node>, digest: Digest, claim: Claim) -> Result<u64, Pro
     size.ok_or_else(|| Problem::new(Code::Conflict, "the blob was not pushed", "it was removed meanwhile"))
 }
 
-/// Asks one node to get it. `has_begun` is told when that node knows what it gets.
-async fn ask(
+async fn reach(node: &Arc<Node>, target: NodeId) -> Result<Connection, String> {
+    let dial = node.roster.dial_bulk(target).ok_or("it is no member any more")?;
+    node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string())
+}
+
+/// Asks one node to get it. `takes` is told when that node knows that it does.
+async fn follow(
     node: &Arc<Node>,
     target: NodeId,
+    connection: Result<Connection, String>,
     request: BringRequest,
-    has_begun: oneshot::Sender<()>,
+    takes: oneshot::Sender<()>,
     tx: &mpsc::Sender<BlobLine>,
 ) -> Result<(), Problem> {
     let what = || format!("the blob did not get to {}", node.roster.name(target));
     let gone = |why: String| Problem::new(Code::NotReady, what(), why);
-    let dial = node.roster.dial_bulk(target).ok_or_else(|| gone("it is no member any more".into()))?;
-    let connection = node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| gone(e.to_string()))?;
-    let (mut ask, mut news) = connection.open(&Open::Bring(request)).await.map_err(|e| gone(e.to_string()))?;
+    let (mut ask, mut news) = connection.map_err(gone)?.open(&Open::Bring(request)).await.map_err(|e| gone(e.to_string()))?;
     let _ = ask.finish();
-    let mut has_begun = Some(has_begun);
+    let mut takes = Some(takes);
     loop {
-        match news.recv::<BlobNews>().await.map_err(|e| gone(e.to_string()))? {
+        let news = match news.recv::<BlobNews>().await.map_err(|e| gone(e.to_string()))? {
             None => return Err(gone("it said nothing to the end".into())),
-            Some(BlobNews::Held) => {
-                has_begun.take().map(|begun| begun.send(()));
-                return Ok(());
-            }
             Some(BlobNews::Failed(problem)) => return Err(Problem { what: what(), ..problem }),
-            Some(news @ BlobNews::Progress { size, .. }) => {
-                if size > 0 {
-                    has_begun.take().map(|begun| begun.send(()));
-                }
-                // a client that reads slowly must not slow the blob down
-                let _ = tx.try_send(line(node, node.roster.name(target), news));
-            }
+            Some(news) => news,
+        };
+        takes.take().map(|takes| takes.send(()));
+        if news == BlobNews::Held {
+            return Ok(());
         }
+        // a client that reads slowly must not slow the blob down
+        let _ = tx.try_send(line(node, node.roster.name(target), news));
     }
 }
 

@@ -179,6 +179,7 @@ pub(super) fn peer() -> Vec<Vec<u8>> {
     add(11, encoded(&request(BlobPart::Segments(vec![range, range]))));
     add(11, encoded(&request(BlobPart::Outline)));
     add(12, encoded(&BlobAnswer::Here { size: 5, whole: true, sealed: false }));
+    add(12, encoded(&BlobAnswer::Coming));
     add(13, encoded(&BlobNews::Progress { have: 1, size: 2, sources: vec![(NodeId(1), 1, 2)] }));
     add(14, encoded(&BringRequest { digest: Digest([3; 32]), size: 5, from: vec![NodeId(1)], spares: Vec::new(), claim }));
     add(15, encoded(&vec![range, range]));
