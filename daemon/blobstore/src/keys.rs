@@ -54,10 +54,31 @@ impl Keys {
             }
             read => read.map_err(|e| refused(e.to_string()))?,
         };
-        let bytes: [u8; StoreKey::LEN] =
-            bytes.try_into().map_err(|bytes: Vec<u8>| refused(format!("it has {} bytes, and a key has {}", bytes.len(), StoreKey::LEN)))?;
-        Ok(known.insert(StoreKey::new(bytes)).clone())
+        let key = key_in(&bytes).map_err(refused)?;
+        Ok(known.insert(StoreKey::new(key)).clone())
     }
+}
+
+/// A key as an operator gives it, or as [`make`] writes it: with what tells whether it still is what was written.
+fn key_in(bytes: &[u8]) -> Result<[u8; StoreKey::LEN], String> {
+    match bytes.split_first_chunk::<{ StoreKey::LEN }>() {
+        Some((key, [])) => Ok(*key),
+        Some((key, check)) if *check == check_of(key) => Ok(*key),
+        Some((_, check)) if check.len() == CHECK => Err("it has changed on the disk: its checksum is wrong".into()),
+        Some(_) | None => Err(format!("it has {} bytes, and a key has {}", bytes.len(), StoreKey::LEN)),
+    }
+}
+
+/// Bytes behind a key.
+const CHECK: usize = 8;
+
+fn check_of(key: &[u8]) -> [u8; CHECK] {
+    let mut check = [0; CHECK];
+    blake3::Hasher::new_derive_key("swarm 2026-11 blobs at rest: whether the file of the key is whole")
+        .update(key)
+        .finalize_xof()
+        .fill(&mut check);
+    check
 }
 
 /// Bytes that nobody can guess.
@@ -83,8 +104,34 @@ fn make(path: &Path) -> io::Result<[u8; StoreKey::LEN]> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&draft)?;
     file.write_all(&bytes)?;
+    file.write_all(&check_of(&bytes))?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     files::sync_dir(path.parent().unwrap_or(path))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_changed_on_the_disk_is_refused_and_one_that_an_operator_gives_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blobs.key");
+        let get = || Keys::new(KeyAt::Own(path.clone())).get(true).map_err(|error| error.to_string());
+        get().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bad).unwrap();
+            let error = get().unwrap_err();
+            assert!(error.contains("blobs.key") && error.contains("checksum"), "bit {bit}: {error}");
+        }
+        for (len, is_key) in [(0, false), (31, false), (32, true), (33, false), (41, false)] {
+            fs::write(&path, vec![7; len]).unwrap();
+            assert_eq!(get().is_ok(), is_key, "{len} bytes");
+        }
+    }
 }

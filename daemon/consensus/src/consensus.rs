@@ -377,14 +377,22 @@ impl Consensus {
 /// How long a part may take to end.
 const STOP: Duration = Duration::from_secs(5);
 
-/// Looks at everything first, then prepares the disk.
 fn open(spec: &Spec, vitals: &Arc<Vitals>) -> Result<(Store, Machine), StartError> {
+    open_parts(spec, vitals).map_err(|error| error.placed(&*spec.disk))
+}
+
+/// Looks at everything first, then prepares the disk.
+fn open_parts(spec: &Spec, vitals: &Arc<Vitals>) -> Result<(Store, Machine), StartError> {
     let owner = Owner { node: spec.me, cluster: spec.cluster, directory: spec.raft_dir };
     let disk = spec.disk.clone();
     let is_bound = directory::check(&*disk, &owner)?;
     let log = Sound::check(disk.clone())?;
     if is_bound && log.is_fresh() {
-        return Err(StartError::Damaged { file: "log".into(), offset: 0, why: "it is missing, and the directory has an owner".into() });
+        return Err(StartError::Damaged {
+            file: String::new(),
+            offset: 0,
+            why: "the log is missing, and the directory has an owner".into(),
+        });
     }
     let machine = Machine::open(disk.clone(), spec.sync.clone(), vitals.clone())?;
     let covered = machine.saved().and_then(|s| s.last);

@@ -1,17 +1,13 @@
 //! Whose directory this is. Two small files, each replaced as a whole and checked: `directory`, its own id, as old as itself;
 //! `owner`, the node and swarm that it was bound to when it first took part.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use swarm_proto::{ClusterId, NodeId, RaftDir, frame};
+use serde::{Deserialize, Serialize};
+use swarm_proto::{ClusterId, NodeId, RaftDir};
 
-use crate::{
-    StartError,
-    disk::{self, Disk},
-};
+use crate::{StartError, checked, disk::Disk};
 
 const DIRECTORY: &str = "directory";
 const OWNER: &str = "owner";
-const FORMAT: u8 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Owner {
@@ -31,7 +27,7 @@ impl Owner {
 /// # Errors
 /// The directory cannot be read or written, or has a log and no id.
 pub fn raft_dir(disk: &dyn Disk, fresh: RaftDir) -> Result<RaftDir, StartError> {
-    if let Some(id) = read(disk, DIRECTORY)? {
+    if let Some(id) = checked::load(disk, DIRECTORY)? {
         return Ok(id);
     }
     let names = disk.list().map_err(|source| StartError::Io { what: "the raft directory cannot be read".into(), source })?;
@@ -39,19 +35,19 @@ pub fn raft_dir(disk: &dyn Disk, fresh: RaftDir) -> Result<RaftDir, StartError> 
         let why = format!("it is missing, and {name} is there");
         return Err(StartError::Damaged { file: DIRECTORY.into(), offset: 0, why });
     }
-    write(disk, DIRECTORY, &fresh)?;
+    save(disk, DIRECTORY, &fresh)?;
     Ok(fresh)
 }
 
 /// Whether the directory may be used by `owner`; false while it is nobody's.
 pub(crate) fn check(disk: &dyn Disk, owner: &Owner) -> Result<bool, StartError> {
     let foreign = |found: String| StartError::Foreign { found, expected: owner.words() };
-    match read::<RaftDir>(disk, DIRECTORY)? {
+    match checked::load::<RaftDir>(disk, DIRECTORY)? {
         Some(id) if id == owner.directory => {}
         Some(id) => return Err(foreign(format!("directory {id}"))),
         None => return Err(foreign("nobody: it has no id".into())),
     }
-    match read::<Owner>(disk, OWNER)? {
+    match checked::load::<Owner>(disk, OWNER)? {
         None => Ok(false),
         Some(found) if found == *owner => Ok(true),
         Some(found) => Err(foreign(found.words())),
@@ -60,34 +56,17 @@ pub(crate) fn check(disk: &dyn Disk, owner: &Owner) -> Result<bool, StartError> 
 
 /// Binds a directory for ever.
 pub(crate) fn bind(disk: &dyn Disk, owner: &Owner) -> Result<(), StartError> {
-    write(disk, OWNER, owner)
+    save(disk, OWNER, owner)
 }
 
-fn read<T: DeserializeOwned>(disk: &dyn Disk, file: &str) -> Result<Option<T>, StartError> {
-    let bytes = disk.read(file).map_err(|source| StartError::Io { what: format!("{file} cannot be read"), source })?;
-    let Some(bytes) = bytes else { return Ok(None) };
-    let damaged = |why: String| StartError::Damaged { file: file.into(), offset: 0, why };
-    let Some((crc, body)) = bytes.split_first_chunk::<4>() else { return Err(damaged("it is cut off".into())) };
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err(damaged("its checksum is wrong".into()));
-    }
-    match body.split_first() {
-        Some((&FORMAT, body)) => frame::decode(body).map(Some).map_err(|e| damaged(e.to_string())),
-        Some((&found, _)) => Err(StartError::Newer { file: file.into(), found: found.into(), known: FORMAT.into() }),
-        None => Err(damaged("it is cut off".into())),
-    }
-}
-
-fn write<T: Serialize>(disk: &dyn Disk, file: &str, what: &T) -> Result<(), StartError> {
-    let body = postcard::to_extend(what, vec![FORMAT]).expect("ids encode");
-    let crc = crc32fast::hash(&body).to_le_bytes();
-    disk::replace(disk, file, &[&crc, &body]).map_err(|source| StartError::Io { what: format!("{file} cannot be written"), source })
+fn save<T: Serialize>(disk: &dyn Disk, file: &str, what: &T) -> Result<(), StartError> {
+    checked::save(disk, file, what).map_err(|source| StartError::Io { what: format!("{file} cannot be written"), source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::DirDisk;
+    use crate::disk::{self, DirDisk};
 
     fn owner(node: u64) -> Owner {
         Owner { node: NodeId(node), cluster: ClusterId([1; 16]), directory: RaftDir([2; 16]) }

@@ -48,6 +48,10 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// The system refuses.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Where an operator finds a file of that name.
+    fn place(&self, name: &str) -> String {
+        name.to_owned()
+    }
     /// Makes names durable: what was made, renamed, removed.
     ///
     /// # Errors
@@ -171,6 +175,10 @@ impl Disk for DirDisk {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
     }
 
     fn sync_names(&self) -> io::Result<()> {

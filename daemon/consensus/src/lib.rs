@@ -22,6 +22,7 @@
 //! ([`Lanes::Tasks`]) and every random number from the seed.
 
 mod change;
+pub mod checked;
 mod consensus;
 mod directory;
 pub mod disk;
@@ -84,4 +85,15 @@ pub enum StartError {
     /// The engine would not start with what the disk holds, or with these settings.
     #[error("the consensus engine does not start: {0}")]
     Engine(String),
+}
+
+impl StartError {
+    /// The same with the file named as an operator finds it.
+    fn placed(self, disk: &dyn Disk) -> Self {
+        match self {
+            Self::Damaged { file, offset, why } => Self::Damaged { file: disk.place(&file), offset, why },
+            Self::Newer { file, found, known } => Self::Newer { file: disk.place(&file), found, known },
+            other @ (Self::Foreign { .. } | Self::Io { .. } | Self::Engine(_)) => other,
+        }
+    }
 }

@@ -14,7 +14,7 @@ use swarm_core::attempts::{Boot, Recovered};
 use swarm_proto::{
     UnixMillis,
     ledger::{End, Outcome, Output},
-    limits::KEPT_OUTPUT,
+    limits::{INLINE_RESULT, KEPT_OUTPUT},
     peer::Stream,
     spec::JobSpec,
 };
@@ -100,8 +100,8 @@ impl Outcomes {
         end: End,
     ) {
         let written = records.each_ref().map(|record| record.written());
-        if written.iter().any(|of| of.kept_bytes < of.bytes) {
-            // without it, a later reader does not learn how much is missing
+        if written.iter().any(|of| of.kept_bytes < of.bytes || of.bytes > INLINE_RESULT as u64) {
+            // without it, a later reader does not learn how much is missing, nor whether the rest is what was written
             let _ = kept::save_written(&self.outputs, (attempt.task, attempt.fence), written);
         }
         let [stdout, stderr] = records.map(|record| Bytes::from(record.take_head()));

@@ -22,7 +22,7 @@ use swarm_proto::{
 use crate::{files::Shelves, output::kept::Written};
 
 /// Of these messages. A keeper of another version is left to its lease.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 /// Bytes of one frame.
 pub(crate) const FRAME: usize = 4 << 20;
 

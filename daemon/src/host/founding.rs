@@ -29,7 +29,8 @@ pub(crate) fn make(cluster: ClusterId) -> Result<(Found, Ca), IdentityError> {
 /// Writes them into a state directory.
 pub(crate) fn save(dir: &Path, found: &Found) -> Result<(), Problem> {
     let write = || -> anyhow::Result<()> {
-        let bytes = postcard::to_stdvec(found)?;
+        let mut bytes = postcard::to_stdvec(found)?;
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
         let mut options = atomic_write_file::OpenOptions::new();
         private(&mut options);
         let mut file = options.open(dir.join(FILE))?;
@@ -53,7 +54,10 @@ fn private(_: &mut atomic_write_file::OpenOptions) {}
 /// Those that the ledger does not have yet, if any.
 pub(crate) fn load(dir: &Path) -> Result<Option<Found>, Problem> {
     match std::fs::read(dir.join(FILE)) {
-        Ok(bytes) => frame::decode(&bytes).map(Some).map_err(|e| unusable(dir, &e)),
+        Ok(bytes) => match bytes.split_last_chunk::<{ blake3::OUT_LEN }>() {
+            Some((found, hash)) if blake3::hash(found) == *hash => frame::decode(found).map(Some).map_err(|e| unusable(dir, &e)),
+            Some(_) | None => Err(unusable(dir, &"it has changed on the disk: its checksum is wrong")),
+        },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(unusable(dir, &e)),
     }

@@ -18,6 +18,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use swarm_proto::{ClusterId, Code, Problem};
+use swarm_transport::{check, with_check};
 
 /// `cluster.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ impl ClusterFile {
         let text =
             format!("cluster = \"{}\"\nfounder = {}\nepoch = {}\nrecover = {}\n", self.cluster, self.founder, self.epoch, self.recover);
         let mut file = atomic_write_file::AtomicWriteFile::open(dir.join(CLUSTER))?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(with_check(&text).as_bytes())?;
         file.commit()
     }
 
@@ -54,7 +55,12 @@ impl ClusterFile {
         let path = dir.join(CLUSTER);
         let what = || format!("{} cannot be used", path.display());
         match fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map(Some).map_err(|e| Problem::new(Code::NotReady, what(), e.to_string())),
+            Ok(text) => match check(&text) {
+                Ok(()) => toml::from_str(&text).map(Some).map_err(|e| Problem::new(Code::NotReady, what(), e.to_string())),
+                Err(why) => Err(Problem::new(Code::NotReady, what(), why).hint(
+                    "if somebody changed it on purpose, take its first line away; the swarm's id is in `swarmctl status` of other hosts",
+                )),
+            },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Problem::new(Code::NotReady, what(), e.to_string())),
         }
@@ -136,6 +142,27 @@ mod tests {
         assert_eq!(second.code, Code::Conflict);
         drop(first);
         assert!(StateDir::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn one_flipped_bit_is_refused_or_changes_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = ClusterFile { cluster: ClusterId([7; 16]), founder: false, epoch: 2, recover: false };
+        file.save(dir.path()).expect("written");
+        let path = dir.path().join(CLUSTER);
+        let bytes = fs::read(&path).expect("readable");
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bad).expect("written");
+            match ClusterFile::load(dir.path()) {
+                Ok(found) => assert_eq!(found, Some(file), "bit {bit}"),
+                Err(problem) => assert!(problem.what.contains(CLUSTER), "{problem}"),
+            }
+        }
+        // by hand, and by `swarmctl recover`
+        fs::write(&path, "cluster = \"07070707070707070707070707070707\"\nfounder = false\nepoch = 3\n").expect("written");
+        assert_eq!(ClusterFile::load(dir.path()).expect("readable"), Some(ClusterFile { epoch: 3, ..file }));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Becoming a member: a node with a valid certificate asks, the leader admits it by a log entry.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
-use swarm_consensus::{Disk, disk::replace};
+use swarm_consensus::{Disk, checked};
 use swarm_proto::{
     Code, NodeId, PeerKey, Problem, RaftDir,
     api::MeshStatus,
@@ -37,10 +37,7 @@ impl Member {
     /// # Errors
     /// A record that cannot be read: the node must not take another id instead.
     pub(crate) fn load(disk: &Arc<dyn Disk>) -> anyhow::Result<Option<Self>> {
-        let Some(bytes) = disk.read(FILE)? else { return Ok(None) };
-        let member =
-            swarm_proto::frame::decode(&bytes).map_err(|e| anyhow::anyhow!("the file '{FILE}' in the state directory is damaged: {e}"))?;
-        Ok(Some(member))
+        Ok(checked::load(&**disk, FILE)?)
     }
 
     /// Writes it down, durably.
@@ -48,8 +45,7 @@ impl Member {
     /// # Errors
     /// The disk's.
     pub(crate) fn save(self, disk: &Arc<dyn Disk>) -> anyhow::Result<()> {
-        replace(&**disk, FILE, &[&postcard::to_stdvec(&self)?])?;
-        Ok(())
+        Ok(checked::save(&**disk, FILE, &self)?)
     }
 }
 
@@ -73,7 +69,7 @@ pub(crate) async fn knock(
     loop {
         // this node may have moved meanwhile
         let admit = Admit { addrs: meta.borrow().addrs, ..admit.clone() };
-        let addrs = addresses(&seen.borrow_and_update(), roster, admit.addrs.control);
+        let addrs = addresses(&seen.borrow_and_update(), roster, pool, admit.addrs.control);
         let count = addrs.len();
         if let Some(joined) = knock_at_all(pool, addrs, &admit, &settings.whereabouts).await {
             return joined;
@@ -89,12 +85,13 @@ pub(crate) async fn knock(
     }
 }
 
-/// Every address that a member may have, best first, each once.
-fn addresses(seen: &MeshStatus, roster: &Roster, own: SocketAddr) -> Vec<SocketAddr> {
+/// Every address that a member may have, best first, each once. A node that forgot everybody is dialled by those who did not.
+fn addresses(seen: &MeshStatus, roster: &Roster, pool: &Pool, own: SocketAddr) -> Vec<SocketAddr> {
     let remembered = roster.current();
     let remembered = remembered.nodes.values().filter(|record| !record.is_gone).map(|record| record.addrs.control);
     let mut addrs: Vec<SocketAddr> = Vec::new();
-    for addr in seen.candidates.iter().map(|candidate| candidate.addr).chain(remembered) {
+    let dialled: BTreeSet<SocketAddr> = pool.connections().iter().map(|connection| connection.peer().hello.addrs.control).collect();
+    for addr in seen.candidates.iter().map(|candidate| candidate.addr).chain(remembered).chain(dialled) {
         if addr != own && !addrs.contains(&addr) {
             addrs.push(addr);
         }

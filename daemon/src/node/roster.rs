@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use swarm_consensus::{Disk, disk::replace};
+use swarm_consensus::{Disk, checked};
 use swarm_proto::{
-    LogIndex, NodeId, PeerKey, frame,
+    LogIndex, NodeId, PeerKey,
     ledger::{NodeRecord, View},
 };
 use swarm_transport::Dial;
 use tokio::sync::watch;
 
+use super::journal::Journal;
+
 const FILE: &str = "view";
-/// A view of [`swarm_proto::limits::MEMBERS`] nodes is about 2 MiB.
-const FILE_LIMIT: usize = 16 << 20;
 
 /// The current view; every change is published.
 #[derive(Clone)]
@@ -27,9 +27,13 @@ impl Roster {
         Self { view: Arc::new(watch::Sender::new(Arc::new(view.clone()))), disk }.remember();
     }
 
-    /// The view remembered from the last run, or an empty one.
-    pub(crate) fn load(disk: Arc<dyn Disk>) -> Self {
-        let remembered = disk.read(FILE).ok().flatten().and_then(|bytes| frame::decode::<View>(&bytes).ok()).unwrap_or_default();
+    /// The view remembered from the last run, or an empty one. One that changed on the disk is not believed: others tell it anew.
+    pub(crate) fn load(disk: Arc<dyn Disk>, journal: &Journal) -> Self {
+        let remembered = checked::load::<View>(&*disk, FILE).unwrap_or_else(|error| {
+            journal.warn(format!("who belongs to the swarm is to be learned anew: {error}"));
+            None
+        });
+        let remembered = remembered.unwrap_or_default();
         Self { view: Arc::new(watch::Sender::new(Arc::new(remembered))), disk }
     }
 
@@ -56,11 +60,7 @@ impl Roster {
 
     /// The view is a convenience across restarts: the leader sends it again, so a failure to store it is only logged.
     fn remember(&self) {
-        let bytes = match frame::encode(&*self.current(), FILE_LIMIT) {
-            Ok(framed) => framed[frame::HEADER..].to_vec(),
-            Err(error) => return tracing::warn!(%error, "the view is not remembered"),
-        };
-        if let Err(error) = replace(&*self.disk, FILE, &[&bytes]) {
+        if let Err(error) = checked::save(&*self.disk, FILE, &*self.current()) {
             tracing::warn!(%error, "the view is not remembered");
         }
     }

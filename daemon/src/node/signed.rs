@@ -8,12 +8,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
-use swarm_consensus::{Disk, disk::replace};
+use swarm_consensus::{Disk, checked};
 use swarm_core::attempts::Start;
 use swarm_proto::{
     ClusterId, JobId, PeerKey, UnixMillis,
     access::Role,
-    frame,
     ledger::View,
     signed::{Signed, message},
 };
@@ -38,12 +37,9 @@ impl Signatures {
     /// # Errors
     /// A file that cannot be read: what it held must not be run again.
     pub(crate) fn load(disk: Arc<dyn Disk>) -> Result<Self, String> {
-        let unreadable = |why: String| format!("the file '{FILE}' in the state directory cannot be used: {why}");
-        let bytes = disk.read(FILE).map_err(|e| unreadable(e.to_string()))?;
-        let (forgotten, rows): (UnixMillis, Vec<Row>) = match bytes {
-            Some(bytes) => frame::decode(&bytes).map_err(|e| unreadable(e.to_string()))?,
-            None => Default::default(),
-        };
+        let kept: Option<(UnixMillis, Vec<Row>)> =
+            checked::load(&*disk, FILE).map_err(|e| format!("which signatures were used is not known: {e}"))?;
+        let (forgotten, rows) = kept.unwrap_or_default();
         Ok(Self { disk, seen: rows.into_iter().map(|(by, key, job, ends)| ((by, key), (job, ends))).collect(), forgotten })
     }
 
@@ -78,8 +74,7 @@ impl Signatures {
 
     fn store(&self) -> Result<(), String> {
         let rows: Vec<Row> = self.seen.iter().map(|((by, key), (job, ends))| (*by, key.clone(), *job, *ends)).collect();
-        let bytes = postcard::to_stdvec(&(self.forgotten, rows)).map_err(|e| e.to_string())?;
-        replace(&*self.disk, FILE, &[&bytes]).map_err(|e| format!("what was signed cannot be remembered: {e}"))
+        checked::save(&*self.disk, FILE, &(self.forgotten, rows)).map_err(|e| format!("what was signed cannot be remembered: {e}"))
     }
 }
 

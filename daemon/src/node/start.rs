@@ -77,7 +77,7 @@ pub struct Running {
 /// A state directory that is damaged or belongs to another node, or an endpoint that cannot be bound.
 pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::Result<Running> {
     let mut rng = ChaCha12Rng::seed_from_u64(env.seed);
-    let roster = Roster::load(env.records.clone());
+    let roster = Roster::load(env.records.clone(), &env.journal);
     let env = settings::at_start(env, &roster);
     let clock = SwarmClock::new(env.clocks.clone());
     let wall = clock.clone();
@@ -111,6 +111,10 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
 
     let links = Arc::new(Links::new(roster.clone(), control.pool(), bulk.clone()));
     let (consensus, damage) = open_ledger(&env, member, links, rng.next_u64()).await?;
+    if let Some(consensus) = consensus.as_ref().filter(|_| roster.version() == LogIndex(0)) {
+        // nothing is remembered, or nothing that can be believed
+        roster.merge(&consensus.with_ledger(|ledger| ledger.view(LogIndex(0))));
+    }
     let (desk_tx, desk_rx) = watch::channel(None);
     let (inbox, gossip_rx) = gossip::Inbox::new();
     let node = Arc::new(Node {

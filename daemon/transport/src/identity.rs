@@ -117,7 +117,7 @@ impl SecretKey {
     /// # Errors
     /// [`IdentityError::File`].
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        files::write(path, self.pair.serialize_pem().as_bytes(), 0o600)
+        files::write(path, &self.pair.serialize_pem(), 0o600)
     }
 
     /// Reads what [`Self::save`] wrote.
@@ -348,6 +348,27 @@ mod tests {
         assert!(complaint(NODE_CERTIFICATE).contains("is for key"));
         std::fs::write(dir.path().join(NODE_KEY), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
         complaint(NODE_KEY);
+    }
+
+    #[test]
+    fn one_flipped_bit_is_refused_with_the_file_s_name_or_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = ca(1).identity(key(2), Validity::CENTURY).unwrap();
+        made.save(dir.path()).unwrap();
+        for name in [NODE_KEY, NODE_CERTIFICATE, CA_CERTIFICATE] {
+            let path = dir.path().join(name);
+            let bytes = std::fs::read(&path).unwrap();
+            for bit in 0..bytes.len() * 8 {
+                let mut bad = bytes.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                std::fs::write(&path, bad).unwrap();
+                match Identity::load(dir.path()) {
+                    Ok(found) => assert_eq!((found.peer_key(), &found.papers, &found.roots), (made.peer_key(), &made.papers, &made.roots)),
+                    Err(error) => assert!(error.to_string().contains(name), "bit {bit} of {name}: {error}"),
+                }
+            }
+            std::fs::write(&path, bytes).unwrap();
+        }
     }
 
     #[cfg(unix)]

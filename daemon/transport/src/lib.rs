@@ -19,6 +19,7 @@
 //!
 //! Everything here runs on tokio's clock, and takes its chance from the seed it is given, so the simulator runs the same code.
 
+mod check;
 mod close;
 mod connection;
 mod dial;
@@ -37,6 +38,7 @@ mod settings;
 mod socket;
 mod tls;
 
+pub use check::{check, with_check};
 pub use close::{CloseCode, Ended, StreamCode};
 pub use connection::{Connection, Peer};
 pub use dial::{Dial, DialError};

@@ -75,6 +75,11 @@ impl Reader {
             let last = if self.store.was_silent(self.key) { OutputChunk::End } else { OutputStore::not_here(self.key) };
             return self.send(last).await;
         }
+        if self.watched.is_none()
+            && let Err(changed) = self.check().await
+        {
+            return self.send(OutputChunk::Failed(changed)).await;
+        }
         loop {
             if let Some(watched) = &mut self.watched {
                 watched.mark_unchanged();
@@ -116,9 +121,24 @@ impl Reader {
         let (store, key) = (Arc::clone(&self.store), self.key);
         let exists = move || {
             let is_there = |stream| kept::path(store.dir(), key, stream).exists();
-            is_there(Stream::Stdout) || is_there(Stream::Stderr) || kept::load_written(store.dir(), key).is_some()
+            is_there(Stream::Stdout) || is_there(Stream::Stderr) || !matches!(kept::load_written(store.dir(), key), Ok(None))
         };
         tokio::task::spawn_blocking(exists).await.unwrap_or(false)
+    }
+
+    /// Whether all that is asked for still is what was written.
+    async fn check(&self) -> Result<(), Problem> {
+        let (store, key) = (Arc::clone(&self.store), self.key);
+        let streams: Vec<Stream> = self.places.iter().map(|place| place.stream).collect();
+        let check = move || {
+            let Some(written) = kept::load_written(store.dir(), key)? else { return Ok(()) };
+            streams.into_iter().try_for_each(|stream| kept::check(store.dir(), key, stream, written[index(stream)]))
+        };
+        let checked = tokio::task::spawn_blocking(check).await.unwrap_or(Ok(()));
+        checked.map_err(|changed: kept::Changed| {
+            tracing::warn!(%changed, "kept output is not given");
+            Problem::new(Code::Internal, format!("what is kept of the output of {} is not what it wrote", key.0), changed.to_string())
+        })
     }
 
     async fn step(&mut self, n: usize) -> Result<Step, Unread> {
@@ -167,7 +187,7 @@ impl Reader {
 
     async fn written(&self) -> [Written; 2] {
         let (store, key) = (Arc::clone(&self.store), self.key);
-        let load = move || kept::load_written(store.dir(), key).unwrap_or_default();
+        let load = move || kept::load_written(store.dir(), key).ok().flatten().unwrap_or_default();
         tokio::task::spawn_blocking(load).await.unwrap_or_default()
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use swarm_proto::limits::{INLINE_RESULT, KEPT_OUTPUT};
 
-use super::kept::Written;
+use super::kept::{self, Written};
 use crate::host::free_space;
 
 /// Beyond [`KEPT_OUTPUT`], the disk is looked at each time that so much more was kept ..
@@ -53,7 +53,7 @@ impl Record {
             limit,
             looked: KEPT_OUTPUT,
             head: Vec::new(),
-            written: Written { bytes: 0, lines: 0, kept_bytes: 0 },
+            written: Written { bytes: 0, lines: 0, kept_bytes: 0, crc: 0 },
         }
     }
 
@@ -82,7 +82,7 @@ impl Record {
             self.kept = made.map_or(Kept::Closed, |file| Kept::Open(path.clone(), file));
         }
         let Kept::Open(path, file) = &mut self.kept else { return };
-        let kept = &mut self.written.kept_bytes;
+        let Written { kept_bytes: kept, crc, .. } = &mut self.written;
         let mut room = usize::try_from(self.limit - *kept).unwrap_or(usize::MAX).min(data.len());
         if *kept + room as u64 > self.looked {
             let has_room = free_space(path).is_none_or(|free| free >= *kept + SPARE);
@@ -94,6 +94,7 @@ impl Record {
             match file.write(rest) {
                 Ok(count) if count > 0 => {
                     *kept += count as u64;
+                    *crc = kept::crc_after(*crc, &rest[..count]);
                     rest = &rest[count..];
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

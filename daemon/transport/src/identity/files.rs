@@ -10,6 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{IdentityError, Leaf};
+use crate::check::{check, with_check};
 
 /// More than any of our files needs.
 const LONGEST: u64 = 64 << 10;
@@ -23,7 +24,9 @@ fn read(path: &Path) -> Result<String, IdentityError> {
     if len > LONGEST {
         return Err(IdentityError::Content { path: path.to_owned(), why: format!("{len} bytes are too many for a key or a certificate") });
     }
-    fs::read_to_string(path).map_err(named(path))
+    let text = fs::read_to_string(path).map_err(named(path))?;
+    check(&text).map_err(|why| IdentityError::Content { path: path.to_owned(), why: why.to_owned() })?;
+    Ok(text)
 }
 
 pub(super) fn read_secret(path: &Path) -> Result<String, IdentityError> {
@@ -60,11 +63,11 @@ pub(super) fn write_certificates(path: &Path, certificates: &[CertificateDer<'_>
         }
         pem.push_str("-----END CERTIFICATE-----\n");
     }
-    write(path, pem.as_bytes(), 0o644)
+    write(path, &pem, 0o644)
 }
 
 /// Written beside, synced, renamed: a crash leaves the old file or the new one.
-pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), IdentityError> {
+pub(super) fn write(path: &Path, text: &str, mode: u32) -> Result<(), IdentityError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
@@ -78,7 +81,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Identity
         options.write(true).create_new(true);
         mode::set(&mut options, mode);
         let mut file: File = options.open(beside)?;
-        file.write_all(bytes)?;
+        file.write_all(with_check(text).as_bytes())?;
         file.sync_all()?;
         fs::rename(beside, path)?;
         mode::sync_dir(path)

@@ -67,6 +67,7 @@ mod tests {
     use swarm_proto::limits::{INLINE_RESULT, KEPT_OUTPUT};
 
     use super::*;
+    use crate::output::kept::crc_after;
 
     fn pipe() -> (File, File) {
         let (rx, tx) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -98,7 +99,8 @@ mod tests {
             let (rx, mut tx) = pipe();
             let mut capture = Capture::new(rx, Record::new(dir.path().join("x"), limit));
             feed(&mut capture, &mut tx, total);
-            assert_eq!(capture.written(), Written { bytes: total, lines: total, kept_bytes: kept });
+            let crc = crc_after(0, &vec![b'\n'; usize::try_from(kept).unwrap()]);
+            assert_eq!(capture.written(), Written { bytes: total, lines: total, kept_bytes: kept, crc });
             assert_eq!(std::fs::metadata(dir.path().join("x")).unwrap().len(), kept);
             assert_eq!(capture.record().take_head().len(), INLINE_RESULT);
         }
@@ -109,7 +111,7 @@ mod tests {
         let (rx, mut tx) = pipe();
         let mut capture = Capture::new(rx, Record::new("/dev/full".into(), KEPT_OUTPUT));
         feed(&mut capture, &mut tx, 5_000);
-        assert_eq!(capture.written(), Written { bytes: 5_000, lines: 5_000, kept_bytes: 0 });
+        assert_eq!(capture.written(), Written { bytes: 5_000, lines: 5_000, kept_bytes: 0, crc: 0 });
         assert_eq!(capture.record().take_head().len(), INLINE_RESULT);
         drop(tx);
         assert_eq!(capture.read(&mut [0; 8]), Got::End);
