@@ -44,14 +44,7 @@ impl Hosts {
     /// # Panics
     /// One does not start.
     pub async fn start(count: usize, change: impl Fn(&mut Config)) -> Self {
-        let dir = tempfile::Builder::new().prefix("hosts-").tempdir().expect("a temporary directory");
-        let net = NETS.fetch_add(1, Ordering::Relaxed);
-        // no two processes have the same bits, so tests beside each other have nets of their own
-        let pid = std::process::id();
-        let [low, high] = [pid & 0x7f, pid >> 7 & 0xff].map(|bits| u8::try_from(bits).expect("at most eight"));
-        let ip = |n: usize| IpAddr::V4(Ipv4Addr::new(127, 64 + low, high, u8::try_from(n + 1).expect("few") + 16 * net));
-        let list = (0..count).map(|n| Host::prepare(dir.path(), n, ip(n), &change)).collect();
-        let mut hosts = Self { dir, list };
+        let mut hosts = Self::prepare(count, change);
         for host in &mut hosts.list {
             host.run();
         }
@@ -59,6 +52,21 @@ impl Hosts {
             host.answers().await;
         }
         hosts
+    }
+
+    /// The same, with no daemon started yet.
+    ///
+    /// # Panics
+    /// A config cannot be written.
+    pub fn prepare(count: usize, change: impl Fn(&mut Config)) -> Self {
+        let dir = tempfile::Builder::new().prefix("hosts-").tempdir().expect("a temporary directory");
+        let net = NETS.fetch_add(1, Ordering::Relaxed);
+        // no two processes have the same bits, so tests beside each other have nets of their own
+        let pid = std::process::id();
+        let [low, high] = [pid & 0x7f, pid >> 7 & 0xff].map(|bits| u8::try_from(bits).expect("at most eight"));
+        let ip = |n: usize| IpAddr::V4(Ipv4Addr::new(127, 64 + low, high, u8::try_from(n + 1).expect("few") + 16 * net));
+        let list = (0..count).map(|n| Host::prepare(dir.path(), n, ip(n), &change)).collect();
+        Self { dir, list }
     }
 
     /// Where everything of theirs lies.
@@ -189,6 +197,47 @@ impl Host {
         let text = std::fs::read_to_string(&self.config).expect("a config");
         std::fs::write(&self.config, text.replace(&self.ip.to_string(), &elsewhere.to_string())).expect("written");
         self.ip = elsewhere;
+    }
+
+    /// Kills the daemon, its keeper and its tasks, as a power cut does.
+    ///
+    /// # Panics
+    /// It did not run.
+    pub fn kill_all(&mut self) {
+        self.kill();
+        swarm_executors::keeper::end(&self.state.join("keeper"));
+    }
+
+    /// Waits until the daemon ends by itself; how.
+    ///
+    /// # Panics
+    /// It does not in time, or did not run.
+    pub async fn ends(&mut self) -> std::process::ExitStatus {
+        let child = self.child.as_mut().expect("it runs");
+        let how = eventually("the daemon ends", async || child.try_wait().expect("a child")).await;
+        self.child = None;
+        how
+    }
+
+    /// How the daemon ended, if it did by itself.
+    ///
+    /// # Panics
+    /// It was not started.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let how = self.child.as_mut().expect("it was started").try_wait().expect("a child");
+        if how.is_some() {
+            self.child = None;
+        }
+        how
+    }
+
+    /// Asks the daemon to stop and waits until it has.
+    ///
+    /// # Panics
+    /// It does not in time.
+    pub async fn stop(&mut self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).expect("it is there");
+        self.ends().await;
     }
 
     /// A client of it.

@@ -1,7 +1,10 @@
 //! What the tests against real processes share: a throw-away swarm of the built `swarmd`, and ways to hurt it.
 
+mod chance;
+mod fault;
 mod host;
 pub mod intruder;
+mod rack;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,7 +20,10 @@ use swarm_proto::{
 use swarmd::dev::{Options, Swarm};
 use tokio::time::Instant;
 
+pub use chance::{Chance, rounds};
+pub use fault::{Fault, How, log_files};
 pub use host::{Host, Hosts};
+pub use rack::Rack;
 
 /// How long anything here may take before the test says that it never came.
 pub const PATIENCE: Duration = Duration::from_secs(60);

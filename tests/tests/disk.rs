@@ -1,55 +1,16 @@
 //! Disks that fail under real daemons. The kernel's answers are changed by `strace`, one system call at a time, so that everything
 //! above it is the product as it ships.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::{Duration, Instant};
 
-use swarm_proto::{Code, api::SubmitRequest, ledger::TaskState};
-use swarm_tests::{Rig, ended, eventually, submit};
+use swarm_client::Client;
+use swarm_proto::{Code, JobId, Term, api::SubmitRequest, ledger::TaskState};
+use swarm_tests::{Fault, How, Rig, ended, eventually, log_files, submit};
 
-/// A tracer that makes one system call of a daemon fail until it is dropped.
-struct Fault(Child);
-
-impl Fault {
-    /// Attaches to every thread of a daemon and fails `call` on the files of its log; `None`, said on stderr, where this user may
-    /// not trace it.
-    fn inject(rig: &Rig, n: usize, call: &str, error: &str) -> Option<Self> {
-        let node = &rig.swarm.nodes()[n];
-        let files = std::fs::read_dir(rig.swarm.dir().join(&node.name).join("log")).expect("a log");
-        let mut command = Command::new("strace");
-        for file in files {
-            command.arg("-P").arg(file.expect("a file").path());
-        }
-        let mut child = command
-            .args(["-f", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}"), "-o", "/dev/null", "-p"])
-            .arg(node.pid.to_string())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strace is installed");
-        let mut said = BufReader::new(child.stderr.take().expect("its stderr"));
-        let mut line = String::new();
-        said.read_line(&mut line).expect("it says something");
-        if line.contains("attached") {
-            // it goes on to say which threads come and go
-            std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-            return Some(Self(child));
-        }
-        child.wait().expect("strace ends");
-        swarm_tests::skip(line.trim());
-        None
-    }
-}
-
-impl Drop for Fault {
-    fn drop(&mut self) {
-        // a tracer that is asked to end lets go of what it traces, one that is killed may take it along
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
+/// One call on the files of a node's log.
+fn on_log(rig: &Rig, n: usize, call: &str, how: &How) -> Option<Fault> {
+    let node = &rig.swarm.nodes()[n];
+    Fault::inject(node.pid, &log_files(&rig.swarm.dir().join(&node.name)), call, how)
 }
 
 #[tokio::test]
@@ -58,7 +19,7 @@ async fn a_full_disk_stops_acknowledging_and_recovers() {
     let leader = rig.leader(0).await;
     let client = rig.client(leader);
     let before = submit(&client, SubmitRequest { noop: true, ..SubmitRequest::default() }).await;
-    let faults: Vec<_> = (0..3).map(|n| Fault::inject(&rig, n, "write", "ENOSPC")).collect();
+    let faults: Vec<_> = (0..3).map(|n| on_log(&rig, n, "write", &How::Fails("ENOSPC"))).collect();
     if faults.iter().any(Option::is_none) {
         return rig.swarm.stop().await;
     }
@@ -98,7 +59,7 @@ async fn a_full_disk_stops_acknowledging_and_recovers() {
 async fn a_disk_that_does_not_sync_ends_the_daemon() {
     let mut rig = Rig::start(3).await;
     let leader = rig.leader(0).await;
-    let Some(fault) = Fault::inject(&rig, leader, "fdatasync", "EIO") else {
+    let Some(fault) = on_log(&rig, leader, "fdatasync", &How::Fails("EIO")) else {
         return rig.swarm.stop().await;
     };
     let client = rig.client((leader + 1) % 3);
@@ -115,5 +76,105 @@ async fn a_disk_that_does_not_sync_ends_the_daemon() {
     rig.swarm.restart(leader).expect("started again");
     let restarted = rig.client(leader);
     assert_eq!(eventually("it is back", async || restarted.job(job).await.ok()).await.state, Some(TaskState::Succeeded));
+    rig.swarm.stop().await;
+}
+
+/// Who leads, in which term, as a node sees it.
+async fn leads(client: &Client) -> (String, Term) {
+    let leader = client.leader().await.expect("a leader");
+    (leader.name, leader.term)
+}
+
+fn noop() -> SubmitRequest {
+    SubmitRequest { noop: true, ..SubmitRequest::default() }
+}
+
+/// Submits until it is accepted, with one key; the job and how long that took.
+async fn accepted(client: &Client, key: &str) -> (JobId, Duration) {
+    let began = Instant::now();
+    let request = SubmitRequest { key: Some(key.into()), ..noop() };
+    let job = eventually("it is accepted", async || client.submit(&request).await.ok()).await.job;
+    (job, began.elapsed())
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_two_seconds_for_a_sync_is_tolerated() {
+    let mut rig = Rig::start(3).await;
+    let leader = rig.leader(0).await;
+    let client = rig.client(leader);
+    let before = leads(&client).await;
+    let Some(fault) = on_log(&rig, leader, "fdatasync", &How::Late(Duration::from_secs(2))) else {
+        return rig.swarm.stop().await;
+    };
+    let began = Instant::now();
+    let mut last = None;
+    while began.elapsed() < Duration::from_secs(7) {
+        // the others are a majority, and nobody waits for this disk
+        let (job, took) = accepted(&client, &format!("slow-{:?}", began.elapsed())).await;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        last = Some(job);
+    }
+    assert_eq!(leads(&client).await, before, "leadership moved");
+    assert_eq!(client.status().await.expect("up").trouble, "");
+    drop(fault);
+    assert_eq!(ended(&client, last.expect("some")).await.state, Some(TaskState::Succeeded));
+    assert!(tokio::time::timeout(Duration::from_millis(100), rig.swarm.next_exit()).await.is_err());
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_stalls_for_more_than_three_seconds_leads_no_more_and_one_that_stalls_for_twenty_ends() {
+    let mut rig = Rig::start(3).await;
+    let leader = rig.leader(0).await;
+    let other = rig.client((leader + 1) % 3);
+    let (name, term) = leads(&other).await;
+    let Some(fault) = on_log(&rig, leader, "fdatasync", &How::Late(Duration::from_secs(60))) else {
+        return rig.swarm.stop().await;
+    };
+    let began = Instant::now();
+    let (first, _) = accepted(&other, "first").await;
+    let moved = eventually("somebody else leads", async || other.leader().await.ok().filter(|now| now.name != name)).await;
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(10), "{took:?}");
+    assert!(moved.term > term);
+    let (second, took) = accepted(&other, "second").await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let slow = rig.client(leader);
+    let trouble = slow.status().await.expect("it is still up").trouble;
+    assert!(trouble.contains("busy with one write for"), "{trouble}");
+    // and at the end of patience
+    let (gone, how) = rig.swarm.next_exit().await.expect("a daemon ends");
+    let took = began.elapsed();
+    assert_eq!(rig.position(&gone), leader);
+    assert!(took > Duration::from_secs(19) && took < Duration::from_secs(40) && !how.contains("signal"), "{took:?}: {how}");
+    let log = std::fs::read_to_string(rig.swarm.log_of(&gone)).expect("a log");
+    assert!(log.contains("the log's disk has not answered for 20 s") && log.contains("try:"), "{log}");
+    drop(fault);
+    for job in [first, second] {
+        assert_eq!(ended(&other, job).await.state, Some(TaskState::Succeeded));
+    }
+    rig.swarm.restart(leader).expect("started again");
+    let restarted = rig.client(leader);
+    assert_eq!(eventually("it is back", async || restarted.job(second).await.ok()).await.state, Some(TaskState::Succeeded));
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_slow_for_eight_seconds_gets_its_node_back_as_a_voter() {
+    let mut rig = Rig::start(3).await;
+    let leader = rig.leader(0).await;
+    let (client, other) = (rig.client(leader), rig.client((leader + 1) % 3));
+    let (name, _) = leads(&other).await;
+    let Some(fault) = on_log(&rig, leader, "fdatasync", &How::Late(Duration::from_secs(8))) else {
+        return rig.swarm.stop().await;
+    };
+    accepted(&other, "first").await;
+    eventually("somebody else leads", async || other.leader().await.ok().filter(|now| now.name != name)).await;
+    drop(fault);
+    eventually("its disk answers again", async || client.status().await.ok().filter(|status| status.trouble.is_empty() && status.is_voter))
+        .await;
+    let (job, _) = accepted(&client, "second").await;
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    assert!(tokio::time::timeout(Duration::from_millis(100), rig.swarm.next_exit()).await.is_err());
     rig.swarm.stop().await;
 }
