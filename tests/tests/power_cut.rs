@@ -61,7 +61,11 @@ async fn submit(client: &Client, book: &Book) -> Result<(), Problem> {
     let request = || {
         let mut said = book.borrow_mut();
         let key = said.key("job");
-        let base = if said.chance().below(16) == 0 { shell(&format!("echo {key}")) } else { SubmitRequest { noop: true, ..SubmitRequest::default() } };
+        let base = if said.chance().below(16) == 0 {
+            shell(&format!("echo {key}"))
+        } else {
+            SubmitRequest { noop: true, ..SubmitRequest::default() }
+        };
         SubmitRequest { id: key.clone(), key: Some(key), ..base }
     };
     for _ in 0..WINDOW {
@@ -128,7 +132,7 @@ impl Scene {
         }
         hosts.unite().await;
         let clients: Vec<Client> = hosts.list.iter().map(|host| host.client()).collect();
-        let scene = Self { rack, hosts, clients, book: Book::default() };
+        let mut scene = Self { rack, hosts, clients, book: Book::default() };
         for n in 0..HOSTS {
             scene.votes(n, "at the beginning").await;
         }
@@ -136,10 +140,11 @@ impl Scene {
     }
 
     /// A host is a voter that is ready.
-    async fn votes(&self, n: usize, when: &str) {
-        let what = format!("host{} is a voter, {when}: {}", n + 1, self.hosts.list[n].log().lines().last().unwrap_or_default());
-        eventually(&what, async || {
-            let status = self.clients[n].status().await.ok()?;
+    async fn votes(&mut self, n: usize, when: &str) {
+        let (host, client) = (&mut self.hosts.list[n], &self.clients[n]);
+        eventually(&format!("host{} is a voter, {when}", n + 1), async || {
+            assert_eq!(host.ended(), None, "{when}: {}", host.log());
+            let status = client.status().await.ok()?;
             assert_ne!(status.phase, Phase::Damaged, "{when}: {}", status.trouble);
             (status.phase == Phase::Ready && status.is_voter && status.leader.is_some()).then_some(())
         })

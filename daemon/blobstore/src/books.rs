@@ -231,15 +231,15 @@ pub(crate) fn read_pins(path: &Path) -> io::Result<Vec<Digest>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    Ok(pins_in(&bytes))
+    Ok(pins_in(&bytes, path))
 }
 
 /// One that changed costs its own pin, not the others.
-pub(crate) fn pins_in(bytes: &[u8]) -> Vec<Digest> {
+pub(crate) fn pins_in(bytes: &[u8], path: &Path) -> Vec<Digest> {
     let name = |line: &str| {
         let name = line.parse().ok();
         if name.is_none() {
-            tracing::warn!(line, "the list of pins has changed on the disk, and a pin is lost");
+            tracing::warn!(line, file = %path.display(), "the list of pins has changed on the disk, and a pin is lost");
         }
         name
     };

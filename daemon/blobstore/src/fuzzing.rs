@@ -1,5 +1,7 @@
 //! For `tests/fuzz`: what is read from the disk and from peers, given as bytes.
 
+use std::path::Path;
+
 use swarm_core::blobs::SegmentSet;
 use swarm_proto::{Digest, blob::SegmentHeader};
 
@@ -25,5 +27,5 @@ pub fn map_in(bytes: &[u8], segments: u32) -> Option<(String, SegmentSet)> {
 
 /// Reads the list of pins.
 pub fn pins_in(bytes: &[u8]) -> Vec<Digest> {
-    books::pins_in(bytes)
+    books::pins_in(bytes, Path::new("pins"))
 }

@@ -21,7 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use swarm_api::{BlobPiece, BlobTaker};
-use swarm_blobstore::{Checked, Draft, FetchError, Fetcher, Lanes, Pin, Progress, Reach, Routes, SourceAt, Store, StoreError};
+use swarm_blobstore::{Checked, Draft, FetchError, Fetcher, Lanes, Pin, Progress, Reach, Reader, Routes, SourceAt, Store, StoreError};
 use swarm_proto::{
     Code, Digest, NodeId, Problem,
     access::{Caller, Operation},
@@ -361,18 +361,27 @@ async fn give(
     part: Range<u64>,
     tx: &mpsc::Sender<Result<BlobPiece, Problem>>,
 ) -> Result<(), Problem> {
-    arrived(bring(node, digest, claim, None)).await?;
-    let Blobs { store, lanes, .. } = &node.blobs;
-    let what = "the blob cannot be read";
-    let opened = store.clone();
-    let reader = lanes.run(move || opened.reader(digest)).await.map_err(|error| error.problem(what))?;
-    let reader = Arc::new(reader.ok_or_else(|| StoreError::Missing(digest).problem(what))?);
+    arrived(bring(node, digest, claim.clone(), None)).await?;
+    let mut reader = match open(node, digest).await {
+        Err(error) if is_rotten(&error) => {
+            verify(node, claim.clone(), digest).await?;
+            open(node, digest).await
+        }
+        opened => opened,
+    }
+    .map_err(|error| error.problem(UNREADABLE))?;
     let size = reader.outline().size();
     let mut first = Some(BlobPiece::Size(size));
     for index in segments_of(part.start..part.end.min(size)) {
-        let from = reader.clone();
-        let data = lanes.run(move || from.checked(index)).await.map_err(|error| error.problem(what))?;
-        let data = Bytes::from(data.ok_or_else(|| StoreError::Missing(digest).problem(what))?);
+        let data = match segment(node, &reader, index).await {
+            Err(error) if is_rotten(&error) => {
+                verify(node, claim.clone(), digest).await?;
+                reader = open(node, digest).await.map_err(|error| error.problem(UNREADABLE))?;
+                segment(node, &reader, index).await
+            }
+            read => read,
+        };
+        let data = data.map_err(|error| error.problem(UNREADABLE))?;
         let within = |place: u64| usize::try_from(place.saturating_sub(segment_start(index))).unwrap_or(usize::MAX).min(data.len());
         let data = data.slice(within(part.start)..within(part.end));
         // told once it is known that something follows: what cannot be read is then an answer of its own
@@ -386,6 +395,25 @@ async fn give(
         let _ = tx.send(Ok(piece)).await;
     }
     Ok(())
+}
+
+const UNREADABLE: &str = "the blob cannot be read";
+
+/// Whether another copy may be better: a sector that cannot be read is no better than one that changed.
+const fn is_rotten(error: &StoreError) -> bool {
+    matches!(error, StoreError::Damaged { .. } | StoreError::Io { .. })
+}
+
+async fn open(node: &Node, digest: Digest) -> Result<Arc<Reader>, StoreError> {
+    let store = node.blobs.store.clone();
+    let reader = node.blobs.lanes.run(move || store.reader(digest)).await?;
+    reader.map(Arc::new).ok_or(StoreError::Missing(digest))
+}
+
+async fn segment(node: &Node, reader: &Arc<Reader>, index: u32) -> Result<Bytes, StoreError> {
+    let from = reader.clone();
+    let data = node.blobs.lanes.run(move || from.checked(index)).await?;
+    data.map(Bytes::from).ok_or_else(|| StoreError::Missing(reader.outline().digest()))
 }
 
 /// The segments in which these bytes are.

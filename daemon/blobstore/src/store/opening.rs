@@ -63,9 +63,10 @@ impl Store {
                 let size = fs::metadata(&path).map_err(io)?.len();
                 books.leave(digest, size);
             }
-            for digest in read_pins(&inner.dir.join("pins")).map_err(io)? {
+            let pins = inner.dir.join("pins");
+            for digest in read_pins(&pins).map_err(io)? {
                 if !books.whole.contains_key(&digest) && !books.locked.contains(&digest) {
-                    tracing::warn!(%digest, "a blob that is pinned by hand is not here, or the list of pins has changed on the disk");
+                    tracing::warn!(%digest, file = %pins.display(), "a blob that is pinned by hand is not here, or the list of pins has changed on the disk");
                 }
                 books.pins.entry(digest).or_default().insert(Pin::Hand);
             }
