@@ -110,11 +110,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     me.send_replace(Some(member.node));
 
     let links = Arc::new(Links::new(roster.clone(), control.pool(), bulk.clone()));
-    let (consensus, damage) = open_ledger(&env, member, links, rng.next_u64()).await?;
-    if let Some(consensus) = consensus.as_ref().filter(|_| roster.version() == LogIndex(0)) {
-        // nothing is remembered, or nothing that can be believed
-        roster.merge(&consensus.with_ledger(|ledger| ledger.view(LogIndex(0))));
-    }
+    let (consensus, damage) = open_ledger(&env, member, &roster, links, rng.next_u64()).await?;
     let (desk_tx, desk_rx) = watch::channel(None);
     let (inbox, gossip_rx) = gossip::Inbox::new();
     let node = Arc::new(Node {
@@ -308,7 +304,13 @@ async fn become_member(
 }
 
 /// Opens the log. A damaged one is not a reason to end: the node works on without a vote, and says so.
-async fn open_ledger(env: &Env, member: Member, peers: Arc<Links>, seed: u64) -> anyhow::Result<(Option<Consensus>, String)> {
+async fn open_ledger(
+    env: &Env,
+    member: Member,
+    roster: &Roster,
+    peers: Arc<Links>,
+    seed: u64,
+) -> anyhow::Result<(Option<Consensus>, String)> {
     let timing = &env.settings.timing;
     let spec = Spec {
         me: member.node,
@@ -322,10 +324,17 @@ async fn open_ledger(env: &Env, member: Member, peers: Arc<Links>, seed: u64) ->
         settings: env.log,
     };
     match Consensus::start(spec).await {
-        Ok(consensus) => Ok((Some(consensus), String::new())),
+        Ok(consensus) => {
+            if roster.version() == LogIndex(0) {
+                // nothing is remembered, or nothing that can be believed
+                roster.merge(&consensus.with_ledger(|ledger| ledger.view(LogIndex(0))));
+            }
+            Ok((Some(consensus), String::new()))
+        }
         Err(error @ StartError::Damaged { .. }) => {
             env.journal.warn(format!("this node does not vote: {error}"));
-            Ok((None, error.to_string()))
+            let way = format!("it votes again as somebody new: stop its daemon, remove {}, start it", env.disk.place(""));
+            Ok((None, format!("{error}; {way}")))
         }
         Err(error) => Err(error.into()),
     }
