@@ -7,11 +7,10 @@ pub struct Chance(u64);
 
 impl Chance {
     /// From `SWARM_SEED`, or from the time.
-    #[expect(clippy::print_stderr, reason = "a test speaks to whoever runs it")]
     pub fn new() -> Self {
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
         let seed = std::env::var("SWARM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| u64::from(now()));
-        eprintln!("SWARM_SEED={seed}");
+        crate::say(&format!("SWARM_SEED={seed}"));
         Self(seed)
     }
 

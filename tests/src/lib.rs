@@ -115,10 +115,15 @@ impl Rig {
 ///
 /// # Panics
 /// `tests/run --nothing-skipped` allows no such thing.
-#[expect(clippy::print_stderr, reason = "a test speaks to whoever runs it")]
 pub fn skip(why: &str) {
     assert!(std::env::var_os("SWARM_NOTHING_SKIPPED").is_none(), "nothing may be skipped here: {why}");
-    eprintln!("skipped: {why}");
+    say(&format!("skipped: {why}"));
+}
+
+/// Tells whoever runs a test.
+#[expect(clippy::print_stderr, reason = "that is what it is for")]
+pub fn say(what: &str) {
+    eprintln!("{what}");
 }
 
 /// The first task of a job.

@@ -16,7 +16,7 @@ use swarm_proto::{
     ledger::TaskState,
     peer::{OutputChunk, Which},
 };
-use swarm_tests::{Chance, Hosts, ended, eventually, rounds, shell, submit};
+use swarm_tests::{Chance, Hosts, ended, eventually, rounds, say, shell, submit};
 
 const MIB: usize = 1 << 20;
 /// The host whose disk loses bits.
@@ -150,7 +150,7 @@ impl Scene {
     }
 
     /// One bit of one file, from a stop to the next.
-    async fn flip(&mut self, file: &Path, at: u64, bit: u8) -> String {
+    async fn flip(&mut self, file: &Path, at: u64, bit: u8) {
         let sound = std::fs::read(file).expect("readable");
         let mut bad = sound.clone();
         bad[usize::try_from(at).expect("in memory")] ^= 1 << bit;
@@ -183,9 +183,7 @@ impl Scene {
         if std::fs::read(file).is_ok_and(|now| now == bad) {
             std::fs::write(file, sound).expect("written");
         }
-        let line = format!("{told}: {word}");
-        eprintln!("{line}");
-        line
+        say(&format!("{told}: {word}"));
     }
 
     /// It is up and answers right: the bit is mended, or said, or of no use to anybody.
@@ -261,14 +259,13 @@ async fn one_bit_that_changed_is_refused_said_or_mended_and_never_silent() {
     for part in ["cluster.toml", "node.key", "node.crt", "ca.crt", "blobs.key", "log/owner", "log/directory", ".log", "records/member"] {
         assert!(names.iter().any(|name| name.ends_with(part)), "{part} is not among {names:?}");
     }
-    let mut lines = Vec::new();
     for file in all {
         for n in 0..rounds("SWARM_FLIPS", 1) {
             // what an earlier bit had it make anew may be longer, or gone
             let Ok(len) = std::fs::metadata(&file).map(|metadata| metadata.len()) else { continue };
             let at = chance.below(if n % 2 == 0 { len.min(HEAD) } else { len });
             let bit = u8::try_from(chance.below(8)).expect("a bit");
-            lines.push(scene.flip(&file, at, bit).await);
+            scene.flip(&file, at, bit).await;
         }
     }
     let status = scene.begin().await;
@@ -276,5 +273,4 @@ async fn one_bit_that_changed_is_refused_said_or_mended_and_never_silent() {
     scene.answers("at the end", Path::new("none")).await;
     let held = scene.client().store().await.expect("it answers").blobs;
     assert!(held.iter().any(|blob| blob.digest == scene.pinned));
-    eprintln!("{}", lines.join("\n"));
 }

@@ -16,7 +16,7 @@ use swarm_proto::{
     api::{BlobLine, Phase, SubmitLine, SubmitRequest},
     ledger::TaskState,
 };
-use swarm_tests::{Chance, Hosts, Rack, ended, eventually, rounds, shell};
+use swarm_tests::{Chance, Hosts, Rack, ended, eventually, rounds, say, shell};
 
 const MIB: u64 = 1 << 20;
 const DISK: u64 = 256 * MIB;
@@ -161,7 +161,9 @@ impl Scene {
                     broke = submit(&self.clients[n], &self.book) => broke,
                     broke = put(&self.clients[n], n, &self.book) => broke,
                 };
-                tracing_to_stderr(&broke);
+                if let Err(problem) = broke {
+                    say(&format!("a writer begins anew: {problem}"));
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -207,7 +209,7 @@ impl Scene {
             assert_eq!(bad, None, "{told}: {}", host.config.display());
         }
         let mut said = self.book.borrow_mut();
-        eprintln!("{told}: {} jobs, {} blobs", said.jobs.len(), said.blobs.len());
+        say(&format!("{told}: {} jobs, {} blobs", said.jobs.len(), said.blobs.len()));
         said.jobs.clear();
         said.blobs.clear();
     }
@@ -258,13 +260,6 @@ impl Scene {
             }
         }
         client.collect_blobs(0).await.expect("it answers");
-    }
-}
-
-/// Why writers began anew, for whoever looks into a failure.
-fn tracing_to_stderr(broke: &Result<(), Problem>) {
-    if let Err(problem) = broke {
-        eprintln!("a writer begins anew: {problem}");
     }
 }
 
