@@ -4,6 +4,17 @@
 //! Written sectors sit in a cache until their file is synced; made, renamed and removed names until names are synced. A power cut
 //! keeps each cached sector or loses it, by the seed, and keeps the first few name changes, as a journal would. A killed process
 //! loses nothing: the cache is the host's.
+//!
+//! After a sync that failed, each cached sector is durable or not, by the seed, and the host takes all of them for clean: who reads
+//! sees them, and no later sync writes them (as Linux does; Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+//!
+//! A [`Fuse`] ends the process in the midst of an operation: before it, half way through its sectors, or after it but unheard.
+
+#[path = "disk/fuse.rs"]
+mod fuse;
+#[cfg(test)]
+#[path = "disk/tests.rs"]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +26,8 @@ use std::{
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use swarm_consensus::disk::{Disk, DiskFile, SECTOR};
+
+pub use fuse::{Blow, Fuse};
 
 /// A host's disk, from outside; clones are the same disk. A process uses it through a [`Mount`].
 #[derive(Clone)]
@@ -31,8 +44,11 @@ struct Inner {
     files: BTreeMap<u64, Contents>,
     next_file: u64,
     faults: Faults,
+    fuse: Fuse,
     lost: u64,
     syncs: u64,
+    /// Operations that failed as ordered.
+    failed: u64,
 }
 
 #[derive(Clone)]
@@ -51,13 +67,15 @@ pub struct Faults {
     pub is_full: bool,
     /// Every sync fails with an I/O error.
     pub sync_fails: bool,
+    /// Every write fails with an I/O error.
+    pub write_fails: bool,
     /// Every sync claims success and makes nothing durable; a power cut takes all of it.
     pub lies: bool,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { sync: (Duration::ZERO, Duration::ZERO), is_full: false, sync_fails: false, lies: false }
+        Self { sync: (Duration::ZERO, Duration::ZERO), is_full: false, sync_fails: false, write_fails: false, lies: false }
     }
 }
 
@@ -67,12 +85,14 @@ struct Contents {
     durable: BTreeMap<u64, [u8; SECTOR]>,
     durable_len: u64,
     cached: BTreeMap<u64, [u8; SECTOR]>,
+    /// Taken for durable since a sync failed, and on no disk.
+    ghosts: BTreeMap<u64, [u8; SECTOR]>,
     len: u64,
 }
 
 impl Contents {
     fn sector(&self, at: u64) -> [u8; SECTOR] {
-        *self.cached.get(&at).or_else(|| self.durable.get(&at)).unwrap_or(&[0; SECTOR])
+        *self.cached.get(&at).or_else(|| self.ghosts.get(&at)).or_else(|| self.durable.get(&at)).unwrap_or(&[0; SECTOR])
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
@@ -83,7 +103,8 @@ impl Contents {
             let mut sector = self.sector(number);
             let before = sector;
             sector[within..within + part].copy_from_slice(&rest[..part]);
-            if sector != before || self.cached.contains_key(&number) {
+            let was_ghost = self.ghosts.remove(&number).is_some();
+            if sector != before || was_ghost || self.cached.contains_key(&number) {
                 self.cached.insert(number, sector);
             }
             (at, rest) = (at + part as u64, &rest[part..]);
@@ -98,6 +119,18 @@ impl Contents {
         self.durable_len = self.len;
     }
 
+    /// A sync that failed: each cached sector got to the disk or did not.
+    fn fail_sync(&mut self, mut keeps: impl FnMut() -> bool) {
+        for (at, sector) in std::mem::take(&mut self.cached) {
+            if keeps() {
+                self.keep(at, sector);
+            } else {
+                self.ghosts.insert(at, sector);
+            }
+        }
+        self.durable_len = self.len;
+    }
+
     fn keep(&mut self, at: u64, sector: [u8; SECTOR]) {
         if sector == [0; SECTOR] {
             self.durable.remove(&at);
@@ -108,7 +141,7 @@ impl Contents {
 
     /// The cache is gone but for what `keeps` picks. Answers how many sectors were lost.
     fn cut(&mut self, mut keeps: impl FnMut() -> bool) -> u64 {
-        let mut lost = 0;
+        let mut lost = std::mem::take(&mut self.ghosts).len() as u64;
         for (at, sector) in std::mem::take(&mut self.cached) {
             if at * (SECTOR as u64) < self.durable_len && keeps() {
                 self.keep(at, sector);
@@ -122,7 +155,7 @@ impl Contents {
 
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len as usize];
-        for at in self.durable.keys().chain(self.cached.keys()) {
+        for at in self.durable.keys().chain(self.ghosts.keys()).chain(self.cached.keys()) {
             let start = *at as usize * SECTOR;
             let end = bytes.len().min(start + SECTOR);
             if start < end {
@@ -145,9 +178,16 @@ impl SimDisk {
             files: BTreeMap::new(),
             next_file: 0,
             faults: Faults::default(),
+            fuse: Fuse::default(),
             lost: 0,
             syncs: 0,
+            failed: 0,
         })))
+    }
+
+    /// The fuse of the process that uses it.
+    pub fn set_fuse(&self, fuse: &Fuse) {
+        self.lock().fuse = fuse.clone();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -199,6 +239,23 @@ impl SimDisk {
     /// Syncs of files so far.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
+    }
+
+    /// Operations that failed as ordered, so far.
+    pub fn failed(&self) -> u64 {
+        self.lock().failed
+    }
+
+    /// Takes the place of another disk's contents, as that is now; who holds this one open is dead.
+    pub fn replace_with(&self, other: &Self) {
+        let copy = other.copy(0);
+        let (mut inner, mut from) = (self.lock(), copy.lock());
+        inner.life += 1;
+        inner.name_changes.clear();
+        inner.names = std::mem::take(&mut from.names);
+        inner.durable_names = std::mem::take(&mut from.durable_names);
+        inner.files = std::mem::take(&mut from.files);
+        inner.next_file = from.next_file;
     }
 
     /// Changes bytes of a file where they lie, durably.
@@ -256,6 +313,17 @@ fn apply(names: &mut BTreeMap<String, u64>, changes: impl Iterator<Item = NameCh
 }
 
 impl Inner {
+    fn make(&mut self, name: &str) -> io::Result<u64> {
+        if self.faults.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let id = self.next_file;
+        self.next_file += 1;
+        self.files.insert(id, Contents::default());
+        self.change_name(NameChange::Set(name.into(), id));
+        Ok(id)
+    }
+
     fn change_name(&mut self, change: NameChange) {
         apply(&mut self.names, std::iter::once(change.clone()));
         self.name_changes.push(change);
@@ -272,8 +340,35 @@ pub struct Mount {
 impl Mount {
     fn lock(&self) -> io::Result<MutexGuard<'_, Inner>> {
         let inner = self.disk.lock();
-        if inner.life == self.life { Ok(inner) } else { Err(io::Error::other("this process is dead")) }
+        if inner.life == self.life && !inner.fuse.is_blown() { Ok(inner) } else { Err(dead()) }
     }
+
+    /// Begins a change of the disk. Whether it is to be carried out although the process dies of it.
+    fn begin(&self) -> io::Result<(MutexGuard<'_, Inner>, Option<Blow>)> {
+        let inner = self.lock()?;
+        match inner.fuse.burn() {
+            Some(Blow::Before) => Err(dead()),
+            other => Ok((inner, other)),
+        }
+    }
+
+    /// A change that is made in one step.
+    fn change<R>(&self, change: impl FnOnce(&mut Inner) -> io::Result<R>) -> io::Result<R> {
+        let (mut inner, blow) = self.begin()?;
+        match blow {
+            None => change(&mut inner),
+            Some(Blow::After) => change(&mut inner).and(Err(dead())),
+            Some(Blow::Before | Blow::Half) => Err(dead()),
+        }
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("this process is dead")
+}
+
+fn broken() -> io::Error {
+    io::Error::other("an I/O error, as ordered")
 }
 
 impl Disk for Mount {
@@ -287,48 +382,46 @@ impl Disk for Mount {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let mut inner = self.lock()?;
-        let id = match inner.names.get(name) {
-            Some(id) => *id,
-            None if inner.faults.is_full => return Err(io::ErrorKind::StorageFull.into()),
-            None => {
-                let id = inner.next_file;
-                inner.next_file += 1;
-                inner.files.insert(id, Contents::default());
-                inner.change_name(NameChange::Set(name.into(), id));
-                id
-            }
+        let known = self.lock()?.names.get(name).copied();
+        let id = match known {
+            Some(id) => id,
+            None => self.change(|inner| inner.make(name))?,
         };
         Ok(Box::new(SimFile { mount: self.clone(), id }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut inner = self.lock()?;
-        if !inner.names.contains_key(from) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        inner.change_name(NameChange::Renamed(from.into(), to.into()));
-        Ok(())
+        self.change(|inner| {
+            if !inner.names.contains_key(from) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            inner.change_name(NameChange::Renamed(from.into(), to.into()));
+            Ok(())
+        })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut inner = self.lock()?;
-        if inner.names.contains_key(name) {
-            inner.change_name(NameChange::Gone(name.into()));
+        if !self.lock()?.names.contains_key(name) {
+            return Ok(());
         }
-        Ok(())
+        self.change(|inner| {
+            inner.change_name(NameChange::Gone(name.into()));
+            Ok(())
+        })
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut inner = self.lock()?;
-        if inner.faults.sync_fails {
-            return Err(io::Error::other("an I/O error, as ordered"));
-        }
-        if !inner.faults.lies {
-            inner.name_changes.clear();
-            inner.durable_names = inner.names.clone();
-        }
-        Ok(())
+        self.change(|inner| {
+            if inner.faults.sync_fails {
+                inner.failed += 1;
+                return Err(broken());
+            }
+            if !inner.faults.lies {
+                inner.name_changes.clear();
+                inner.durable_names = inner.names.clone();
+            }
+            Ok(())
+        })
     }
 
     fn pace(&self) -> Duration {
@@ -343,114 +436,43 @@ struct SimFile {
     id: u64,
 }
 
-impl SimFile {
-    fn with<R>(&self, f: impl FnOnce(&mut Faults, &mut Contents) -> io::Result<R>) -> io::Result<R> {
-        let mut inner = self.mount.lock()?;
-        let Inner { files, faults, .. } = &mut *inner;
-        f(faults, files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?)
-    }
+fn contents(files: &mut BTreeMap<u64, Contents>, id: u64) -> io::Result<&mut Contents> {
+    files.get_mut(&id).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 impl DiskFile for SimFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.with(|faults, contents| {
-            if faults.is_full && offset + data.len() as u64 > contents.len {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            contents.write(offset, data);
-            Ok(())
-        })
+        let (mut inner, blow) = self.mount.begin()?;
+        let Inner { files, faults, failed, .. } = &mut *inner;
+        let contents = contents(files, self.id)?;
+        let is_growing = offset + data.len() as u64 > contents.len;
+        if faults.is_full && is_growing {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if faults.write_fails {
+            *failed += 1;
+            return Err(broken());
+        }
+        let done = if blow == Some(Blow::Half) { &data[..data.len() / 2 / SECTOR * SECTOR] } else { data };
+        contents.write(offset, done);
+        if blow.is_some() { Err(dead()) } else { Ok(()) }
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.mount.lock()?.syncs += 1;
-        self.with(|faults, contents| {
+        let id = self.id;
+        self.mount.change(|inner| {
+            inner.syncs += 1;
+            let Inner { files, faults, failed, rng, .. } = inner;
+            let contents = contents(files, id)?;
             if faults.sync_fails {
-                return Err(io::Error::other("an I/O error, as ordered"));
+                *failed += 1;
+                contents.fail_sync(|| rng.random_bool(0.5));
+                return Err(broken());
             }
             if !faults.lies {
                 contents.sync();
             }
             Ok(())
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(seed: u64) -> SimDisk {
-        let disk = SimDisk::new(seed);
-        let mut file = disk.mount().open("a").unwrap();
-        file.write_at(0, &[0; 8 * SECTOR]).unwrap();
-        file.sync().unwrap();
-        disk.mount().sync_names().unwrap();
-        file.write_at(100, &[7; 4 * SECTOR]).unwrap();
-        disk
-    }
-
-    #[test]
-    fn a_power_cut_tears_what_was_not_synced() {
-        let mut found = std::collections::BTreeSet::new();
-        for seed in 0..64 {
-            let disk = written(seed);
-            disk.cut_power();
-            let bytes = disk.read("a").unwrap();
-            assert_eq!(bytes.len(), 8 * SECTOR);
-            found.insert(bytes);
-        }
-        assert!(found.contains(&vec![0; 8 * SECTOR]), "all of it lost at times");
-        assert!(found.len() > 10, "and torn in many ways");
-    }
-
-    #[test]
-    fn a_sync_keeps_and_a_kill_loses_nothing() {
-        let disk = written(1);
-        let mut file = disk.mount().open("a").unwrap();
-        disk.kill();
-        assert!(file.sync().is_err(), "of the process that is gone");
-        assert_eq!(disk.read("a").unwrap()[100], 7);
-        disk.mount().open("a").unwrap().sync().unwrap();
-        disk.cut_power();
-        assert_eq!(disk.read("a").unwrap()[100], 7);
-    }
-
-    #[test]
-    fn names_need_a_sync_of_their_own() {
-        let mut kept = 0;
-        for seed in 0..32 {
-            let disk = SimDisk::new(seed);
-            let mut file = disk.mount().open("a").unwrap();
-            file.write_at(0, b"x").unwrap();
-            file.sync().unwrap();
-            disk.mount().rename("a", "b").unwrap();
-            disk.cut_power();
-            kept += usize::from(disk.names() == ["b"]);
-            assert!(disk.names().len() <= 1, "a rename happens or does not");
-        }
-        assert!(kept > 0 && kept < 32);
-    }
-
-    #[test]
-    fn faults_do_what_they_say() {
-        let disk = written(3);
-        disk.set_faults(|f| f.is_full = true);
-        let mut file = disk.mount().open("a").unwrap();
-        assert!(file.write_at(0, &[1; SECTOR]).is_ok(), "no room is needed");
-        assert_eq!(file.write_at(8 * SECTOR as u64, b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
-        assert_eq!(disk.mount().open("b").err().map(|e| e.kind()), Some(io::ErrorKind::StorageFull));
-        disk.set_faults(|f| (f.sync_fails, f.lies) = (true, true));
-        assert!(file.sync().is_err());
-        disk.set_faults(|f| f.sync_fails = false);
-        file.sync().unwrap();
-        let survivors = (0..64).filter(|seed| {
-            let copy = written(*seed);
-            copy.set_faults(|f| f.lies = true);
-            copy.mount().open("a").unwrap().sync().unwrap();
-            copy.cut_power();
-            copy.read("a").unwrap()[100] == 7
-        });
-        assert!(survivors.count() < 64, "a lie shows after a power cut");
     }
 }

@@ -3,7 +3,9 @@
 //! [`socket`] is the one thing that differs from a real host. It sends one datagram a call (no segmentation offload, which
 //! turmoil would deliver as one oversize packet) and is always writable; what the network cannot take is lost, as on a real
 //! one. The rest are inputs that a real daemon takes from its disk and its operating system, derived here from the world's
-//! seed: [`identity`], [`life_seed`], [`wall_clock`].
+//! seed: [`identity`], [`life_seed`], [`wall_clock`]. What the network does wrong is [`Weather`].
+
+mod weather;
 
 use std::{
     fmt,
@@ -28,6 +30,8 @@ use swarm_proto::{
 use swarm_transport::{BindError, Ca, Identity, SecretKey, Validity, WallClock};
 use turmoil::net::UdpSocket;
 
+pub use weather::{LATE, Rates, Weather};
+
 /// When simulations begin: 2026-11-21, in milliseconds since 1970.
 const EPOCH: UnixMillis = UnixMillis(1_795_219_200_000);
 /// Datagrams that wait in a socket; turmoil's 64 would lose every larger burst.
@@ -47,6 +51,11 @@ pub fn builder(seed: u64) -> turmoil::Builder {
 /// The same clock for every host; it moves with the simulation.
 pub fn wall_clock() -> WallClock {
     Arc::new(|| UnixMillis(EPOCH.0 + u64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// What [`wall_clock`] shows when the simulation begins.
+pub const fn epoch() -> UnixMillis {
+    EPOCH
 }
 
 /// The world's CA.
@@ -72,7 +81,15 @@ pub fn found(seed: u64, cluster: ClusterId, nodes: u64) -> Found {
 /// # Panics
 /// As [`ca`].
 pub fn identity(seed: u64, cluster: ClusterId, node: u64) -> Arc<Identity> {
-    Arc::new(ca(seed, cluster).identity(key(seed, "node", node), Validity::CENTURY).expect("the CA signs any key"))
+    identity_for(seed, cluster, node, Validity::CENTURY)
+}
+
+/// The same with a certificate that ends.
+///
+/// # Panics
+/// As [`ca`].
+pub fn identity_for(seed: u64, cluster: ClusterId, node: u64, validity: Validity) -> Arc<Identity> {
+    Arc::new(ca(seed, cluster).identity(key(seed, "node", node), validity).expect("the CA signs any key"))
 }
 
 fn key(seed: u64, what: &str, node: u64) -> SecretKey {
@@ -113,6 +130,17 @@ pub type Tap = Arc<dyn Fn(Sent) + Send + Sync>;
 /// # Panics
 /// Outside a simulation.
 pub fn socket(addr: SocketAddr, tap: Option<Tap>) -> Result<Arc<dyn AsyncUdpSocket>, BindError> {
+    socket_in(addr, tap, None)
+}
+
+/// The same, in some weather.
+///
+/// # Errors
+/// [`BindError::InUse`].
+///
+/// # Panics
+/// Outside a simulation.
+pub fn socket_in(addr: SocketAddr, tap: Option<Tap>, weather: Option<Weather>) -> Result<Arc<dyn AsyncUdpSocket>, BindError> {
     // turmoil knows a host by its one address, and binds "any" to it
     let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), addr.port());
     let bound = UdpSocket::bind(any).now_or_never().expect("turmoil binds without waiting");
@@ -120,7 +148,7 @@ pub fn socket(addr: SocketAddr, tap: Option<Tap>) -> Result<Arc<dyn AsyncUdpSock
         true => BindError::InUse(addr),
         false => BindError::Io { addr, error },
     })?;
-    Ok(Arc::new(SimSocket { io: Arc::new(io), readable: Mutex::new(None), local: addr, tap }))
+    Ok(Arc::new(SimSocket { io: Arc::new(io), readable: Mutex::new(None), local: addr, tap, weather }))
 }
 
 type Readable = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
@@ -131,6 +159,24 @@ struct SimSocket {
     readable: Mutex<Option<Readable>>,
     local: SocketAddr,
     tap: Option<Tap>,
+    weather: Option<Weather>,
+}
+
+impl SimSocket {
+    /// One copy of a datagram, after a while.
+    fn send(&self, contents: &[u8], to: SocketAddr, wait: Duration) {
+        if wait.is_zero() {
+            // what cannot be sent is lost: no such host, a full queue
+            let _ = self.io.try_send_to(contents, to);
+            return;
+        }
+        let (io, contents) = (self.io.clone(), contents.to_vec());
+        // of the host's own runtime: what waits is gone with the host
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = io.try_send_to(&contents, to);
+        });
+    }
 }
 
 impl fmt::Debug for SimSocket {
@@ -155,12 +201,18 @@ impl AsyncUdpSocket for SimSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         debug_assert!(transmit.segment_size.is_none_or(|size| size >= transmit.contents.len()), "one datagram a call");
+        let at = turmoil::sim_elapsed().unwrap_or_default();
         if let Some(tap) = &self.tap {
-            let at = turmoil::sim_elapsed().unwrap_or_default();
             tap(Sent { at, from: self.local, to: transmit.destination, len: transmit.contents.len() });
         }
-        // what cannot be sent is lost: no such host, a full queue
-        let _ = self.io.try_send_to(transmit.contents, transmit.destination);
+        match &self.weather {
+            None => self.send(transmit.contents, transmit.destination, Duration::ZERO),
+            Some(weather) => {
+                for wait in weather.fate(self.local.ip(), transmit.destination.ip(), at) {
+                    self.send(transmit.contents, transmit.destination, wait);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Recovered {
     pub(super) sequence: u64,
     /// Of the last batch.
     pub(super) epoch: u64,
+    /// The last batch of the last segment: from, to.
+    last: Option<(usize, usize)>,
     /// Remains of a batch that was in flight in the last segment: from, to.
     torn: Option<(usize, usize)>,
     /// Files that were being made.
@@ -78,11 +80,12 @@ impl Recovered {
         }
         self.sequence = first;
         self.segments.push(Segment { first, highest: None });
-        (self.offset, self.capacity) = (0, bytes.len());
+        (self.offset, self.capacity, self.last) = (0, bytes.len(), None);
         loop {
             match batch::read(bytes, self.offset, self.sequence, self.epoch) {
                 Found::Batch(batch) => {
                     self.replay(&name, &batch.body)?;
+                    self.last = Some((self.offset, batch.end));
                     (self.offset, self.epoch) = (batch.end, batch.epoch);
                     self.sequence += 1;
                 }
@@ -140,7 +143,9 @@ impl Recovered {
     /// Makes what was read durable, trims the torn tail, removes drafts.
     ///
     /// After a kill, what was read may sit in the host's cache alone. This voter will answer for it from now on, so it must not
-    /// vanish with the power later.
+    /// vanish with the power later. A sync alone is not enough for the last batch: where one has failed before, the host takes what
+    /// it could not write for clean, shows it to whoever reads, and writes it never. So it is written again; it is one batch, because
+    /// there is never more than one in flight and none after a failure.
     pub(super) fn clean(&self, disk: &dyn Disk) -> io::Result<()> {
         for draft in &self.drafts {
             disk.remove(draft)?;
@@ -148,6 +153,11 @@ impl Recovered {
         if let Some(segment) = self.segments.last() {
             let name = Segment::name(segment.first);
             let mut file = disk.open(&name)?;
+            if let Some((from, to)) = self.last
+                && let Some(bytes) = disk.read(&name)?
+            {
+                file.write_at(from as u64, &bytes[from..to])?;
+            }
             if let Some((from, to)) = self.torn {
                 tracing::warn!(file = name, from, to, "trimmed a batch that was being written when the power went; nobody was told of it");
                 file.write_at(from as u64, &vec![0; to - from])?;

@@ -379,6 +379,28 @@ fn after_a_failed_sync_nothing_is_ever_durable_again() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_the_cache_is_written_again_before_it_counts() {
+    for seed in 0..16 {
+        run(async {
+            let disk = SimDisk::new(seed);
+            let (mut store, _) = open(&disk);
+            append(&mut store, vec![entry(1, 0, 10)]).await.await.unwrap().unwrap();
+            disk.set_faults(|f| f.sync_fails = true);
+            assert!(append(&mut store, vec![entry(1, 1, 3_000)]).await.await.unwrap().is_err());
+            disk.set_faults(|f| f.sync_fails = false);
+            disk.kill();
+            // the next life reads it, counts on it, and goes on behind it
+            let (mut store, _) = open(&disk);
+            assert_eq!(store.try_get_log_entries(0..9).await.unwrap().len(), 2);
+            append(&mut store, vec![entry(1, 2, 10)]).await.await.unwrap().unwrap();
+            let known = store.with(said);
+            disk.cut_power();
+            assert_eq!(open(&disk).0.with(said), known, "seed {seed}");
+        });
+    }
+}
+
+#[test]
 fn frames_hold_one_entry_or_a_frame_full() {
     run(async {
         let (mut store, _) = open_with(&SimDisk::new(1), 4 << 20).unwrap();

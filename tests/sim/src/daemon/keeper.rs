@@ -95,6 +95,11 @@ impl Keeper {
         }
     }
 
+    /// Whether anything runs here.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// Nothing of what ran is left.
     pub(super) fn cut_power(&mut self, now: Duration) {
         self.events = None;

@@ -21,6 +21,8 @@ pub(super) struct Model {
     jobs: BTreeMap<JobId, u32>,
     ended_jobs: BTreeSet<JobId>,
     tasks: BTreeMap<TaskId, Task>,
+    /// Nodes that left or were closed out.
+    gone: BTreeSet<NodeId>,
     term: Term,
 }
 
@@ -80,10 +82,16 @@ impl Model {
                 Ok(())
             }
             What::JobEnded { job, counts } => self.end_job(*job, *counts),
+            What::NodeLeft { node } | What::NodeRevoked { node } => {
+                self.gone.insert(*node);
+                Ok(())
+            }
+            What::NodeAdmitted { node, .. } | What::NodeRegistered { node, .. } if self.gone.contains(node) => {
+                Err("a node that is gone is let in".into())
+            }
             What::ResultRefused { .. }
             | What::NodeAdmitted { .. }
             | What::NodeScheduled { .. }
-            | What::NodeLeft { .. }
             | What::VotersChanged { .. }
             | What::ProtocolRaised { .. }
             | What::SwarmFounded { .. }
@@ -91,7 +99,6 @@ impl Model {
             | What::NodeWelcomed { .. }
             | What::NodeSynced { .. }
             | What::NodeReady { .. }
-            | What::NodeRevoked { .. }
             | What::TokenCreated { .. }
             | What::TokenUsed { .. }
             | What::TokenRevoked { .. }
@@ -118,6 +125,9 @@ impl Model {
     fn assign(&mut self, id: TaskId, attempt: AttemptNo, node: NodeId) -> Result<(), String> {
         if !self.jobs.contains_key(&id.job) || self.ended_jobs.contains(&id.job) {
             return Err(format!("{id} is of no open job"));
+        }
+        if self.gone.contains(&node) {
+            return Err(format!("{id} is granted to {node}, which is gone"));
         }
         let task = self.task(id);
         if task.state != TaskState::Pending || attempt.0 != task.attempt.0 + 1 {

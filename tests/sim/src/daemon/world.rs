@@ -1,32 +1,40 @@
-//! What everybody outside the simulated hosts knows: disks, keepers, what was acknowledged, what must never be seen.
+//! What everybody outside the simulated hosts knows: the hosts themselves, what was asked and answered, what must never be seen.
+//!
+//! ```text
+//! place   a host from outside: disks, keeper, clock, papers, what was done to it
+//! judge   what must never be, asked at every change
+//! rest    whether everything has come to rest
+//! ```
+
+mod judge;
+mod place;
+mod rest;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     io::{self, Write as _},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use swarm_api::Backend as _;
-use swarm_blobstore::{KeyAt, Store, StoreError};
-use swarm_consensus::Role;
-use swarm_core::{attempts::must_stop, ledger::Ledger};
-use swarm_executors::{Events, Recovered};
+use rand::{Rng as _, RngCore};
 use swarm_proto::{
-    AttemptNo, Cursor, Fence, JobId, LogIndex, NodeId, TaskId, Term,
-    api::{JobOutcome, Phase, Text},
-    ledger::{End, TaskState, What},
-    spec::Work,
+    AttemptNo, Fence, JobId, LogIndex, NodeId, TaskId, Term,
+    api::{JobOutcome, JobView, Text},
+    ledger::{End, Submit, TaskState},
 };
-use swarmd::node::Gateway;
-use tokio::{runtime::Handle, sync::watch};
 
+pub(crate) use self::place::{Life, SLOW, STALLED};
+use self::place::{Look, Place};
 use super::{
-    keeper::{Keeper, Key, Seen, written},
+    keeper::{Key, Seen, written},
     model::Model,
 };
-use crate::{disk::SimDisk, net::Sent};
+use crate::{
+    history::{History, Op, Seen as Shown},
+    net::{Sent, Weather},
+};
 
 /// The outside; clones are the same.
 #[derive(Clone)]
@@ -34,16 +42,31 @@ pub(super) struct World(Arc<Mutex<Inner>>);
 
 struct Inner {
     seed: u64,
+    papers: u64,
     /// Where the hosts' blobs are; gone with the world.
     blobs: tempfile::TempDir,
-    hosts: Vec<Host>,
+    /// The last one stands by.
+    hosts: Vec<Place>,
+    /// Hosts by address, once they are known.
+    addrs: BTreeMap<IpAddr, u64>,
+    weather: Weather,
     model: Model,
     leaders: BTreeMap<Term, u64>,
     /// Hash of the ledger after an entry, and who said so first.
     hashes: BTreeMap<LogIndex, (u64, u64)>,
+    /// Who votes, as of the last entry that anybody was seen to have applied.
+    voters: (LogIndex, BTreeSet<NodeId>),
+    /// Nodes whose disks were lost.
+    lost: BTreeSet<NodeId>,
     acknowledged: BTreeMap<String, JobId>,
+    keys: BTreeMap<JobId, String>,
+    /// What was submitted under each key.
+    submitted: BTreeMap<String, Submit>,
+    history: History,
     /// Ends that clients were told.
     told: BTreeMap<JobId, TaskState>,
+    /// Hosts that an operator is to close out.
+    orders: VecDeque<u64>,
     open_clients: usize,
     are_clients_stopped: bool,
     /// Attempts that run, of tasks of which never two may.
@@ -52,90 +75,72 @@ struct Inner {
     ran: BTreeMap<(TaskId, AttemptNo), (u64, Option<End>)>,
     violations: Vec<String>,
     trace: blake3::Hasher,
-    is_shown: bool,
+    show: Show,
     datagrams: u64,
 }
 
-struct Host {
-    log: SimDisk,
-    records: SimDisk,
-    keeper: Keeper,
-    life: u64,
-    id: Option<NodeId>,
-    /// The way in, and the runtime that all behind it runs in.
-    door: Option<(Gateway, Handle)>,
-    stop: watch::Sender<bool>,
-    /// The event that this life was asked for last.
-    cursor: Cursor,
-    look: Option<Look>,
+/// How much of the trace is shown while it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Show {
+    Nothing,
+    Events,
+    Datagrams,
 }
-
-/// A node as it was seen last in its present life.
-struct Look {
-    role: Role,
-    applied: LogIndex,
-    hash: u64,
-    /// Acknowledged jobs that it does not have, or that are open.
-    missing: usize,
-    open: usize,
-}
-
-/// A sync of an ordinary disk.
-const CALM: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(4));
 
 impl World {
-    pub(super) fn new(seed: u64, nodes: u64, clients: usize) -> Self {
-        let host = |n: u64| Host {
-            log: SimDisk::new(mix(&[seed, n, 1])),
-            records: SimDisk::new(mix(&[seed, n, 2])),
-            keeper: Keeper::new(seed),
-            life: 0,
-            id: None,
-            door: None,
-            stop: watch::channel(false).0,
-            cursor: Cursor::default(),
-            look: None,
-        };
-        let world = Self(Arc::new(Mutex::new(Inner {
+    pub(super) fn new(seed: u64, nodes: u64, papers: u64, clients: usize, show: Show) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
             seed,
+            papers,
             blobs: tempfile::tempdir().expect("there is room for a directory"),
-            hosts: (1..=nodes).map(host).collect(),
+            hosts: (1..=nodes + 1).map(|host| Place::new(seed, host, host > nodes, papers)).collect(),
+            addrs: BTreeMap::new(),
+            weather: Weather::new(mix(&[seed, 0x3ea7])),
             model: Model::default(),
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
+            voters: (LogIndex(0), BTreeSet::new()),
+            lost: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            submitted: BTreeMap::new(),
+            history: History::default(),
             told: BTreeMap::new(),
+            orders: VecDeque::new(),
             open_clients: clients,
             are_clients_stopped: false,
             alone: BTreeMap::new(),
             ran: BTreeMap::new(),
             violations: Vec::new(),
             trace: blake3::Hasher::new(),
-            is_shown: std::env::var_os("TRACE").is_some(),
+            show,
             datagrams: 0,
-        })));
-        (1..=nodes).for_each(|host| world.pace_disk(host, CALM));
-        world
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The blobs of a host, as its last life left them.
-    pub(super) fn blobs(&self, host: u64) -> Result<Store, StoreError> {
-        const QUOTA: u64 = 64 << 20;
-        let dir = self.lock().blobs.path().join(format!("h{host}"));
-        let key = KeyAt::Own(dir.join("blobs.key"));
-        Store::open(dir, QUOTA, key)
-    }
-
     pub(super) fn seed(&self) -> u64 {
         self.lock().seed
     }
 
+    /// Hosts with a daemon of their own.
     pub(super) fn nodes(&self) -> u64 {
-        self.lock().hosts.len() as u64
+        self.lock().hosts.len() as u64 - 1
+    }
+
+    pub(super) fn papers(&self) -> u64 {
+        self.lock().papers
+    }
+
+    pub(super) fn weather(&self) -> Weather {
+        self.lock().weather.clone()
+    }
+
+    pub(super) fn set_addr(&self, host: u64, addr: IpAddr) {
+        self.lock().addrs.insert(addr, host);
     }
 
     // ---- the trace
@@ -148,20 +153,25 @@ impl World {
         self.lock().violate(&what);
     }
 
-    /// A datagram left a host.
+    /// A datagram left a host. A process that died a moment ago sends no more.
     pub(super) fn sent(&self, sent: Sent) {
         let mut inner = self.lock();
+        let host = inner.addrs.get(&sent.from.ip()).copied();
+        if let Some(host) = host.filter(|host| inner.host(*host).is_blown()) {
+            inner.weather.set_dead(sent.from.ip(), true);
+            return inner.say(&format_args!("{:?} h{host} is dead", sent.at));
+        }
         inner.datagrams += 1;
         let port = |addr: std::net::SocketAddr| u64::from(addr.port());
         let ip = |addr: std::net::SocketAddr| match addr.ip() {
-            std::net::IpAddr::V4(ip) => u64::from(ip.to_bits()),
-            std::net::IpAddr::V6(_) => 0,
+            IpAddr::V4(ip) => u64::from(ip.to_bits()),
+            IpAddr::V6(_) => 0,
         };
         let at = u64::try_from(sent.at.as_nanos()).unwrap_or(u64::MAX);
         for word in [at, ip(sent.from), port(sent.from), ip(sent.to), port(sent.to), sent.len as u64] {
             inner.trace.update(&word.to_le_bytes());
         }
-        if inner.is_shown && std::env::var_os("TRACE").is_some_and(|how| how == "all") {
+        if inner.show == Show::Datagrams {
             show(format_args!("{:?} {}>{} {}", sent.at, sent.from, sent.to, sent.len));
         }
     }
@@ -174,136 +184,49 @@ impl World {
         self.lock().violations.clone()
     }
 
-    /// Acknowledged jobs, tasks that were tried again, terms, datagrams.
-    pub(super) fn figures(&self) -> [usize; 4] {
+    /// Acknowledged jobs, tasks that were tried again, terms, datagrams, calls that are judged.
+    pub(super) fn figures(&self) -> [usize; 5] {
         let inner = self.lock();
-        [inner.acknowledged.len(), inner.model.reruns(), inner.leaders.len(), usize::try_from(inner.datagrams).unwrap_or(usize::MAX)]
-    }
-
-    // ---- hosts
-
-    /// The disks of the life that begins.
-    pub(super) fn begin_life(&self, host: u64) -> (u64, SimDisk, SimDisk, watch::Receiver<bool>) {
-        let mut inner = self.lock();
-        let this = inner.host(host);
-        this.life += 1;
-        this.stop.send_replace(false);
-        (this.life, this.log.clone(), this.records.clone(), this.stop.subscribe())
-    }
-
-    pub(super) fn power_on(&self, host: u64) -> Duration {
-        self.lock().host(host).keeper.power_on
-    }
-
-    pub(super) fn pace_disk(&self, host: u64, sync: (Duration, Duration)) {
-        let mut inner = self.lock();
-        let this = inner.host(host);
-        this.log.set_faults(|faults| faults.sync = sync);
-        this.records.set_faults(|faults| faults.sync = sync);
-    }
-
-    pub(super) fn calm_disk(&self, host: u64) {
-        self.pace_disk(host, CALM);
-    }
-
-    pub(super) fn set_gateway(&self, host: u64, gateway: Gateway) {
-        self.lock().host(host).door = Some((gateway, Handle::current()));
-    }
-
-    pub(super) fn gateway(&self, host: u64) -> Option<Gateway> {
-        self.door(host).map(|(gateway, _)| gateway)
-    }
-
-    pub(super) fn door(&self, host: u64) -> Option<(Gateway, Handle)> {
-        self.lock().host(host).door.clone()
-    }
-
-    pub(super) fn ask_to_stop(&self, host: u64) {
-        self.lock().host(host).stop.send_replace(true);
-    }
-
-    /// Its daemon is about to go: nobody outside may hold a part of it.
-    pub(super) fn leave(&self, host: u64) {
-        let door = self.lock().host(host).door.take();
-        drop(door);
-    }
-
-    /// Its daemon is gone.
-    pub(super) fn went(&self, host: u64, has_power: bool, now: Duration) {
-        let mut inner = self.lock();
-        let this = inner.host(host);
-        (this.cursor, this.look) = (Cursor::default(), None);
-        if has_power {
-            this.log.kill();
-            this.records.kill();
-            this.keeper.daemon_is_gone(now);
-        } else {
-            this.log.cut_power();
-            this.records.cut_power();
-            this.keeper.cut_power(now);
-        }
-        inner.hear(host);
-    }
-
-    /// A daemon took its id, the same in every life.
-    pub(super) fn is(&self, host: u64, id: NodeId) {
-        let before = self.lock().host(host).id.replace(id);
-        if before.is_some_and(|before| before != id) {
-            self.violate(format_args!("the node on h{host} was {before:?} and is {id}"));
-        }
-    }
-
-    // ---- keepers
-
-    pub(super) fn with_keeper(&self, host: u64, act: impl FnOnce(&mut Keeper, Duration)) {
-        let now = turmoil::sim_elapsed().unwrap_or_default();
-        let mut inner = self.lock();
-        act(&mut inner.host(host).keeper, now);
-        inner.hear(host);
-    }
-
-    pub(super) fn greet_keeper(&self, host: u64, events: Events) -> Vec<Recovered> {
-        self.lock().host(host).keeper.greet(events)
-    }
-
-    pub(super) fn advance_keepers(&self, now: Duration) {
-        let mut inner = self.lock();
-        for host in 1..=inner.hosts.len() as u64 {
-            inner.host(host).keeper.advance(now);
-            inner.hear(host);
-        }
+        let datagrams = usize::try_from(inner.datagrams).unwrap_or(usize::MAX);
+        [inner.acknowledged.len(), inner.model.reruns(), inner.leaders.len(), datagrams, inner.history.len()]
     }
 
     // ---- clients
 
-    pub(super) fn stop_clients(&self) {
+    pub(crate) fn stop_clients(&self) {
         self.lock().are_clients_stopped = true;
     }
 
-    pub(super) fn are_clients_stopped(&self) -> bool {
+    pub(crate) fn are_clients_stopped(&self) -> bool {
         self.lock().are_clients_stopped
     }
 
-    pub(super) fn client_is_done(&self) {
+    pub(crate) fn client_is_done(&self) {
         self.lock().open_clients -= 1;
     }
 
-    pub(super) fn acknowledge(&self, key: &str, job: JobId) {
+    pub(crate) fn acknowledge(&self, key: &str, job: JobId) {
         let mut inner = self.lock();
         inner.say(&format_args!("{:?} {key} is {job}", turmoil::sim_elapsed().unwrap_or_default()));
         let before = inner.acknowledged.insert(key.to_owned(), job);
+        inner.keys.insert(job, key.to_owned());
         if before.is_some_and(|before| before != job) {
             inner.violate(&format_args!("{key} was {before:?} and is {job}"));
         }
     }
 
     /// A client was told how a job ended.
-    pub(super) fn told(&self, outcome: &JobOutcome) {
+    pub(crate) fn told(&self, outcome: &JobOutcome) {
         let mut inner = self.lock();
         inner.say(&format_args!("{:?} {} {:?}", turmoil::sim_elapsed().unwrap_or_default(), outcome.job, outcome.state));
         let before = inner.told.insert(outcome.job, outcome.state);
         if before.is_some_and(|before| before != outcome.state) {
             inner.violate(&format_args!("{} ended {before:?} and {:?}", outcome.job, outcome.state));
+        }
+        if let Some(key) = inner.keys.get(&outcome.job).cloned() {
+            let began = inner.history.moment();
+            let seen = Shown { job: outcome.job, counts: outcome.counts, reruns: outcome.reruns };
+            inner.history.record(&key, began, Op::Get { seen: Some(seen) });
         }
         let Some(task) = &outcome.task else { return };
         if let (Some(fence), Some(output)) = (task.fence, &task.output)
@@ -313,55 +236,60 @@ impl World {
         }
     }
 
-    // ---- nodes
+    /// A moment at which a call begins.
+    pub(crate) fn moment(&self) -> u64 {
+        self.lock().history.moment()
+    }
 
-    /// A node is looked at.
-    pub(super) fn look(&self, host: u64, role: &Role, ledger: &Ledger, is_thorough: bool) {
-        let mut inner = self.lock();
-        inner.look(host, role, ledger);
-        if is_thorough {
-            inner.look_through(host, ledger);
+    /// A call about a key was answered, or nobody will ever know how.
+    pub(crate) fn record(&self, key: &str, began: u64, op: Op) {
+        self.lock().history.record(key, began, op);
+    }
+
+    /// Somebody was shown a job.
+    pub(crate) fn shown(&self, began: u64, view: &JobView) {
+        let seen = Shown { job: view.job, counts: view.counts, reruns: view.reruns };
+        match &view.key {
+            Some(key) => self.record(key, began, Op::Get { seen: Some(seen) }),
+            None => self.violate(format_args!("{} has lost its key", view.job)),
         }
     }
 
-    /// What is still to happen before everything has come to rest; empty when nothing is.
-    pub(super) fn unrest(&self) -> String {
+    /// Acknowledged jobs, by id.
+    pub(crate) fn known(&self) -> Vec<(JobId, String)> {
+        self.lock().keys.iter().map(|(job, key)| (*job, key.clone())).collect()
+    }
+
+    pub(crate) fn remember(&self, submit: &Submit) {
+        if let Some(key) = &submit.key {
+            self.lock().submitted.entry(key.clone()).or_insert_with(|| submit.clone());
+        }
+    }
+
+    /// One of the last acknowledged jobs, and what was submitted.
+    pub(crate) fn some_job(&self, rng: &mut dyn RngCore) -> Option<(JobId, String, Submit)> {
+        const LAST: usize = 12;
         let inner = self.lock();
-        let leaders: Vec<&Look> = inner.hosts.iter().filter_map(|host| host.look.as_ref()).filter(|look| look.role.is_leader).collect();
-        let [leader] = leaders[..] else { return format!("{} leaders", leaders.len()) };
-        for (n, host) in inner.hosts.iter().enumerate() {
-            let Some((gateway, _)) = &host.door else { return format!("h{} has no daemon", n + 1) };
-            let status = gateway.status();
-            let is_replica = host.id.is_some_and(|id| leader.role.voters.contains(&id) || leader.role.learners.contains(&id));
-            if status.phase != Phase::Ready || !status.trouble.is_empty() {
-                return format!("h{} is {:?} {}", n + 1, status.phase, status.trouble);
-            }
-            let Some(look) = &host.look else { return format!("h{} was not looked at", n + 1) };
-            if is_replica && (look.applied, look.hash) != (leader.applied, leader.hash) {
-                return format!("h{} applied {:?} of {:?}", n + 1, look.applied, leader.applied);
-            }
-            if is_replica && look.missing + look.open > 0 {
-                return format!("h{} misses {}, has {} open", n + 1, look.missing, look.open);
-            }
-        }
-        if inner.open_clients > 0 { format!("{} clients wait", inner.open_clients) } else { String::new() }
+        let last = inner.keys.len().min(LAST);
+        let (job, key) = inner.keys.iter().rev().nth(if last == 0 { 0 } else { rng.random_range(0..last) })?;
+        Some((*job, key.clone(), inner.submitted.get(key)?.clone()))
     }
 
-    /// Only at rest: what is still running, and whether that is too much.
-    pub(super) fn check_rest(&self) {
-        let mut inner = self.lock();
-        let acknowledged: Vec<JobId> = inner.acknowledged.values().copied().collect();
-        let untold = acknowledged.iter().filter(|job| !inner.told.contains_key(job)).count();
-        if untold > 0 {
-            inner.violate(&format_args!("the ends of {untold} jobs were never told"));
-        }
+    // ---- the operator
+
+    pub(crate) fn order_out(&self, host: u64) {
+        self.lock().orders.push_back(host);
+    }
+
+    pub(crate) fn next_order(&self) -> Option<u64> {
+        self.lock().orders.pop_front()
     }
 }
 
 impl Inner {
     fn say(&mut self, line: &dyn fmt::Display) {
         let line = format!("{line}\n");
-        if self.is_shown {
+        if self.show > Show::Nothing {
             show(format_args!("{}", line.trim_end()));
         }
         self.trace.update(line.as_bytes());
@@ -372,122 +300,15 @@ impl Inner {
         self.violations.push(what.to_string());
     }
 
-    fn host(&mut self, host: u64) -> &mut Host {
+    fn host(&mut self, host: u64) -> &mut Place {
         let at = usize::try_from(host).unwrap_or_default() - 1;
         &mut self.hosts[at]
-    }
-
-    /// Takes what a keeper has done.
-    fn hear(&mut self, host: u64) {
-        for seen in std::mem::take(&mut self.host(host).keeper.seen) {
-            match seen {
-                Seen::Started((task, fence), spec) => {
-                    self.say(&format_args!("h{host} starts {task} {fence}"));
-                    let before = self.ran.insert((task, fence.attempt), (host, None));
-                    if before.is_some() {
-                        self.violate(&format_args!("{task} {fence} is started a second time"));
-                    }
-                    if must_stop(&spec) {
-                        self.alone.entry(task).or_default().insert((fence, host));
-                        self.check_alone(task, spec.at_most_once);
-                    }
-                }
-                Seen::Ended(key, end) => {
-                    self.say(&format_args!("h{host} ends {} {} {end:?}", key.0, key.1));
-                    self.stopped(host, key);
-                    self.ran.insert((key.0, key.1.attempt), (host, Some(end)));
-                }
-                Seen::Vanished(key) => self.stopped(host, key),
-            }
-        }
-    }
-
-    fn stopped(&mut self, host: u64, (task, fence): Key) {
-        if let Some(running) = self.alone.get_mut(&task) {
-            running.remove(&(fence, host));
-        }
-    }
-
-    fn check_alone(&mut self, task: TaskId, at_most_once: bool) {
-        let running = self.alone.get(&task).cloned().unwrap_or_default();
-        if running.len() > 1 {
-            self.violate(&format_args!("{task} runs twice at once: {running:?}"));
-        }
-        let starts = self.ran.range((task, AttemptNo(0))..=(task, AttemptNo(u32::MAX))).count();
-        if at_most_once && starts > 1 {
-            self.violate(&format_args!("{task} is at-most-once and was started {starts} times"));
-        }
-    }
-
-    fn look(&mut self, host: u64, role: &Role, ledger: &Ledger) {
-        let (applied, hash) = (ledger.applied(), ledger.hash());
-        if role.is_leader {
-            let known = *self.leaders.entry(role.term).or_insert(host);
-            if known != host {
-                self.violate(&format_args!("h{known} and h{host} both lead in term {}", role.term.0));
-            }
-        }
-        let (known, first) = *self.hashes.entry(applied).or_insert((hash, host));
-        if known != hash {
-            self.violate(&format_args!("h{host} and h{first} differ after entry {}", applied.0));
-        }
-        let after = self.host(host).cursor;
-        if ledger.events_begin() > after && after > Cursor::default() {
-            self.violate(&format_args!("h{host} forgot events that nobody has seen"));
-        }
-        for event in ledger.events_after(after, usize::MAX) {
-            self.host(host).cursor = event.cursor;
-            match self.model.take(event) {
-                Ok(true) => {
-                    self.say(&format_args!("{:?} {:?}", event.cursor, event.what));
-                    self.check_truth(&event.what, ledger);
-                }
-                Ok(false) => {}
-                Err(why) => self.violate(&format_args!("h{host}: {why}")),
-            }
-        }
-        let jobs = self.acknowledged.iter().map(|(key, job)| (key, ledger.job(*job)));
-        let (mut missing, mut open) = (0, 0);
-        for (key, job) in jobs {
-            match job {
-                Some(job) if job.key() == Some(key) => open += usize::from(job.ended().is_none()),
-                _ => missing += 1,
-            }
-        }
-        let role = role.clone();
-        self.host(host).look = Some(Look { role, applied, hash, missing, open });
-    }
-
-    /// A task that succeeded did so where and when the ledger says.
-    fn check_truth(&mut self, what: &What, ledger: &Ledger) {
-        let What::TaskEnded { task, state: TaskState::Succeeded, attempt, node } = what else { return };
-        let is_exec = ledger.job(task.job).is_some_and(|job| matches!(job.spec().work, Work::Exec(_)));
-        let ran = self.ran.get(&(*task, *attempt)).cloned();
-        let id = ran.as_ref().and_then(|(host, _)| self.hosts.get(usize::try_from(*host).unwrap_or_default() - 1)).and_then(|host| host.id);
-        if is_exec && (ran.as_ref().and_then(|(_, end)| end.as_ref()) != Some(&End::Succeeded) || id != *node) {
-            self.violate(&format_args!("{what:?}, but {ran:?}"));
-        }
-    }
-
-    fn look_through(&mut self, host: u64, ledger: &Ledger) {
-        if let Err(why) = ledger.sanity_check() {
-            self.violate(&format_args!("h{host}: {why}"));
-        }
-        let last = self.host(host).cursor;
-        let changed: Vec<String> = self
-            .model
-            .ended()
-            .filter_map(|(task, state)| ledger.task_state(task).filter(|now| *now != state).map(|now| (task, state, now)))
-            .filter(|(.., now)| now.is_terminal() || last >= self.model.last())
-            .map(|(task, state, now)| format!("h{host}: {task} ended {state:?} and is {now:?}"))
-            .collect();
-        changed.iter().for_each(|why| self.violate(why));
     }
 }
 
 /// For whoever asked to see the trace.
 fn show(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// A seed of seeds.
