@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 /// What an object does.
 pub trait Object {
     type State: Clone + Ord;
-    type Op;
+    type Op: PartialEq;
 
     /// Every state that an operation with this answer can lead to from `state`; none: it cannot answer so.
     fn step(state: &Self::State, op: &Self::Op) -> Vec<Self::State>;
@@ -76,15 +76,27 @@ impl<O: Object> Search<'_, O> {
         let left = || self.calls.iter().enumerate().filter(|(at, _)| !done.has(*at));
         let first_end = left().filter_map(|(_, call)| call.ended).min().unwrap_or(u64::MAX);
         let next: Vec<usize> = left().filter(|(_, call)| call.began < first_end).map(|(at, _)| at).collect();
-        // the last is tried first: calls that nobody heard of come last in time, and are needed least
-        for at in next.into_iter().rev() {
-            let call = &self.calls[at];
-            for after in O::step(state, &call.op) {
-                let now = done.with(at);
-                if self.seen.insert((now.clone(), after.clone())) {
-                    branches.push((now, after, open - usize::from(call.ended.is_some())));
+        let (heard, unheard): (Vec<usize>, Vec<usize>) = next.into_iter().partition(|at| self.calls[*at].ended.is_some());
+        // what changes nothing can come at once: whatever order there is, it is one with this call moved here
+        if let Some(at) = heard.iter().copied().find(|at| O::step(state, &self.calls[*at].op)[..] == [state.clone()]) {
+            return self.branch(done.with(at), state.clone(), open - 1, branches);
+        }
+        // of equal calls that nobody heard of the first will do, and none that changes nothing; tried last, for they are needed least
+        let is_first = |at: &usize| !unheard.iter().any(|other| other < at && self.calls[*other].op == self.calls[*at].op);
+        let chosen: Vec<usize> = unheard.iter().filter(|at| is_first(at)).chain(&heard).copied().collect();
+        for at in chosen {
+            let is_heard = self.calls[at].ended.is_some();
+            for after in O::step(state, &self.calls[at].op) {
+                if is_heard || after != *state {
+                    self.branch(done.with(at), after, open - usize::from(is_heard), branches);
                 }
             }
+        }
+    }
+
+    fn branch(&mut self, done: Set, state: O::State, open: usize, branches: &mut Vec<(Set, O::State, usize)>) {
+        if self.seen.insert((done.clone(), state.clone())) {
+            branches.push((done, state, open));
         }
     }
 }
@@ -116,7 +128,7 @@ mod tests {
     /// A register, as in every paper.
     struct Register;
 
-    #[derive(Clone, Copy, Debug)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
     enum Op {
         Write(u8),
         Read(u8),

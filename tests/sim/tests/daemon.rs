@@ -113,7 +113,8 @@ fn the_same_seed_gives_the_same_trace_part_4() {
 /// A few of them: each blob crosses every link of a simulated network, and is encrypted as on a real one.
 #[test]
 fn what_is_put_gets_everywhere_and_nothing_else_does() {
-    let failed: Vec<u64> = (1..=BLOBS).filter(|seed| !is_sound(&Plan::with_blobs(*seed), *seed == 1)).collect();
+    let seeds = number("SWARM_SIM_SEEDS").map_or(BLOBS, |seeds| seeds / 10);
+    let failed: Vec<u64> = (1..=seeds).filter(|seed| !is_sound(&Plan::with_blobs(*seed), *seed == 1)).collect();
     assert!(failed.is_empty(), "seeds that failed: {failed:?}");
 }
 
