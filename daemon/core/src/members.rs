@@ -439,9 +439,9 @@ impl Members {
         if let Some(member) = self.table.get_mut(from) {
             member.heard = Some(now);
             member.unsent_since = None;
-            member.is_failing = false;
             member.says_deaf = head.mood == Mood::Deaf;
         }
+        self.table.set_failing(from, false);
         let claim = if head.mood == Mood::Leaving { Claim::Left } else { Claim::Alive };
         self.learn(&Update { node: from, incarnation: head.incarnation, meta: head.meta, claim }, Via::Own, now);
         self.hear_leader(head.term, head.leader);

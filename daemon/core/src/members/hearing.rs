@@ -61,7 +61,8 @@ impl Hearing {
 impl Members {
     /// Judges our own hearing; after every probe that ended and before every verdict.
     pub(super) fn judge_hearing(&mut self, now: Instant) {
-        let failing = self.targets.iter().filter(|&&node| self.table.get(node).is_some_and(|member| member.is_failing)).count();
+        let failing = self.table.failing();
+        let failing = if failing.is_empty() { 0 } else { self.targets.iter().filter(|node| failing.contains(node)).count() };
         let is_candidate = failing >= DEAF_PEERS && failing * 3 >= self.targets.len();
         let since = is_candidate.then(|| self.hearing.failing_since.unwrap_or(now));
         self.hearing.failing_since = since;

@@ -124,7 +124,7 @@ impl Members {
         // whom nobody has heard of yet is not kept waiting
         let is_new = |node: &NodeId| self.table.get(*node).is_some_and(|m| m.standing == Standing::Unknown && m.unsent_since.is_none());
         let interval = self.settings.probe_interval * self.hearing.scale();
-        let interval = if self.probes.round.last().is_some_and(is_new) { interval / 8 } else { interval };
+        let interval = if self.table.unknown() > 0 && self.probes.round.last().is_some_and(is_new) { interval / 8 } else { interval };
         self.probes.next = now + self.jittered(interval);
     }
 
@@ -180,9 +180,9 @@ impl Members {
         self.probes.pending.remove(&node);
         self.hearing.praise();
         if let Some(member) = self.table.get_mut(node) {
-            member.is_failing = false;
             member.is_unreachable = !is_direct;
         }
+        self.table.set_failing(node, false);
         self.judge_hearing(now);
     }
 
@@ -239,7 +239,8 @@ impl Members {
 
     fn choose_helpers(&mut self, node: NodeId) -> Vec<NodeId> {
         let fits = |other: NodeId| {
-            other != self.me && self.table.get(other).is_some_and(|member| member.standing == Standing::Alive && !member.is_failing)
+            let is_alive = |node| self.table.get(node).is_some_and(|member| member.standing == Standing::Alive);
+            other != self.me && !self.table.failing().contains(&other) && is_alive(other)
         };
         let mut helpers = self.rings.predecessors(node, fits);
         helpers.shuffle(&mut self.rng);
@@ -258,7 +259,7 @@ impl Members {
         if member.heard.is_some_and(|at| at > probe.started) {
             return;
         }
-        member.is_failing = true;
+        self.table.set_failing(node, true);
         self.judge_hearing(now);
         if !self.hearing.is_deaf() {
             self.accuse(node, now);

@@ -41,8 +41,6 @@ pub(super) struct Member {
     pub(super) is_linked: bool,
     /// Since when probes find no connection.
     pub(super) unsent_since: Option<Instant>,
-    /// Its last probe failed, helpers included, and nothing was heard of it since.
-    pub(super) is_failing: bool,
     /// We cannot reach it, whatever others can.
     pub(super) is_unreachable: bool,
 }
@@ -70,7 +68,6 @@ impl Member {
             says_deaf: false,
             is_linked: false,
             unsent_since: None,
-            is_failing: false,
             is_unreachable: false,
         }
     }
@@ -88,6 +85,9 @@ pub(super) struct Table {
     gone: BTreeMap<NodeId, LogIndex>,
     /// Those to be tried again.
     downs: BTreeSet<NodeId>,
+    /// Those whose last probe failed, helpers included, and of whom nothing was heard since. Hardly ever anybody, so that whoever asks
+    /// about all targets need not look at each.
+    failing: BTreeSet<NodeId>,
     present: usize,
     unknown: usize,
     digest: u64,
@@ -134,6 +134,18 @@ impl Table {
         self.members.len()
     }
 
+    pub(super) fn set_failing(&mut self, node: NodeId, is_failing: bool) {
+        if !is_failing {
+            self.failing.remove(&node);
+        } else if self.members.contains_key(&node) {
+            self.failing.insert(node);
+        }
+    }
+
+    pub(super) const fn failing(&self) -> &BTreeSet<NodeId> {
+        &self.failing
+    }
+
     pub(super) const fn downs(&self) -> &BTreeSet<NodeId> {
         &self.downs
     }
@@ -176,6 +188,7 @@ impl Table {
         self.present -= usize::from(member.is_present());
         self.unknown -= usize::from(member.standing == Standing::Unknown);
         self.downs.remove(&node);
+        self.failing.remove(&node);
         self.health_news.remove(&node);
         self.meta_news.remove(&node);
         self.is_moved = true;
