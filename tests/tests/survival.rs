@@ -101,6 +101,37 @@ async fn every_acknowledged_job_survives_the_leader() {
 }
 
 #[tokio::test]
+async fn a_handover_is_not_the_business_of_whoever_submits_with_a_key() {
+    let rig = Rig::start(3).await;
+    let leader = rig.leader(0).await;
+    let client = rig.client((leader + 1) % 3);
+    let (mut sender, mut answers) = client.submit_stream().await.expect("a stream");
+    let (count, resigns) = (900, client.clone());
+    let sending = tokio::spawn(async move {
+        for n in 0..count {
+            let key = Some(format!("handover-{n}"));
+            let request = SubmitRequest { id: n.to_string(), key, noop: true, follow: Some(false), ..SubmitRequest::default() };
+            sender.send(&request).await.expect("the stream takes it");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if n % 300 == 150 {
+                // asked of a node that does not lead, or of the one that does
+                resigns.resign().await.expect("somebody else leads");
+            }
+        }
+    });
+    let mut accepted = std::collections::BTreeSet::new();
+    while accepted.len() < count {
+        match answers.next().await.expect("answers").expect("more answers") {
+            SubmitLine::Accepted { job, .. } => assert!(accepted.insert(job), "two keys made one job"),
+            SubmitLine::Refused { id, problem } => panic!("{id}: {problem}"),
+            SubmitLine::Progress { .. } | SubmitLine::Ended { .. } => {}
+        }
+    }
+    sending.await.expect("sent");
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
 async fn a_submitter_that_is_killed_loses_nothing_that_was_acknowledged() {
     let rig = Rig::start(3).await;
     let dir = tempfile::tempdir().expect("a directory");

@@ -232,10 +232,14 @@ impl Relay {
         self.answers.send(answers).await.map_err(drop)
     }
 
-    /// A leader that certainly did nothing is not the client's business: the next one is asked.
+    /// A leader that certainly did nothing is not the client's business: the next one is asked. Nor is one that does not know, where a
+    /// key makes asking twice the same as asking once: so it goes when a leader hands over while an entry is on its way.
     fn takes_back(&mut self, answer: &Answer) -> bool {
+        let has_key = |seq| self.sent.get(seq).is_some_and(|item| item.submit.key.is_some());
         match answer {
-            Answer::Refused { seq, problem } if problem.code == Code::NoLeader => {
+            Answer::Refused { seq, problem }
+                if problem.code == Code::NoLeader || (problem.code == Code::UnknownOutcome && has_key(seq)) =>
+            {
                 self.waiting.extend(self.sent.remove(seq));
                 true
             }
