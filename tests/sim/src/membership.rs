@@ -1,8 +1,8 @@
-//! Membership alone, in virtual time: many [`Members`] over a simulated network, by seed.
+//! Membership alone, in virtual time: many [`Members`], or what they are measured beside ([`Swim`]), over a simulated network, by seed.
 //!
 //! ```text
 //! World: one queue of (instant, order) -> packet | timer | dial | stream | view | wake
-//!   Host: Members of the present life, what it waits for while it is paused, what it sent, what it concluded
+//!   Host: Protocol of the present life, what it waits for while it is paused, what it sent, what it concluded
 //!   Network: latency, loss, one-way cuts, sides of a split, connections and their dials
 //! ```
 //! Everything is drawn from one seed, so a seed repeats its trace ([`World::trace`] says whether it did). Time is virtual: a figure
@@ -11,11 +11,14 @@
 
 mod host;
 mod network;
+mod protocol;
+mod queue;
+pub mod scenes;
 mod statistics;
+mod swim;
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,29 +27,27 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use swarm_core::members::{Event, Members, Settings};
 use swarm_proto::{
-    LogIndex, NodeId, PeerKey, RaftDir, Term,
+    NodeId, PeerKey, RaftDir, Term,
     api::Health,
     ledger::{Addrs, NodeRecord, Schedule, View},
     limits,
 };
 
+use self::queue::Queue;
 pub use self::{
     host::{Host, Verdict},
     network::Network,
+    protocol::Protocol,
     statistics::quantile,
+    swim::{Swim, Timings},
 };
-
-/// Bytes around a datagram's payload: IPv4 and UDP headers 28, QUIC short header 11, frame header 3, tag 16.
-pub const OVERHEAD: u64 = 58;
-/// A packet that only acknowledges; counted for every packet that is not answered at once.
-pub const ACK_ONLY: u64 = 64;
 
 /// What kind of world.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct Spec<S = Settings> {
     /// Hosts at the beginning; all know the same view of all.
     pub nodes: usize,
-    pub settings: Settings,
+    pub settings: S,
     pub seed: u64,
     /// One-way latency of a link is drawn from this once, and up to a tenth is added to each packet.
     pub latency: std::ops::Range<Duration>,
@@ -62,74 +63,75 @@ impl Spec {
     }
 }
 
+impl<S> Spec<S> {
+    /// The same, for hosts with other settings, or that run something else.
+    pub fn with<T>(self, settings: T) -> Spec<T> {
+        let Self { nodes, seed, latency, loss, .. } = self;
+        Spec { nodes, settings, seed, latency, loss }
+    }
+}
+
 /// Something that will happen.
 #[derive(Debug)]
 enum Item {
     Packet { from: usize, to: usize, bytes: Bytes },
     SyncRequest { from: usize, to: usize, bytes: Bytes },
     SyncReply { from: usize, to: usize, bytes: Bytes },
-    View { to: usize, view: View },
+    View { to: usize, view: Arc<View> },
     Dialled { from: usize, to: usize, attempt: u32 },
     Timer { host: usize },
     Wake { host: usize },
 }
 
-#[derive(Debug)]
-struct Queued {
-    at: Duration,
-    order: u64,
-    item: Item,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// All of it.
 #[derive(Debug)]
-pub struct World {
-    spec: Spec,
+pub struct World<P: Protocol = Members> {
+    spec: Spec<P::Settings>,
     origin: Instant,
     now: Duration,
-    order: u64,
-    queue: BinaryHeap<Reverse<Queued>>,
+    queue: Queue<Item>,
     rng: ChaCha8Rng,
     pub network: Network,
-    hosts: Vec<Host>,
+    hosts: Vec<Host<P>>,
     /// The ledger's node records.
-    records: BTreeMap<NodeId, NodeRecord>,
-    version: u64,
+    view: Arc<View>,
     trace: u64,
     /// Events that hosts told.
     events: u64,
 }
 
 impl World {
-    /// A world at virtual time zero, in which every host starts within one probe interval and knows the view.
+    /// A world of ours.
     pub fn new(spec: Spec) -> Self {
+        Self::of(spec)
+    }
+
+    /// What the driver's consensus room would tell host `host`.
+    pub fn set_leader_hint(&mut self, host: usize, leader: usize, term: u64) {
+        if let Some(members) = &mut self.hosts[host].members {
+            members.set_leader_hint(id(leader), Term(term));
+        }
+    }
+
+    /// The host's metadata changed.
+    pub fn set_meta_version(&mut self, host: usize, version: u64) {
+        if let Some(members) = &mut self.hosts[host].members {
+            members.set_meta_version(version);
+        }
+    }
+}
+
+impl<P: Protocol> World<P> {
+    /// A world at virtual time zero, in which every host starts within one probe interval and knows the view.
+    pub fn of(spec: Spec<P::Settings>) -> Self {
         let mut world = Self {
             origin: Instant::now(),
             now: Duration::ZERO,
-            order: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             rng: ChaCha8Rng::seed_from_u64(spec.seed),
             network: Network::new(spec.seed, spec.latency.clone(), spec.loss),
             hosts: Vec::new(),
-            records: BTreeMap::new(),
-            version: 0,
+            view: Arc::default(),
             trace: 0,
             events: 0,
             spec,
@@ -208,7 +210,8 @@ impl World {
     pub fn join(&mut self) -> usize {
         let node = self.add_record();
         let host = self.add_host();
-        let view = View { nodes: self.records.range(node..=node).map(|(&k, v)| (k, v.clone())).collect(), ..self.view() };
+        let nodes = self.view.nodes.range(node..=node).map(|(&k, v)| (k, v.clone())).collect();
+        let view = Arc::new(View { version: self.view.version, nodes, ..View::default() });
         for to in 0..host {
             let at = self.now + self.network.latency(0, to, &mut self.rng);
             self.push(at, Item::View { to, view: view.clone() });
@@ -218,33 +221,19 @@ impl World {
 
     /// The node is gone for good; everybody hears it from host 0 but who is cut off from it.
     pub fn remove(&mut self, host: usize) {
-        self.version += 1;
-        let changed = LogIndex(self.version);
-        if let Some(record) = self.records.get_mut(&id(host)) {
-            (record.is_gone, record.changed) = (true, changed);
+        let view = Arc::make_mut(&mut self.view);
+        view.version.0 += 1;
+        if let Some(record) = view.nodes.get_mut(&id(host)) {
+            (record.is_gone, record.changed) = (true, view.version);
         }
         for to in (0..self.hosts.len()).filter(|&to| !self.network.is_cut(0, to)).collect::<Vec<_>>() {
-            self.push(self.now, Item::View { to, view: self.view() });
-        }
-    }
-
-    /// What the driver's consensus room would tell host `host`.
-    pub fn set_leader_hint(&mut self, host: usize, leader: usize, term: u64) {
-        if let Some(members) = &mut self.hosts[host].members {
-            members.set_leader_hint(id(leader), Term(term));
-        }
-    }
-
-    /// The host's metadata changed.
-    pub fn set_meta_version(&mut self, host: usize, version: u64) {
-        if let Some(members) = &mut self.hosts[host].members {
-            members.set_meta_version(version);
+            self.push(self.now, Item::View { to, view: self.view.clone() });
         }
     }
 
     // ---- what is so
 
-    pub fn hosts(&self) -> &[Host] {
+    pub fn hosts(&self) -> &[Host<P>] {
         &self.hosts
     }
 
@@ -269,9 +258,9 @@ impl World {
         let is_running = |node: NodeId| self.hosts[node.0 as usize - 1].members.is_some();
         self.hosts.iter().filter_map(|host| host.members.as_ref()).all(|members| {
             let mut alive = 0;
-            let agrees = members.members().filter(|member| is_running(member.node)).all(|member| {
+            let agrees = members.members().filter(|(node, ..)| is_running(*node)).all(|(_, health, _)| {
                 alive += 1;
-                member.health == Health::Alive
+                health == Health::Alive
             });
             agrees && alive == others
         })
@@ -284,7 +273,7 @@ impl World {
 
     /// Verdicts `health` about `about`, by whom and when.
     pub fn verdicts(&self, about: usize, health: Health) -> Vec<(usize, Duration)> {
-        let of = |(observer, host): (usize, &Host)| {
+        let of = |(observer, host): (usize, &Host<P>)| {
             let found: Vec<_> = host.verdicts.iter().filter(|v| v.about == about && v.health == health).map(|v| (observer, v.at)).collect();
             found
         };
@@ -298,11 +287,11 @@ impl World {
     pub fn check(&self) {
         let seed = self.spec.seed;
         for (observer, members) in self.hosts.iter().enumerate().filter_map(|(at, host)| host.members.as_ref().map(|m| (at, m))) {
-            for member in members.members() {
-                let about = &self.hosts[member.node.0 as usize - 1];
-                let (node, seen, highest) = (member.node, member.incarnation, about.highest);
+            for (node, health, seen) in members.members() {
+                let about = &self.hosts[node.0 as usize - 1];
+                let highest = about.highest;
                 assert!(seen <= highest, "seed {seed}: n{} holds {node} at {seen}, it never was above {highest}", observer + 1);
-                assert!(member.health != Health::Left || about.has_left, "seed {seed}: {node} never left");
+                assert!(health != Health::Left || about.has_left, "seed {seed}: {node} never left");
             }
         }
     }
@@ -310,18 +299,14 @@ impl World {
     // ---- how it goes on
 
     fn step(&mut self, end: Duration) -> bool {
-        if self.queue.peek().is_none_or(|Reverse(next)| next.at > end) {
-            return false;
-        }
-        let Some(Reverse(next)) = self.queue.pop() else { return false };
-        self.now = next.at;
-        self.happen(next.item);
+        let Some((at, item)) = self.queue.pop(end) else { return false };
+        self.now = at;
+        self.happen(item);
         true
     }
 
     fn push(&mut self, at: Duration, item: Item) {
-        self.order += 1;
-        self.queue.push(Reverse(Queued { at, order: self.order, item }));
+        self.queue.push(at, item);
     }
 
     fn happen(&mut self, item: Item) {
@@ -358,14 +343,13 @@ impl World {
             Item::Packet { from, to, bytes } => {
                 self.note(&[1, from as u64, to as u64], &bytes);
                 let Some(members) = &mut self.hosts[to].members else { return };
-                // a stranger's packet is dropped until the view has come
-                drop(members.handle_packet(id(from), &bytes, now));
+                members.handle_packet(id(from), &bytes, now);
                 self.pump(to, Some(from));
             }
             Item::SyncRequest { from, to, bytes } => {
                 self.note(&[2, from as u64, to as u64], &bytes);
                 let Some(members) = &mut self.hosts[to].members else { return };
-                if let Ok(reply) = members.handle_sync_request(id(from), &bytes, now) {
+                if let Some(reply) = members.handle_request(id(from), &bytes, now) {
                     self.stream(to, from, Item::SyncReply { from: to, to: from, bytes: reply.clone() }, reply.len());
                 }
                 self.pump(to, None);
@@ -373,7 +357,7 @@ impl World {
             Item::SyncReply { from, to, bytes } => {
                 self.note(&[3, from as u64, to as u64], &bytes);
                 let Some(members) = &mut self.hosts[to].members else { return };
-                drop(members.handle_sync_reply(id(from), &bytes, now));
+                members.handle_reply(id(from), &bytes, now);
                 self.pump(to, None);
             }
             Item::View { to, view } => {
@@ -405,11 +389,10 @@ impl World {
         loop {
             let Some(members) = &mut self.hosts[host].members else { return };
             if let Some((to, bytes)) = members.poll_transmit() {
-                assert!(bytes.len() <= limits::GOSSIP_PACKET, "a packet of {} bytes", bytes.len());
+                assert!(!P::DIALS || bytes.len() <= limits::GOSSIP_PACKET, "a packet of {} bytes", bytes.len());
                 has_answered |= answering == Some(to.0 as usize - 1);
                 self.transmit(host, to.0 as usize - 1, bytes);
-            } else if let Some(to) = members.poll_sync() {
-                let bytes = members.sync_request();
+            } else if let Some((to, bytes)) = members.poll_request() {
                 let len = bytes.len();
                 self.hosts[host].syncs += 1;
                 let to = to.0 as usize - 1;
@@ -419,7 +402,7 @@ impl World {
             }
         }
         if answering.is_some() && !has_answered {
-            self.hosts[host].bytes += ACK_ONLY;
+            self.hosts[host].bytes += P::ACK_ONLY;
         }
         self.read_events(host);
         self.rearm(host);
@@ -447,13 +430,13 @@ impl World {
         here.highest = here.highest.max(members.incarnation());
         here.has_left |= members.health(id(host)) == Health::Left;
         if let Some(from) = wanted {
-            let view = self.view();
+            let view = self.view.clone();
             self.stream(from, host, Item::View { to: host, view }, 200);
         }
     }
 
     fn rearm(&mut self, host: usize) {
-        let Some((due, _)) = self.hosts[host].members.as_ref().and_then(Members::poll_timeout) else { return };
+        let Some(due) = self.hosts[host].members.as_ref().and_then(P::poll_timeout) else { return };
         let due = (due - self.origin).max(self.now);
         if self.hosts[host].armed.is_none_or(|armed| due < armed) {
             self.hosts[host].armed = Some(due);
@@ -462,7 +445,7 @@ impl World {
     }
 
     fn transmit(&mut self, from: usize, to: usize, bytes: Bytes) {
-        if !self.network.is_connected((from, self.hosts[from].life), (to, self.hosts[to].life), self.now) {
+        if P::DIALS && !self.network.is_connected((from, self.hosts[from].life), (to, self.hosts[to].life), self.now) {
             let now = self.origin + self.now;
             if let Some(members) = &mut self.hosts[from].members {
                 members.handle_unsent(id(to), now);
@@ -473,7 +456,7 @@ impl World {
             }
             return;
         }
-        self.hosts[from].bytes += bytes.len() as u64 + OVERHEAD;
+        self.hosts[from].bytes += bytes.len() as u64 + P::OVERHEAD;
         self.hosts[from].packets += 1;
         if self.network.arrives(from, to, self.now, &mut self.rng) {
             let at = self.now + self.network.latency(from, to, &mut self.rng);
@@ -483,7 +466,7 @@ impl World {
 
     /// A message on a stream: lost packets are sent again, so only a cut stops it.
     fn stream(&mut self, from: usize, to: usize, item: Item, len: usize) {
-        self.hosts[from].bytes += len as u64 + OVERHEAD * (1 + len as u64 / 1_200);
+        self.hosts[from].bytes += len as u64 + P::OVERHEAD * (1 + len as u64 / 1_200);
         if !self.network.is_cut(from, to) && !self.network.is_cut(to, from) {
             let at = self.now + self.network.latency(from, to, &mut self.rng) * 3;
             self.push(at, item);
@@ -492,7 +475,7 @@ impl World {
 
     /// A handshake's packets went out once more: at 0, 1 and 3 s; after 5 s the dial has failed.
     fn dialled(&mut self, from: usize, to: usize, attempt: u32) {
-        let is_up = |host: &Host| host.members.is_some() && host.awake_at <= self.now;
+        let is_up = |host: &Host<P>| host.members.is_some() && host.awake_at <= self.now;
         let is_open = !self.network.is_cut(from, to) && !self.network.is_cut(to, from);
         if is_open && is_up(&self.hosts[to]) && is_up(&self.hosts[from]) {
             self.network.connect((from, self.hosts[from].life), (to, self.hosts[to].life), self.now);
@@ -513,8 +496,9 @@ impl World {
     // ---- the ledger's side
 
     fn add_record(&mut self) -> NodeId {
-        self.version += 1;
-        let node = NodeId(self.records.len() as u64 + 1);
+        let view = Arc::make_mut(&mut self.view);
+        view.version.0 += 1;
+        let node = NodeId(view.nodes.len() as u64 + 1);
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 4747));
         let record = NodeRecord {
             id: node,
@@ -526,16 +510,12 @@ impl World {
             may_vote: true,
             schedule: Schedule::Open,
             is_gone: false,
-            changed: LogIndex(self.version),
+            changed: view.version,
             step: Default::default(),
             root: Default::default(),
         };
-        self.records.insert(node, record);
+        view.nodes.insert(node, record);
         node
-    }
-
-    fn view(&self) -> View {
-        View { version: LogIndex(self.version), nodes: self.records.clone(), ..View::default() }
     }
 
     fn add_host(&mut self) -> usize {
@@ -546,8 +526,8 @@ impl World {
 
     fn boot(&mut self, host: usize) {
         let now = self.origin + self.now;
-        let mut members = Members::new(id(host), self.spec.settings.clone(), self.rng.random(), now);
-        members.handle_view(&self.view(), now);
+        let mut members = P::start(id(host), &self.spec.settings, self.rng.random(), now);
+        members.handle_view(&self.view, now);
         self.hosts[host].members = Some(members);
         self.hosts[host].armed = None;
         self.pump(host, None);

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use swarm_core::members::Members;
 use swarm_proto::{Term, api::Health};
-use swarm_sim::membership::{Host, Spec, World, id, quantile};
+use swarm_sim::membership::{
+    Spec, World, id, quantile,
+    scenes::{self, false_downs, traffic, until},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,38 +24,14 @@ fn settled(spec: Spec) -> World {
     world
 }
 
-/// As [`World::run_until`], asked only every 20 ms: for large worlds.
-fn until(world: &mut World, span: Duration, is_so: impl Fn(&World) -> bool) -> Option<Duration> {
-    let begin = world.now();
-    while world.now() - begin <= span {
-        if is_so(world) {
-            return Some(world.now() - begin);
-        }
-        world.run_for(ms(20));
-    }
-    None
-}
-
-/// Verdicts Down about hosts that `is_healthy`.
-fn false_downs(world: &World, is_healthy: impl Fn(usize) -> bool) -> usize {
-    let of = |host: &Host| host.verdicts.iter().filter(|v| v.health == Health::Down && is_healthy(v.about)).count();
-    world.hosts().iter().map(of).sum()
-}
-
 /// Time from a crash to the first Down and to everybody's.
 fn crash_times(nodes: usize, seeds: u64, loss: f64) -> (Vec<Duration>, Vec<Duration>) {
-    let (mut first, mut all) = (Vec::new(), Vec::new());
-    for seed in 0..seeds {
-        let mut world = settled(Spec { loss, ..Spec::lan(nodes, seed) });
-        world.run_for(ms(seed * 37 % 1_000));
-        let (victim, begin) = (seed as usize % nodes, world.now());
-        world.crash(victim);
-        all.push(world.run_until(10 * SECOND, |world| world.all_say(victim, Health::Down)).expect("everybody notices"));
-        first.push(world.verdicts(victim, Health::Down).iter().map(|&(_, at)| at - begin).min().expect("a verdict"));
-        assert_eq!(false_downs(&world, |host| host != victim), 0, "seed {seed}");
-        world.check();
-    }
-    (first, all)
+    let of = |seed| {
+        let crash = scenes::crash::<Members>(Spec { loss, ..Spec::lan(nodes, seed) }).expect("everybody notices");
+        assert_eq!(crash.wrong, 0, "seed {seed}");
+        (crash.first, crash.all)
+    };
+    (0..seeds).map(of).unzip()
 }
 
 #[test]
@@ -82,13 +62,6 @@ fn crash_is_known_with_loss_and_in_small_and_large_swarms() {
         );
         assert!(quantile(&all, 1.0) <= ms(3_000), "n={nodes}");
     }
-}
-
-/// What each host sends in a second, on the wire.
-fn traffic(world: &mut World, seconds: u64) -> Vec<u64> {
-    let before: Vec<u64> = world.hosts().iter().map(|host| host.bytes).collect();
-    world.run_for(seconds as u32 * SECOND);
-    world.hosts().iter().zip(before).map(|(host, before)| (host.bytes - before) / seconds).collect()
 }
 
 #[test]
@@ -122,49 +95,12 @@ fn a_thousand_join_in_time_and_are_quiet() {
 #[test]
 fn a_split_of_a_minute_heals() {
     for seed in 0..20 {
-        let mut world = settled(Spec::lan(32, seed));
-        (0..16).for_each(|host| {
-            world.network.sides.insert(host, 1);
-        });
-        let split = world
-            .run_until(60 * SECOND, |w| (0..32).all(|a| (0..32).all(|b| (a < 16) == (b < 16) || w.health(a, b) == Some(Health::Down))));
-        let split = split.expect("each side gives up the other");
-        assert!(split <= 4 * SECOND, "seed {seed}: {split:?}");
-        world.run_for(60 * SECOND - split);
-        let inside = |w: &World| {
-            w.hosts()
-                .iter()
-                .enumerate()
-                .map(|(at, host)| host.verdicts.iter().filter(|v| v.health == Health::Down && (v.about < 16) == (at < 16)).count())
-                .sum::<usize>()
-        };
-        assert_eq!(inside(&world), 0, "seed {seed}: nobody falls out with his own side");
-        world.network.sides.clear();
-        let healed = world.run_until(10 * SECOND, World::all_alive).expect("heals");
-        println!("seed {seed}: split known after {split:?}, healed after {healed:?}");
-        assert!(healed <= 3 * SECOND, "seed {seed}: {healed:?}");
-        assert_eq!(inside(&world), 0, "seed {seed}: healing takes nobody down");
-        world.check();
+        let split = scenes::split::<Members>(Spec::lan(32, seed)).expect("each side gives up the other");
+        println!("seed {seed}: split known after {:?}, healed after {:?}", split.known, split.healed);
+        assert!(split.known <= 4 * SECOND, "seed {seed}: {split:?}");
+        assert!(split.healed.is_some_and(|healed| healed <= 3 * SECOND), "seed {seed}: {split:?}");
+        assert_eq!(split.wrong, 0, "seed {seed}: nobody falls out with his own side, and healing takes nobody down");
     }
-}
-
-/// Lifeguard's experiment: some hosts stop for `pause` and run for `run`, over and over. Counted are verdicts about all others.
-fn stuttering(nodes: usize, ill: usize, pause: Duration, run: Duration, seed: u64) -> usize {
-    let mut world = settled(Spec { loss: 0.001, ..Spec::lan(nodes, seed) });
-    let end = world.now() + 20 * SECOND;
-    let mut next: Vec<Duration> = (0..ill).map(|host| world.now() + run * host as u32 / ill as u32).collect();
-    while world.now() < end {
-        for (host, next) in next.iter_mut().enumerate() {
-            if *next <= world.now() {
-                world.pause(host, pause);
-                *next = world.now() + pause + run;
-            }
-        }
-        let until = next.iter().copied().min().unwrap_or(end).min(end);
-        world.run_for((until - world.now()).max(ms(1)));
-    }
-    world.check();
-    false_downs(&world, |host| host >= ill)
 }
 
 #[test]
@@ -173,7 +109,8 @@ fn nobody_healthy_is_down_while_others_stutter() {
     for ill in [1, 4, 16] {
         for pause in [128, 512, 2_048, 8_192] {
             for run in [4, 64, 512] {
-                let found = stuttering(64, ill, ms(pause), ms(run), pause + run);
+                let spec = Spec { loss: 0.001, ..Spec::lan(64, pause + run) };
+                let found = scenes::stutter::<Members>(spec, ill, ms(pause), ms(run), 20 * SECOND).expect("settles");
                 if found > 0 {
                     println!("{ill} of 64 stop {pause} ms, run {run} ms: {found} false");
                 }

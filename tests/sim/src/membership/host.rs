@@ -19,10 +19,10 @@ pub struct Verdict {
 }
 
 /// A host, over all its lives.
-#[derive(Debug, Default)]
-pub struct Host {
+#[derive(Debug)]
+pub struct Host<P = Members> {
     /// `None` while it does not run.
-    pub members: Option<Members>,
+    pub members: Option<P>,
     /// Which life; a connection belongs to one.
     pub life: u32,
     /// Bytes sent, headers and acknowledgements included.
@@ -48,7 +48,28 @@ pub struct Host {
     pub(super) armed: Option<Duration>,
 }
 
-impl Host {
+impl<P> Default for Host<P> {
+    fn default() -> Self {
+        Self {
+            members: None,
+            life: 0,
+            bytes: 0,
+            packets: 0,
+            syncs: 0,
+            deafs: 0,
+            refutations: 0,
+            verdicts: Vec::new(),
+            highest: 0,
+            has_left: false,
+            has_said_goodbye: false,
+            awake_at: Duration::ZERO,
+            inbox: Vec::new(),
+            armed: None,
+        }
+    }
+}
+
+impl<P> Host<P> {
     /// It is paused: the item waits in its socket, if there is room.
     pub(super) fn wait(&mut self, item: Item) {
         if self.inbox.len() < SOCKET {
