@@ -5,13 +5,20 @@
 //!            loopback, beside stock quinn sending zeros
 //!   beside   real daemons beside nc, scp, rsync, sendme and stock quinn: over loopback, over a veth pair, over a limited link
 //!   memory   what real daemons take of memory while a blob moves from one to others, for several sizes
+//!   membership  what nodes think of each other when some die, split or stutter, in virtual time, beside SWIM as memberlist does it
+//!   mesh     real daemons that are killed or stutter, beside the simulation of the same
+//!   failover how long real daemons are without a leader, a host or a task that is taken away
 //! ```
 //! `tests/bench/setup` installs what `beside` needs. The figures are medians; the ratios are what can be trusted on a shared machine.
 #![cfg(target_os = "linux")]
 
 mod beside;
 mod blob;
+mod failover;
+mod figures;
+mod membership;
 mod memory;
+mod mesh;
 mod swarm;
 mod usage;
 
@@ -51,6 +58,12 @@ enum Verb {
     },
     /// A file from host to host, beside nc, scp, rsync, sendme and stock quinn
     Beside(beside::Options),
+    /// Who is here, in virtual time, beside SWIM as memberlist does it
+    Membership(membership::Options),
+    /// Real daemons that are killed or stutter, beside the simulation of the same
+    Mesh(mesh::Options),
+    /// A leader, a host, a task's process taken away: time until another one does its work
+    Failover(failover::Options),
     /// Memory of daemons while a blob moves from one to the others
     Memory {
         /// Daemons that get it
@@ -153,6 +166,21 @@ fn main() -> anyhow::Result<()> {
     match verb {
         Verb::Blob { size, rounds } => tell(&output, &measure(size, rounds)?, table),
         Verb::Beside(options) => tell(&output, &runtime.block_on(beside::measure(&options))?, beside::table),
+        Verb::Membership(options) => {
+            let all = membership::measure(&options)?;
+            tell(&output, &all, membership::table)?;
+            membership::check(&options, &all)
+        }
+        Verb::Mesh(options) => {
+            let all = runtime.block_on(mesh::measure(&options))?;
+            tell(&output, &all, mesh::table)?;
+            mesh::check(&options, &all)
+        }
+        Verb::Failover(options) => {
+            let all = runtime.block_on(failover::measure(&options))?;
+            tell(&output, &all, failover::table)?;
+            failover::check(&options, &all)
+        }
         Verb::Memory { receivers, sizes, dir } => {
             let all = runtime.block_on(memory::measure(&sizes, receivers, &dir))?;
             tell(&output, &all, |all| memory::table(all))

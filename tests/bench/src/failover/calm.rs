@@ -1,0 +1,146 @@
+//! Every core busy with tasks and submissions without a pause: whether anybody stands for election although nobody is gone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use serde::Serialize;
+use swarm_client::Client;
+use swarm_proto::{
+    Term,
+    api::{SubmitLine, SubmitRequest},
+};
+
+use super::{
+    arena::{Arena, NODES},
+    writer::Writer,
+};
+use crate::{figures::Figure, swarm::told};
+
+/// No-ops that are submitted and have not ended, besides those of the writer.
+const IN_FLIGHT: usize = 256;
+
+/// What was seen.
+#[derive(Serialize)]
+pub(crate) struct Calm {
+    seconds: f64,
+    /// Tasks that each keep a core busy.
+    busy: usize,
+    /// No-ops that ended, each second.
+    tasks_s: f64,
+    /// The first leader's term and the last one's: the same, if nobody was elected.
+    terms: [u64; 2],
+    /// How often a node took another one for down, or suspected it.
+    downs: usize,
+    suspects: usize,
+    /// From a write's sending to its acknowledgement.
+    writes: Figure,
+}
+
+/// Keeps all busy for that long.
+pub(crate) async fn watch(arena: &mut Arena, span: Duration) -> anyhow::Result<Calm> {
+    arena.whole().await?;
+    let (leader, before) = arena.leader(0).await?;
+    let client = arena.swarm.client(arena.other(leader));
+    // each node thinks that it has all cores, so that each core is wanted by all of them
+    let busy = NODES * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let spins = spin(arena, &client, busy).await?;
+    let (downs, suspects) = alarms(arena).await?;
+    let name = arena.fresh("calm");
+    let writer = Writer::start(&client, name).await?;
+    let began = Instant::now();
+    let ended = flood(&client, began + span).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let writes = writer.finish().await?;
+    let (_, after): (usize, Term) = arena.leader(0).await?;
+    let (downs_after, suspects_after) = alarms(arena).await?;
+    client.cancel_job(spins).await.map_err(told)?;
+    let took: Vec<Duration> = writes.iter().map(|write| write.acknowledged - write.sent).collect();
+    ensure!(!took.is_empty(), "nothing was written");
+    Ok(Calm {
+        seconds,
+        busy,
+        tasks_s: per_second(ended, seconds),
+        terms: [before.0, after.0],
+        downs: downs_after - downs,
+        suspects: suspects_after - suspects,
+        writes: Figure::new("a write meanwhile", &took, &[]),
+    })
+}
+
+impl Calm {
+    /// Whether nobody was elected.
+    pub(crate) const fn is_calm(&self) -> bool {
+        self.terms[0] == self.terms[1]
+    }
+
+    /// For people.
+    pub(crate) fn line(&self) -> String {
+        let Self { seconds, busy, tasks_s, terms, downs, suspects, writes } = self;
+        let verdict = if self.is_calm() { "met" } else { "MISSED" };
+        format!(
+            "{seconds:.0} s of {busy} busy tasks and {tasks_s:.0} no-ops/s: {} elections (should be 0: {verdict}), {downs} down, \
+             {suspects} suspected\n{}",
+            terms[1] - terms[0],
+            crate::figures::table(std::slice::from_ref(writes))
+        )
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn per_second(count: usize, seconds: f64) -> f64 {
+    count as f64 / seconds
+}
+
+/// Tasks that each keep a core busy, on all nodes; the job that they are.
+async fn spin(arena: &mut Arena, client: &Client, count: usize) -> anyhow::Result<swarm_proto::JobId> {
+    let array = Some(swarm_proto::api::ArrayRequest { count: Some(u32::try_from(count)?), ..Default::default() });
+    let argv = ["sh", "-c", "while :; do :; done"].map(str::to_owned).to_vec();
+    let key = Some(arena.fresh("spin"));
+    let request = SubmitRequest { argv, key, array, cores: Some(1.0), follow: Some(false), ..SubmitRequest::default() };
+    let job = client.submit(&request).await.map_err(told)?.job;
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while client.stats().await.map_err(told)?.tasks_running < count as u64 {
+        ensure!(Instant::now() < give_up, "not {count} tasks run");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(job)
+}
+
+/// Submits no-ops until then, [`IN_FLIGHT`] at a time; how many ended.
+async fn flood(client: &Client, until: Instant) -> anyhow::Result<usize> {
+    let (mut sender, mut answers) = client.submit_stream().await.map_err(told)?;
+    let noop = SubmitRequest { noop: true, ..SubmitRequest::default() };
+    for _ in 0..IN_FLIGHT {
+        sender.send(&noop).await.map_err(told)?;
+    }
+    let (mut ended, mut lines, mut sender) = (0, Vec::new(), Some(sender));
+    while answers.next_many(&mut lines).await.map_err(told)? > 0 {
+        for line in lines.drain(..) {
+            if let SubmitLine::Refused { problem, .. } = line {
+                return Err(told(problem));
+            }
+            if matches!(line, SubmitLine::Ended { .. }) {
+                ended += 1;
+                if Instant::now() >= until {
+                    sender = None;
+                }
+                if let Some(sender) = &mut sender {
+                    sender.send(&noop).await.map_err(told)?;
+                }
+            }
+        }
+    }
+    Ok(ended)
+}
+
+/// How often any node has called another one down, and suspected it, so far.
+async fn alarms(arena: &Arena) -> anyhow::Result<(usize, usize)> {
+    let (mut downs, mut suspects) = (0, 0);
+    for n in 0..NODES {
+        for event in arena.swarm.client(n).node_events(0).await.map_err(told)? {
+            downs += usize::from(event.text.ends_with(" is Down"));
+            suspects += usize::from(event.text.ends_with(" is Suspect"));
+        }
+    }
+    Ok((downs, suspects))
+}
