@@ -10,11 +10,11 @@ use std::{
 };
 
 use swarm_proto::{
-    Code, NodeId, Problem,
+    Code, NodeId, Problem, Term,
     peer::{Answer, FromSubmitDesk, Numbered, Open, Target, ToSubmitDesk},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep},
 };
 
@@ -25,8 +25,9 @@ use super::{
 
 /// How long a submission waits for a leader before it is refused.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two tries to find one.
+/// Between two tries to find one, at most and at first: who was elected just now opens its desk a moment after others hear of it.
 const AGAIN: Duration = Duration::from_millis(50);
+const SOON: Duration = Duration::from_millis(2);
 /// Batches in each direction.
 const DEPTH: usize = 64;
 /// Submissions in one frame to the leader.
@@ -108,6 +109,8 @@ impl Relay {
     }
 
     async fn run(mut self) {
+        let mut leaders = self.node.peers.leader_changes();
+        let mut pause = SOON;
         loop {
             if self.is_idle() && !self.wait_for_work().await {
                 return;
@@ -121,7 +124,9 @@ impl Relay {
                     self.give_up_unkeyed().await;
                     if begun.elapsed() < AGAIN {
                         // whoever is said to lead does not, or not yet: asking at once would be asking without end
-                        sleep(AGAIN).await;
+                        wait_again(&mut leaders, &mut pause).await;
+                    } else {
+                        pause = SOON;
                     }
                 }
                 None => {
@@ -160,12 +165,13 @@ impl Relay {
     }
 
     async fn find_leader(&self) -> Option<Link> {
-        let give_up = Instant::now() + PATIENCE;
+        let (give_up, mut pause) = (Instant::now() + PATIENCE, SOON);
+        let mut leaders = self.node.peers.leader_changes();
         while Instant::now() < give_up && !self.answers.is_closed() {
             if let Some(link) = connect(&self.node, &self.submitter).await {
                 return Some(link);
             }
-            sleep(AGAIN).await;
+            wait_again(&mut leaders, &mut pause).await;
         }
         None
     }
@@ -274,6 +280,16 @@ impl Relay {
         let answers: Vec<Answer> = self.waiting.drain(..).map(|item| Answer::Refused { seq: item.seq, problem: problem.clone() }).collect();
         if answers.is_empty() { Ok(()) } else { self.answers.send(answers).await.map_err(drop) }
     }
+}
+
+/// Waits until another one is said to lead, or for a pause, the next of which is twice as long.
+async fn wait_again(leaders: &mut watch::Receiver<(Term, Option<NodeId>)>, pause: &mut Duration) {
+    tokio::select! {
+        biased;
+        _ = leaders.changed() => {}
+        () = sleep(*pause) => {}
+    }
+    *pause = (*pause * 2).min(AGAIN);
 }
 
 /// A submit stream at the current leader, wherever it is.

@@ -105,12 +105,13 @@ async fn rounds(options: &Options, arena: &mut Arena) -> anyhow::Result<(Vec<Fig
     }
     add("leader killed, another one leads", &led, &[]);
     add("leader killed, to the next commit", &gaps, &[(0.5, 500.0), (0.99, 800.0)]);
-    let mut silent = [Vec::new(), Vec::new()];
+    let mut silent = [Vec::new(), Vec::new(), Vec::new()];
     for n in 0..options.handovers {
-        let both = hand_over(arena).await.with_context(|| format!("handover {}", n + 1))?;
-        silent.iter_mut().zip(both).for_each(|(all, one)| all.push(one));
+        let each = hand_over(arena).await.with_context(|| format!("handover {}", n + 1))?;
+        silent.iter_mut().zip(each).for_each(|(all, one)| all.push(one));
     }
     add("writes as always, longest without a commit", &silent[0], &[]);
+    add("leader asked to hand over, another one leads", &silent[2], &[]);
     add("leader hands over, without a commit", &silent[1], &[(0.5, 30.0)]);
     for (name, signal) in [("host gone, to its task elsewhere", Signal::KILL), ("host hung, to its task elsewhere", Signal::STOP)] {
         let mut took = Vec::new();
@@ -159,8 +160,8 @@ async fn kill_leader(arena: &mut Arena) -> anyhow::Result<Kill> {
     Ok(Kill { led: Duration::from_millis(led), gap: first.acknowledged - at, terms: after.0 - before.0 })
 }
 
-/// The leader hands over: the longest time without a commit before it, and from then on.
-async fn hand_over(arena: &mut Arena) -> anyhow::Result<[Duration; 2]> {
+/// The leader hands over: the longest time without a commit before it, and from then on; and until another one says that it leads.
+async fn hand_over(arena: &mut Arena) -> anyhow::Result<[Duration; 3]> {
     let name = arena.fresh("handover");
     let (leader, before) = arena.leader(0).await?;
     let client = arena.swarm.client(arena.other(leader));
@@ -168,23 +169,24 @@ async fn hand_over(arena: &mut Arena) -> anyhow::Result<[Duration; 2]> {
     writer.next(SHOWN).await?;
     let usual = Instant::now();
     writer.next(SHOWN).await?;
-    let at = Instant::now();
+    let (at, wall) = (Instant::now(), swarm_transport::machine_clock()());
     client.resign().await.map_err(told)?;
-    let next = await_term(arena, leader, before).await?;
+    let (next, term) = await_term(arena, leader, before).await?;
     ensure!(next != leader, "the leader that resigned leads");
+    let led = arena.leads(term, leader).await?.0.saturating_sub(wall.0);
     writer.next(SHOWN).await?;
     let writes = writer.finish().await?;
     let earlier: Vec<Write> = writes.iter().copied().filter(|write| write.acknowledged < at).collect();
     arena.whole().await?;
-    Ok([silence(&earlier, usual), silence(&writes, at)])
+    Ok([silence(&earlier, usual), silence(&writes, at), Duration::from_millis(led)])
 }
 
 /// Waits until somebody leads in a later term than that; who it is.
-async fn await_term(arena: &Arena, asked: usize, before: Term) -> anyhow::Result<usize> {
+async fn await_term(arena: &Arena, asked: usize, before: Term) -> anyhow::Result<(usize, Term)> {
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
         match arena.leader(asked).await {
-            Ok((leader, term)) if term > before => return Ok(leader),
+            Ok((leader, term)) if term > before => return Ok((leader, term)),
             Ok(_) | Err(_) => ensure!(Instant::now() < give_up, "nobody leads after {before:?}"),
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
