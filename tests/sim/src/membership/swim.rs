@@ -499,10 +499,8 @@ impl Protocol for Swim {
         let probe = self.probe.as_ref().map(|probe| probe.direct_until.unwrap_or(probe.until));
         let gossip = (!self.queue.is_empty()).then_some(self.next_gossip);
         let suspicion = self.suspicions.first().map(|(at, _)| *at);
-        [probe, gossip, suspicion]
-            .into_iter()
-            .flatten()
-            .fold(Some(self.next_probe.min(self.next_push_pull)), |least, at| least.min(Some(at)))
+        let least = [probe, gossip, suspicion].into_iter().flatten().fold(self.next_probe.min(self.next_push_pull), Instant::min);
+        Some(least)
     }
 
     fn health(&self, node: NodeId) -> Health {
