@@ -5,10 +5,13 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::skip;
+
+/// How long a tracer has to let go of what it traces.
+const LETS_GO: Duration = Duration::from_secs(2);
 
 /// What becomes of the calls.
 pub enum How {
@@ -61,6 +64,12 @@ impl Drop for Fault {
         // a tracer that is asked to end lets go of what it traces, one that is killed may take it along
         let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let asked = Instant::now();
+        while asked.elapsed() < LETS_GO && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // one that waits for a thread which it delays itself does not hear that the process is gone
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }

@@ -178,7 +178,7 @@ fn login_file(home: &Path) -> PathBuf {
 /// The DER in a PEM file, as base64: what stands between the first two lines of dashes.
 fn pem_body(path: &Path) -> String {
     let text = std::fs::read_to_string(path).expect("a file");
-    text.lines().skip(1).take_while(|line| !line.starts_with("-----")).collect()
+    text.lines().skip_while(|line| !line.starts_with("-----")).skip(1).take_while(|line| !line.starts_with("-----")).collect()
 }
 
 /// A login for the swarm of `good`, which trusts that swarm and shows other papers.

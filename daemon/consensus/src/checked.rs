@@ -65,7 +65,7 @@ mod tests {
         let bytes = disk.read("x").unwrap().unwrap();
         let is_found = |bad: &[u8]| {
             disk::replace(&disk, "x", &[bad]).unwrap();
-            load::<(u64, String)>(&disk, "x").is_err_and(|e| e.to_string().starts_with("x is damaged"))
+            load::<(u64, String)>(&disk, "x").is_err_and(|e| e.to_string().contains("/x is damaged"))
         };
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();

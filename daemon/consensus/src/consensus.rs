@@ -261,8 +261,12 @@ impl Consensus {
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
                 if self.inner.role.borrow().is_leader {
                     // no majority was heard from for a while, or leadership is being handed over: whoever tries again at once
-                    // would do nothing else
-                    sleep(self.inner.timing.heartbeat).await;
+                    // would do nothing else; once it has been, the next leader is asked without waiting
+                    tokio::select! {
+                        biased;
+                        () = self.deposed() => {}
+                        () = sleep(self.inner.timing.heartbeat) => {}
+                    }
                 }
                 Err(ProposeError::NotLeader { hint: to.leader_id.map(NodeId).filter(|n| *n != self.inner.me) })
             }

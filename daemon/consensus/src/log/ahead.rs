@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, time::sleep};
 use super::flush::RETRY;
 use crate::{
     disk::{self, Disk, DiskFile},
-    health::{Full, Vitals},
+    health::{Fatal, Full, Vitals},
 };
 
 /// Zeros are written and synced in pieces, so that a sync of the log never waits behind a whole segment.
@@ -33,6 +33,12 @@ impl Ahead {
                 let Ok(permit) = tx.reserve().await else { return };
                 made += 1;
                 let draft = zeroed(&*disk, &vitals, &format!("ahead-{made}.tmp"), len, || tx.is_closed()).await;
+                if let Err(error) = &draft
+                    && !disk::is_full(error)
+                {
+                    // nothing counts on it yet, but a disk that does not take this one will not take the next batch
+                    vitals.fail(Fatal::Disk(format!("a segment of the log cannot be made: {error}")));
+                }
                 let is_over = draft.is_err();
                 permit.send(draft);
                 if is_over {

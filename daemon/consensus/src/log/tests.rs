@@ -379,6 +379,17 @@ fn after_a_failed_sync_nothing_is_ever_durable_again() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_made_ends_it_before_it_is_wanted() {
+    run(async {
+        let disk = SimDisk::new(1);
+        let (_store, vitals) = open(&disk);
+        disk.set_faults(|f| f.sync_fails = true);
+        sleep(Duration::from_secs(1)).await;
+        assert!(matches!(vitals.health().fatal, Some(Fatal::Disk(_))));
+    });
+}
+
+#[test]
 fn what_a_failed_sync_left_in_the_cache_is_written_again_before_it_counts() {
     for seed in 0..16 {
         run(async {
