@@ -244,7 +244,7 @@ impl Context {
                 Reply::Nodes(ledger.nodes().filter(|record| !record.is_gone).map(|record| self.node(dispatch, record)).collect())
             }
             Call::Node { node } => Reply::Node(Box::new(self.node(dispatch, named(ledger, &node)?))),
-            Call::Leader => Reply::Leader(self.leader(ledger)),
+            Call::Leader => Reply::Leader(self.leader(sight)),
             Call::Settings => Reply::Settings(settings(ledger)),
             Call::Stats => Reply::Stats(Box::new(self.stats(sight))),
             Call::Events { after, limit } => Reply::Events {
@@ -339,11 +339,11 @@ impl Context {
         }
     }
 
-    fn leader(&self, ledger: &Ledger) -> LeaderView {
+    fn leader(&self, &Sight { term, ledger, .. }: &Sight<'_>) -> LeaderView {
         LeaderView {
             node: self.me,
             name: ledger.node(self.me).map(|record| record.name.clone()).unwrap_or_default(),
-            term: ledger.view(ledger.applied()).term,
+            term,
             voters: self.voters.clone(),
             standbys: self.standbys.clone(),
             warning: self.warning.clone(),
@@ -351,7 +351,7 @@ impl Context {
     }
 
     fn stats(&self, sight: &Sight<'_>) -> Stats {
-        let Sight { dispatch, ledger, throughput, .. } = *sight;
+        let Sight { term, dispatch, ledger, throughput, .. } = *sight;
         let counts = ledger.counts();
         let nodes: Vec<NodeView> = ledger.nodes().filter(|record| !record.is_gone).map(|record| self.node(dispatch, record)).collect();
         let online = nodes.iter().filter(|node| node.health == swarm_proto::api::Health::Alive);
@@ -382,7 +382,7 @@ impl Context {
             jobs_ended: ledger.jobs_ended(),
             results_refused: ledger.results_refused(),
             leader: Some(self.me),
-            term: ledger.view(ledger.applied()).term,
+            term,
             log_index: ledger.applied(),
         }
     }

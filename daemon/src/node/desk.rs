@@ -6,7 +6,7 @@ use swarm_core::{
     ledger::{Job, Ledger},
 };
 use swarm_proto::{
-    Code, LogIndex, NodeId, Problem,
+    Code, LogIndex, NodeId, Problem, Term,
     blob::Claim,
     ledger::{Applied, Command},
     peer::{Answer, FromWorker, Numbered, Report, Target, ToWorker},
@@ -25,6 +25,8 @@ pub(crate) type Desk = mpsc::Sender<ToDesk>;
 
 /// What can be seen at the desk between two entries.
 pub(crate) struct Sight<'a> {
+    /// In which it leads; the ledger knows of it once the first entry of the term is applied.
+    pub(crate) term: Term,
     pub(crate) dispatch: &'a Dispatch,
     pub(crate) ledger: &'a Ledger,
     /// What the swarm owes.

@@ -377,8 +377,9 @@ impl DeskTerm {
             ToDesk::Probed { node, reached } => self.dispatch.handle_probe(node, reached, now()),
             ToDesk::Look(look) => {
                 let throughput = self.throughput.rate(Instant::now());
-                self.consensus
-                    .with_ledger(|ledger| look(&Sight { dispatch: &self.dispatch, ledger, owed: self.keeping.owed(), throughput }));
+                self.consensus.with_ledger(|ledger| {
+                    look(&Sight { term: self.term, dispatch: &self.dispatch, ledger, owed: self.keeping.owed(), throughput })
+                });
             }
         }
     }
