@@ -29,7 +29,7 @@ use swarm_proto::{
     blob::{BlobAnswer, BlobNews, BlobPart, BlobRequest, BringRequest, Claim, segment_start},
     limits,
 };
-use swarm_transport::{FrameTx, Plane, StreamError};
+use swarm_transport::{Connection, FrameTx, Plane, StreamError};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
@@ -290,11 +290,14 @@ fn reach(node: &Arc<Node>) -> Reach {
     let node = node.clone();
     Arc::new(move |to| {
         let node = node.clone();
-        Box::pin(async move {
-            let dial = node.roster.dial_bulk(to).ok_or_else(|| format!("{to} is no member any more"))?;
-            node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string())
-        })
+        Box::pin(async move { connect(&node, to).await })
     })
+}
+
+/// A connection to a member's bulk endpoint.
+async fn connect(node: &Node, to: NodeId) -> Result<Connection, String> {
+    let dial = node.roster.dial_bulk(to).ok_or_else(|| format!("{to} is no member any more"))?;
+    node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string())
 }
 
 /// Why this node may have what somebody here asks for.

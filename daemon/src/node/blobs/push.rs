@@ -1,7 +1,7 @@
 //! Brings a blob to many nodes in a chain: each gets it from the one before it while that one still gets it itself, so that the link
 //! of whoever pushes carries it about once. They are all asked before the first of them has anything of it, because later every
-//! question waits behind segments; the chain is in the order in which they were reached. Where one of the chain fails, the one behind it asks the one before it, whose link is free
-//! then, and this node where that one has nothing to give either.
+//! question waits behind segments; the chain is in the order in which they were reached. Where one of the chain fails, the one behind
+//! it asks the one before it, whose link is free then, and this node where that one has nothing to give either.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use swarm_proto::{
     blob::{BlobNews, BringRequest, Claim},
     peer::Open,
 };
-use swarm_transport::{Connection, Plane};
+use swarm_transport::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Blobs, DEPTH, arrived, bring, claim_of, claims::offer, line, named};
+use super::{Blobs, DEPTH, arrived, bring, claim_of, claims::offer, connect, line, named};
 use crate::node::Node;
 
 /// How all members are meant at once.
@@ -39,7 +39,7 @@ pub(crate) async fn hand_over(node: &Arc<Node>, target: NodeId, digest: Digest, 
     // nobody watches
     let ((takes, _), (tx, _)) = (oneshot::channel(), mpsc::channel(1));
     let request = BringRequest { digest, size, from: vec![node.me], spares: Vec::new(), claim: Claim::Offer };
-    follow(node, target, reach(node, target).await, request, takes, &tx).await
+    follow(node, target, connect(node, target).await, request, takes, &tx).await
 }
 
 async fn run(node: &Arc<Node>, digest: Digest, claim: Claim, to: Vec<String>, tx: &mpsc::Sender<BlobLine>) {
@@ -58,7 +58,7 @@ async fn run(node: &Arc<Node>, digest: Digest, claim: Claim, to: Vec<String>, tx
         let _ = tx.send(BlobLine::Held { node: node.roster.name(target) }).await;
     }
     let mut chain = vec![node.me];
-    let mut reached: FuturesUnordered<_> = others.into_iter().map(async |target| (target, reach(node, target).await)).collect();
+    let mut reached: FuturesUnordered<_> = others.into_iter().map(async |target| (target, connect(node, target).await)).collect();
     while let Some((target, connection)) = reached.next().await {
         let name = node.roster.name(target);
         let request = request(digest, size, &chain, claim.clone());
@@ -113,11 +113,6 @@ async fn held(node: &Arc<Node>, digest: Digest, claim: Claim) -> Result<u64, Pro
     let store = store.clone();
     let size = lanes.run(move || store.size_of(digest)).await;
     size.ok_or_else(|| Problem::new(Code::Conflict, "the blob was not pushed", "it was removed meanwhile"))
-}
-
-async fn reach(node: &Arc<Node>, target: NodeId) -> Result<Connection, String> {
-    let dial = node.roster.dial_bulk(target).ok_or("it is no member any more")?;
-    node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string())
 }
 
 /// Asks one node to get it. `takes` is told when that node knows that it does.
