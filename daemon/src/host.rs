@@ -24,6 +24,7 @@ mod service;
 mod signals;
 mod state;
 mod tailnet;
+mod urgent;
 mod workshop;
 
 #[cfg(windows)]

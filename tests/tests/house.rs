@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("swarm-blobstore", "daemon/blobstore", &["swarm-proto", "swarm-core", "swarm-transport"]),
     ("swarm-executors", "daemon/executors", &["swarm-proto", "swarm-core", "swarm-win32"]),
     ("swarm-api", "daemon/api", &["swarm-proto", "swarm-core", "swarm-win32"]),
+    ("swarm-linux", "daemon/linux", &[]),
     ("swarm-win32", "daemon/win32", &[]),
     (
         "swarmd",
@@ -32,6 +33,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
             "swarm-api",
             "swarm-client",
             "mesh-config",
+            "swarm-linux",
             "swarm-win32",
             "mesh-detect",
         ],

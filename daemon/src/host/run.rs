@@ -6,13 +6,15 @@ use mesh_config::{Config, LogFormat, Preset, Voter};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use swarm_api::TlsSocket;
-use swarm_consensus::{DirDisk, Disk, Lanes};
+use swarm_consensus::{DirDisk, Disk};
 use swarm_proto::{Code, Problem, api::Belonging, peer::NodeMeta};
 use swarm_transport::{BindError, Identity, Realm};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
-use super::{ClusterFile, StateDir, access, blobs, charter, clocks, finder, founding, notify, offer, orders, signals, tailnet, workshop};
+use super::{
+    ClusterFile, StateDir, access, blobs, charter, clocks, finder, founding, notify, offer, orders, signals, tailnet, urgent, workshop,
+};
 use crate::{
     args::Run,
     node::{self, Clocks, Domains, Env, Gateway, Holdings, HostOrder, Journal, Running, SetLogLevel, Settings, Whereabouts},
@@ -39,6 +41,7 @@ pub fn run(args: &Run) -> Result<(), Problem> {
     let mut state = StateDir::open(&config.node.state_dir)?;
     let (tx, mut orders) = mpsc::channel(1);
     let gateway = Gateway::of_host(orders::unjoined(&config), tx);
+    urgent::control();
     let (stop_api, api_stopped) = watch::channel(false);
     runtime()?.block_on(serve_api(&config, gateway.clone(), api_stopped))?;
     notify::ready(&format!("answers at {}", config.api.socket.display()));
@@ -232,7 +235,7 @@ async fn prepare(
         records: open_disk(state, "records")?,
         log: swarm_consensus::Settings::default(),
         domains: Domains::Threads,
-        lanes: Lanes::threads(),
+        lanes: urgent::lanes(),
         journal,
     };
     let paces = swarm_blobstore::Paces::new(config.blobs.send_rate, config.blobs.send_rate_per_node);

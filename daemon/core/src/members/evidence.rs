@@ -2,6 +2,10 @@
 //!
 //! At one incarnation Alive < Suspect < Down < Left, and a higher incarnation wins over all of them. Only its owner raises an
 //! incarnation: above the highest it hears of itself whenever what it hears is wrong.
+//!
+//! **Who lies.** A member that is in other hands may say of another one that it is down at an incarnation so high that nobody ever goes
+//! above it. So what others say of a member is evidence only within [`STEP`] of what is known of it, here and at the member itself; and
+//! what it says of itself, on its own connection, counts even below that.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +18,10 @@ use super::{
     Members,
     table::{CONFIRMERS, Member, Suspicion},
 };
+
+/// How far above what is known an incarnation may be that somebody else tells of. An honest one lags by as many doubts as were raised
+/// and refuted unheard; a liar who goes on at the bound needs 2^48 packets to reach the end.
+const STEP: u64 = 1 << 16;
 
 /// How evidence came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +43,11 @@ impl Members {
             return;
         }
         let Some(member) = self.table.get(node) else { return };
-        let is_newer = member.standing == Standing::Unknown || incarnation > member.incarnation;
-        if !is_newer && incarnation < member.incarnation {
+        let is_far = |low: u64, high: u64| member.standing != Standing::Unknown && high > low.saturating_add(STEP);
+        // held from a liar, who came first, or from a past life that was lied about
+        let is_disowned = via == Via::Own && is_far(incarnation, member.incarnation);
+        let is_newer = is_disowned || member.standing == Standing::Unknown || incarnation > member.incarnation;
+        if (!is_newer && incarnation < member.incarnation) || (via != Via::Own && is_far(member.incarnation, incarnation)) {
             return;
         }
         // metadata belongs to an incarnation: a new life may begin with a lower version
@@ -183,7 +194,8 @@ impl Members {
         }
         let is_past = incarnation > self.incarnation || meta > self.meta;
         let is_doubted = incarnation == self.incarnation && if self.is_leaving { false } else { standing > Standing::Alive };
-        if !(is_past || is_doubted) || incarnation == u64::MAX {
+        // further above nobody believes it who hears us
+        if !(is_past || is_doubted) || incarnation > self.incarnation.saturating_add(STEP) || incarnation == u64::MAX {
             return false;
         }
         self.incarnation = incarnation + 1;

@@ -126,11 +126,49 @@ fn a_node_goes_above_what_it_hears_of_its_own_past() {
 }
 
 #[test]
-fn the_last_incarnation_makes_no_endless_talk() {
+fn nobody_is_talked_down_by_the_highest_incarnation() {
+    for incarnation in [u64::MAX, u64::MAX - 1, 1 << 17] {
+        let (mut members, mut now) = heard(4);
+        let lie = |claim| packet(&head(Kind::Gossip), &[update(1, incarnation, claim), update(2, incarnation, claim)]);
+        for claim in [Claim::Down { by: NodeId(3) }, Claim::Left, Claim::Suspect { by: NodeId(3) }] {
+            for _ in 0..5 {
+                members.handle_packet(NodeId(3), &lie(claim), now).unwrap();
+                now += Settings::lan().suspicion_min;
+                assert_eq!(members.health(NodeId(2)), Health::Alive, "{claim:?} at {incarnation}");
+            }
+        }
+        assert_eq!(members.incarnation(), 0, "there is nothing to answer");
+        assert!(drain(&mut members).0.is_empty(), "and no endless talk");
+    }
+}
+
+#[test]
+fn what_a_member_says_of_itself_ends_a_lie_that_came_first() {
+    let begin = Instant::now();
+    let mut members = Members::new(ME, Settings::lan(), 7, begin);
+    members.handle_view(&view(1..=3), begin);
+    let lie = update(2, u64::MAX, Claim::Down { by: NodeId(3) });
+    members.handle_packet(NodeId(3), &packet(&head(Kind::Gossip), &[lie]), begin).unwrap();
+    assert_eq!(members.health(NodeId(2)), Health::Down, "of whom nothing is known, anything may be true");
+    let own = Head { incarnation: 1, ..head(Kind::Gossip) };
+    members.handle_packet(NodeId(2), &packet(&own, &[]), begin).unwrap();
+    assert_eq!(members.health(NodeId(2)), Health::Alive);
+    members.handle_packet(NodeId(3), &packet(&head(Kind::Gossip), &[lie]), begin).unwrap();
+    assert_eq!(members.member(NodeId(2)).unwrap().incarnation, 1, "and it does not come back");
+}
+
+/// The largest step that is believed is one that its owner goes above.
+#[test]
+fn what_is_believed_can_be_refuted() {
+    let step = 1 << 16;
     let (mut members, now) = heard(3);
-    let of_me = update(1, u64::MAX, Claim::Down { by: NodeId(3) });
-    members.handle_packet(NodeId(2), &packet(&head(Kind::Gossip), &[of_me]), now).unwrap();
-    assert!(drain(&mut members).0.is_empty());
+    let lie = |of| packet(&head(Kind::Gossip), &[update(of, step, Claim::Suspect { by: NodeId(3) })]);
+    members.handle_packet(NodeId(3), &lie(2), now).unwrap();
+    assert_eq!(members.health(NodeId(2)), Health::Suspect);
+    members.handle_packet(NodeId(3), &lie(1), now).unwrap();
+    assert_eq!(members.incarnation(), step + 1);
+    members.handle_packet(NodeId(2), &packet(&Head { incarnation: step + 1, ..head(Kind::Gossip) }, &[]), now).unwrap();
+    assert_eq!(members.health(NodeId(2)), Health::Alive);
 }
 
 #[test]
