@@ -2,6 +2,7 @@
 
 mod chance;
 mod fault;
+mod footprint;
 mod host;
 pub mod intruder;
 mod rack;
@@ -14,14 +15,15 @@ use std::{
 
 use swarm_client::Client;
 use swarm_proto::{
-    JobId,
-    api::{JobOutcome, SubmitRequest, TaskView},
+    Digest, JobId, Problem,
+    api::{BlobLine, JobOutcome, SubmitRequest, TaskView},
 };
 use swarmd::dev::{Options, Swarm};
 use tokio::time::Instant;
 
 pub use chance::{Chance, rounds};
 pub use fault::{Fault, How, log_files};
+pub use footprint::Footprint;
 pub use host::{Host, Hosts};
 pub use rack::Rack;
 
@@ -173,4 +175,22 @@ pub fn shell(script: &str) -> SubmitRequest {
 /// Whether a job came to a good end.
 pub fn is_good(outcome: &JobOutcome) -> bool {
     outcome.state == swarm_proto::ledger::TaskState::Succeeded
+}
+
+/// Has a node get a blob, and waits until it has it for good.
+///
+/// # Errors
+/// Why it does not come.
+///
+/// # Panics
+/// The daemon ends the stream without a last word.
+pub async fn fetch(client: &Client, digest: Digest) -> Result<(), Problem> {
+    let mut lines = client.fetch_blob(digest).await?;
+    loop {
+        match lines.next().await?.expect("it has an end") {
+            BlobLine::Progress { .. } => {}
+            BlobLine::Held { .. } => return Ok(()),
+            BlobLine::Failed { problem, .. } => return Err(problem),
+        }
+    }
 }

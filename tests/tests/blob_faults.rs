@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use swarm_client::{BlobLines, Client};
 use swarm_proto::{Code, Digest, Problem, api::BlobLine};
-use swarm_tests::{Hosts, eventually, skip};
+use swarm_tests::{Hosts, eventually, fetch, skip};
 use tokio::sync::mpsc;
 
 const MIB: u64 = 1 << 20;
@@ -225,17 +225,6 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-async fn fetch(client: &Client, digest: Digest) -> Result<(), Problem> {
-    let mut lines = client.fetch_blob(digest).await?;
-    loop {
-        match lines.next().await?.expect("it has an end") {
-            BlobLine::Progress { .. } => {}
-            BlobLine::Held { .. } => return Ok(()),
-            BlobLine::Failed { problem, .. } => return Err(problem),
-        }
     }
 }
 

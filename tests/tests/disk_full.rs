@@ -3,13 +3,8 @@
 use std::{fs::File, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use swarm_client::Client;
-use swarm_proto::{
-    Code, Digest, Problem,
-    api::{BlobLine, SubmitRequest},
-    ledger::TaskState,
-};
-use swarm_tests::{Chance, Fault, Hosts, How, Rack, ended, eventually, submit};
+use swarm_proto::{Code, Digest, api::SubmitRequest, ledger::TaskState};
+use swarm_tests::{Chance, Fault, Hosts, How, Rack, ended, eventually, fetch, submit};
 
 const MIB: u64 = 1 << 20;
 
@@ -99,17 +94,6 @@ async fn a_log_that_finds_no_room_loses_nothing_and_says_so_even_if_its_daemon_i
     let after = submit(&client, SubmitRequest { noop: true, ..SubmitRequest::default() }).await;
     assert_eq!(ended(&again, after).await.state, Some(TaskState::Succeeded));
     hosts.list.iter_mut().for_each(|host| host.kill_all());
-}
-
-async fn fetch(client: &Client, digest: Digest) -> Result<(), Problem> {
-    let mut lines = client.fetch_blob(digest).await?;
-    loop {
-        match lines.next().await?.expect("it has an end") {
-            BlobLine::Progress { .. } => {}
-            BlobLine::Held { .. } => return Ok(()),
-            BlobLine::Failed { problem, .. } => return Err(problem),
-        }
-    }
 }
 
 /// A blob is promised only once it is durable, so one that could not be synced is given up, and whoever asked hears why. Nothing else

@@ -36,6 +36,7 @@ mod push;
 mod queue;
 mod report;
 mod size;
+mod turns;
 mod worker;
 
 #[cfg(test)]
@@ -58,6 +59,7 @@ use self::{
     batch::InFlight,
     lease::{Ask, Leases},
     queue::Queue,
+    turns::Turns,
     worker::{Key, State, Worker},
 };
 use crate::{blobs::Directory, ledger::Ledger};
@@ -130,7 +132,7 @@ pub struct Dispatch {
     began: Instant,
     phase: Phase,
     in_flight: Option<InFlight>,
-    commands: VecDeque<(u64, Command)>,
+    commands: Turns,
     outcomes: VecDeque<Reported>,
     /// Attempts judged gone; each is still [`State::Doomed`] when it is put into an entry.
     losses: VecDeque<(NodeId, Key)>,
@@ -168,7 +170,7 @@ impl Dispatch {
             began: now,
             phase: Phase::Opening,
             in_flight: None,
-            commands: VecDeque::new(),
+            commands: Turns::default(),
             outcomes: VecDeque::new(),
             losses: VecDeque::new(),
             queue: Queue::default(),
@@ -285,13 +287,13 @@ impl Dispatch {
         }
     }
 
-    /// A client's command; answered by [`Output::Answer`] with the same ticket, exactly once. Memory is bounded by how many tickets the
-    /// caller has open.
-    pub fn handle_command(&mut self, ticket: u64, command: Command) {
+    /// A client's command; answered by [`Output::Answer`] with the same ticket, exactly once. Those of one `source` go into the log in this
+    /// order, those of several in turn. Memory is bounded by how many tickets the caller has open.
+    pub fn handle_command(&mut self, source: u64, ticket: u64, command: Command) {
         if self.phase == Phase::Closed {
             self.outputs.push_back(refused(ticket));
         } else {
-            self.commands.push_back((ticket, command));
+            self.commands.push(source, ticket, command);
         }
     }
 
@@ -310,8 +312,7 @@ impl Dispatch {
         for ticket in tickets {
             self.outputs.push_back(Output::Answer { ticket, index: LogIndex(0), applied: Err(problem.clone()) });
         }
-        let unsent = std::mem::take(&mut self.commands);
-        self.outputs.extend(unsent.into_iter().map(|(ticket, _)| refused(ticket)));
+        self.outputs.extend(self.commands.drain().map(refused));
     }
 
     /// Whether this term's first entry is applied, and what workers say counts.

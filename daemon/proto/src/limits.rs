@@ -10,6 +10,8 @@ pub const GOSSIP_PACKET: usize = 1_100;
 pub const EXPLAINED: usize = 8;
 /// Nodes in a swarm; the next one is refused.
 pub const MEMBERS: usize = 10_000;
+/// What a node says of itself, encoded; twice what its config allows.
+pub const NODE_META: usize = 32 << 10;
 /// A job's spec, encoded: argv, env, stdin and labels count.
 pub const TASK_SPEC: usize = 256 << 10;
 /// Bytes of standard input, and of all items of an array, that travel inside the submission.

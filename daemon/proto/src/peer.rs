@@ -19,8 +19,10 @@ use crate::{
     ClusterId, Digest, Fence, JobId, LogIndex, Millis, NodeId, Problem, RootId, TaskId, Term, UnixMillis,
     api::{Call, JobOutcome, TaskView},
     blob::{BlobRequest, BringRequest, Claim},
+    frame,
     identity::Petition,
     ledger::{Addrs, Admit, Counts, Event, Finish, Grant, Submit, View},
+    limits,
     manifest::Tree,
     spec::{JobSpec, Resources},
 };
@@ -115,6 +117,13 @@ pub struct NodeMeta {
     pub labels: BTreeMap<String, String>,
     /// Executors that its config enables, by name.
     pub executors: Vec<String>,
+}
+
+impl NodeMeta {
+    /// Whether it is within [`limits::NODE_META`]: every node keeps that of every other one.
+    pub fn is_bounded(&self) -> bool {
+        frame::weight(self) <= limits::NODE_META
+    }
 }
 
 /// From a worker to the leader.

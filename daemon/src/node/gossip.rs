@@ -250,8 +250,10 @@ impl Gossip {
         tokio::spawn(async move {
             let Some(dial) = node.roster.dial_control(from) else { return };
             let Ok(connection) = node.control.get(Plane::Control, &dial).await else { return };
-            if let Ok(meta) = connection.call::<NodeMeta>(&Open::Meta).await {
-                node.peers.set_meta(from, meta);
+            match connection.call::<NodeMeta>(&Open::Meta).await {
+                Ok(meta) if meta.is_bounded() => node.peers.set_meta(from, meta),
+                Ok(_) => tracing::warn!(node = %from, "says more of itself than is kept: it is passed over"),
+                Err(error) => tracing::debug!(node = %from, %error, "does not say what it is"),
             }
         });
     }

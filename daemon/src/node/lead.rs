@@ -39,6 +39,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 const PROBE_TIME: Duration = Duration::from_millis(400);
 /// Between two desks of one term: the consensus engine has its say about the fate of an entry first.
 const REOPEN: Duration = Duration::from_millis(5);
+/// The source of commands that come on no stream; those count from 1.
+const ONE_THING: u64 = 0;
 /// Things taken from the inbox before the loop looks at anything else.
 const TURN: usize = 4 * INBOX;
 
@@ -457,9 +459,14 @@ impl DeskTerm {
     }
 
     fn command(&mut self, command: Command, waiter: Waiter) {
+        // one client's stream is one of those that are served in turn; who asks for one thing only is with all such
+        let source = match &waiter {
+            Waiter::Stream { stream, .. } => *stream,
+            Waiter::Caller(_) | Waiter::Nobody => ONE_THING,
+        };
         self.next_ticket += 1;
         self.waiters.insert(self.next_ticket, waiter);
-        self.dispatch.handle_command(self.next_ticket, command);
+        self.dispatch.handle_command(source, self.next_ticket, command);
     }
 
     /// Asks a node directly, on a connection made for it where there is none.

@@ -531,9 +531,9 @@ async fn serve_desk(
     let _ = desk.send(ToDesk::WorkerGone { node: worker, session }).await;
 }
 
-/// A worker speaks for its own node only.
+/// A worker speaks for its own node only, and within bounds.
 fn is_own(report: &Report, worker: NodeId) -> bool {
-    report.node == worker
+    report.node == worker && report.meta.is_bounded()
 }
 
 /// Serves another node's worker at the desk of this node.

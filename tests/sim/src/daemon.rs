@@ -30,7 +30,7 @@ mod world;
 
 use std::{
     cell::Cell,
-    panic,
+    fmt, panic,
     sync::Once,
     time::{Duration, Instant},
 };
@@ -70,6 +70,20 @@ pub struct Outcome {
     pub rest: Duration,
     pub simulated: Duration,
     pub wall: Duration,
+}
+
+/// One line, without what must never be.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace, acknowledged, reruns, terms, datagrams, calls, operations, faults, rest, simulated, wall, violations: _ } = self;
+        write!(
+            f,
+            "trace {trace}: {acknowledged} jobs acknowledged, {reruns} tasks tried again, {terms} terms, {calls} calls judged, {datagrams} \
+             datagrams, {operations} operations of disks; at rest after {rest:?}, {:.1} s of {:.1} s, {faults:?}",
+            wall.as_secs_f64(),
+            simulated.as_secs_f64(),
+        )
+    }
 }
 
 thread_local! {

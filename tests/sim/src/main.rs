@@ -58,19 +58,7 @@ fn load(file: &str) -> Result<Plan, String> {
 fn replay(plan: &Plan, show: Show) -> bool {
     println!("{plan}");
     let outcome = run_showing(plan, show);
-    println!(
-        "\ntrace {}: {} jobs acknowledged, {} tasks tried again, {} terms, {} calls judged, {} datagrams, {} operations of disks; at rest \
-         after {:?}",
-        outcome.trace,
-        outcome.acknowledged,
-        outcome.reruns,
-        outcome.terms,
-        outcome.calls,
-        outcome.datagrams,
-        outcome.operations,
-        outcome.rest
-    );
-    println!("{:?} of simulated time in {:?}", outcome.simulated, outcome.wall);
+    println!("\n{outcome}");
     outcome.violations.iter().for_each(|violation| println!("VIOLATION {violation}"));
     outcome.violations.is_empty()
 }

@@ -4,11 +4,7 @@
 
 use std::time::Instant;
 
-use swarm_sim::{
-    daemon::{Outcome, Plan},
-    disk::Blow,
-    hunt,
-};
+use swarm_sim::{daemon::Plan, disk::Blow, hunt};
 
 /// Seeds with a storm of 12 s or with what operators do, run once.
 const SEEDS: u64 = 48;
@@ -27,7 +23,7 @@ fn number(name: &str) -> Option<u64> {
 /// Runs a plan, and again if the traces are to be compared; what is wrong with it is told and kept.
 fn is_sound(plan: &Plan, is_twice: bool) -> bool {
     let (outcome, mut wrong) = hunt::judge(plan, is_twice);
-    tell(plan, &outcome);
+    eprintln!("seed {}, {} nodes: {outcome}", plan.seed, plan.nodes);
     if outcome.acknowledged <= 5 {
         wrong.push(format!("only {} jobs were acknowledged", outcome.acknowledged));
     }
@@ -35,26 +31,6 @@ fn is_sound(plan: &Plan, is_twice: bool) -> bool {
         eprintln!("SWARM_SIM_SEED={}: {wrong:#?}\n{}", plan.seed, hunt::keep(plan, &wrong));
     }
     wrong.is_empty()
-}
-
-fn tell(plan: &Plan, outcome: &Outcome) {
-    eprintln!(
-        "seed {}: {} nodes, {} jobs acknowledged, {} tasks tried again, {} terms, {} calls, {} datagrams, {} operations of disks, at rest \
-         after {:?}, {:.1} s of {:.1} s, trace {}, {:?}",
-        plan.seed,
-        plan.nodes,
-        outcome.acknowledged,
-        outcome.reruns,
-        outcome.terms,
-        outcome.calls,
-        outcome.datagrams,
-        outcome.operations,
-        outcome.rest,
-        outcome.wall.as_secs_f64(),
-        outcome.simulated.as_secs_f64(),
-        outcome.trace,
-        outcome.faults
-    );
 }
 
 /// Every seed of a part is run, whatever the others do.

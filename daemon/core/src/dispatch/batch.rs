@@ -25,7 +25,7 @@ const ENTRY: usize = limits::LOG_ENTRY - (16 << 10);
 /// How far outcomes, and then clients' commands, may fill it: neither can shut the other or grants out.
 const OUTCOME_BYTES: usize = ENTRY / 2;
 const COMMAND_BYTES: usize = ENTRY / 8 * 7;
-/// Commands of each kind in one entry: beyond this an entry's own time costs more than the next one's latency.
+/// Outcomes, losses and grants in one entry, each: beyond this an entry's own time costs more than the next one's latency.
 const EACH: usize = 2_048;
 /// Nodes looked at in one pass, over all groups; what is left is seen in the next.
 const LOOKS: usize = 100_000;
@@ -127,13 +127,13 @@ impl Dispatch {
             Phase::Closed => return None,
             Phase::Opening => {
                 draft.push(Command::Lead { node: self.me, term: self.term }, size::SMALL, Sent::Lead);
-                self.draft_commands(&mut draft);
+                self.draft_commands(&mut draft, now);
             }
             Phase::Open => {
                 self.judge_due(ledger, now);
                 self.draft_outcomes(&mut draft);
                 self.draft_losses(&mut draft);
-                self.draft_commands(&mut draft);
+                self.draft_commands(&mut draft, now);
                 self.draft_grants(&mut draft, ledger, now);
             }
         }
@@ -175,8 +175,8 @@ impl Dispatch {
         }
     }
 
-    fn draft_commands(&mut self, draft: &mut Draft) {
-        let most = draft.commands.len() + EACH;
+    fn draft_commands(&mut self, draft: &mut Draft, now: Instant) {
+        let most = draft.commands.len() + self.commands.most(now);
         while let Some((_, command)) = self.commands.front() {
             let bytes = size::command(command);
             if draft.commands.len() == most || draft.bytes + bytes > COMMAND_BYTES {

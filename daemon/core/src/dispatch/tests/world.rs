@@ -445,7 +445,7 @@ impl World {
 
     pub(super) fn command(&mut self, command: Command) {
         self.tickets += 1;
-        self.desk.handle_command(self.tickets, command);
+        self.desk.handle_command(0, self.tickets, command);
     }
 
     fn cancel(&mut self) {

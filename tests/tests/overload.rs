@@ -1,0 +1,135 @@
+//! More than there is room for: a client that never reads its answers, a task that never stops printing. Both get what is theirs, and
+//! nobody else pays for it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use swarm_client::Client;
+use swarm_proto::{
+    Code, JobId,
+    api::{SubmitLine, SubmitRequest, Text},
+    ledger::TaskState,
+};
+use swarm_tests::{Footprint, Rig, ended, eventually, first_task, shell, submit};
+
+const MIB: u64 = 1 << 20;
+
+fn noop() -> SubmitRequest {
+    SubmitRequest { noop: true, ..SubmitRequest::default() }
+}
+
+/// Jobs that one client gets through, one after the other, while that much time goes by.
+async fn done_in(client: &Client, span: Duration) -> u32 {
+    let (until, mut done) = (Instant::now() + span, 0);
+    while Instant::now() < until {
+        submit(client, noop()).await;
+        done += 1;
+    }
+    done
+}
+
+/// Submits without end and reads nothing until it is told to stop; then reads it all. What was accepted, by id, and how much was not.
+async fn flood(client: Client, most: u32, mut stop: tokio::sync::watch::Receiver<bool>) -> (u32, BTreeMap<String, JobId>, u32) {
+    let (mut sender, mut answers) = client.submit_stream().await.expect("a stream");
+    let mut sent = 0;
+    while sent < most && !*stop.borrow_and_update() {
+        sender.send(&SubmitRequest { id: sent.to_string(), follow: Some(false), ..noop() }).await.expect("taken");
+        sent += 1;
+    }
+    sender.finish();
+    let (mut accepted, mut refused) = (BTreeMap::new(), 0);
+    while let Some(line) = answers.next().await.expect("an answer") {
+        match line {
+            SubmitLine::Accepted { id, job, .. } => drop(accepted.insert(id, job)),
+            SubmitLine::Refused { problem, .. } => {
+                assert_eq!(problem.code, Code::Busy, "{problem}");
+                refused += 1;
+            }
+            SubmitLine::Progress { .. } | SubmitLine::Ended { .. } => {}
+        }
+    }
+    (sent, accepted, refused)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_submits_without_reading_holds_nobody_up_and_loses_nothing() {
+    let rig = Rig::start(3).await;
+    let (greedy, honest) = (rig.client(0), rig.client(1));
+    let before: Vec<_> = rig.swarm.nodes().iter().map(|node| (node.pid, Footprint::of(node.pid))).collect();
+    let mut calm = 0;
+    let mut flooded = 0;
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        calm += done_in(&honest, Duration::from_millis(700)).await;
+        let (stop, told) = tokio::sync::watch::channel(false);
+        let flooding = tokio::spawn(flood(greedy.clone(), 60_000, told));
+        flooded += done_in(&honest, Duration::from_millis(700)).await;
+        stop.send_replace(true);
+        ends.push(flooding.await.expect("it reads to the end"));
+    }
+    assert!(calm > 20 && 2 * flooded >= calm, "{calm} jobs in calm, {flooded} beside one who submits without end");
+    for (pid, footprint) in before {
+        footprint.has_grown_at_most(pid, 256 * MIB, 32);
+    }
+    for (sent, accepted, refused) in ends {
+        assert_eq!(sent, u32::try_from(accepted.len()).expect("few") + refused, "each has one answer");
+        // those that were acknowledged are all there, and are done; the last ones are the likeliest to be missing
+        for job in accepted.values().rev().take(50) {
+            assert_eq!(ended(&honest, *job).await.state, Some(TaskState::Succeeded));
+        }
+        let (first, last) = (accepted.values().min().expect("some"), accepted.values().max().expect("some"));
+        assert!(
+            first <= last && accepted.values().collect::<std::collections::BTreeSet<_>>().len() == accepted.len(),
+            "a job was told twice"
+        );
+    }
+    rig.swarm.stop().await;
+}
+
+/// Pids in the locks of keepers below a directory.
+fn keepers(dir: &Path) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                left.push(entry.path());
+            } else if entry.file_name() == "keeper.lock" {
+                found.extend(fs::read_to_string(entry.path()).ok().and_then(|pid| pid.trim().parse::<u32>().ok()));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_prints_without_end_costs_its_node_a_bounded_part() {
+    let rig = Rig::start(1).await;
+    let client = rig.client(0);
+    let first = submit(&client, shell("true")).await;
+    ended(&client, first).await;
+    let keeper = *keepers(rig.swarm.dir()).first().expect("a keeper has begun");
+    let pids = [rig.swarm.nodes()[0].pid, keeper];
+    let before = pids.map(|pid| (pid, Footprint::of(pid)));
+    let endless = submit(&client, SubmitRequest { timeout_ms: Some(4_000), ..shell("exec yes without-end") }).await;
+    eventually("it runs", async || first_task(&client, endless).await.running.then_some(())).await;
+    let mut beside = 0;
+    while !first_task(&client, endless).await.state.is_terminal() {
+        let job = submit(&client, shell("echo here")).await;
+        assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+        let said = first_task(&client, job).await.output.expect("it printed").stdout;
+        assert_eq!(said, Text::Utf8("here\n".into()));
+        beside += 1;
+        for (pid, footprint) in before {
+            footprint.has_grown_at_most(pid, 32 * MIB, 64);
+        }
+    }
+    assert!(beside >= 3, "{beside} tasks got through beside it");
+    let output = first_task(&client, endless).await.output.expect("it printed");
+    assert!(matches!(&output.stdout, Text::Utf8(text) if text.starts_with("without-end\n")), "{output:?}");
+    rig.swarm.stop().await;
+}
