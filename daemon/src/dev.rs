@@ -19,7 +19,7 @@ pub use self::{
     prepare::Authority,
     swarm::{DevNode, Options, Swarm},
 };
-use crate::host::stop_asked;
+use crate::host::{end_with_parent, stop_asked};
 
 /// Most nodes one command starts.
 const MOST: usize = 100;
@@ -36,6 +36,9 @@ pub struct Args {
     /// How the news is printed.
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
 }
 
 /// How results are printed.
@@ -70,6 +73,10 @@ pub fn main(args: Args) -> Result<(), Problem> {
     runtime.block_on(async {
         let stop = stop_asked();
         tokio::pin!(stop);
+        // which is a signal, too
+        if args.end_with_parent {
+            end_with_parent();
+        }
         let options = Options { nodes: args.nodes, state_dir: args.state_dir, ..Options::default() };
         let mut swarm = Swarm::start(&options)?;
         let outcome = tokio::select! {

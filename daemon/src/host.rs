@@ -31,7 +31,7 @@ mod workshop;
 pub use self::service::service;
 pub(crate) use self::{
     founding::{make as make_authorities, save as save_founding},
-    signals::stop_asked,
+    signals::{end_with_parent, stop_asked},
     state::make_private,
 };
 pub use self::{

@@ -98,6 +98,20 @@ fn the_benchmark_prints_what_it_should() {
 }
 
 #[tokio::test]
+async fn a_benchmark_that_is_killed_leaves_nothing() {
+    // a real disk: others are refused
+    let dir = tempfile::tempdir_in(program("swarmctl").parent().expect("a directory")).expect("a directory");
+    let mut bench = Command::new(program("swarmctl"));
+    bench.args(["bench", "tasks", "--kind", "exec", "-n", "10000000", "--dir"]).arg(dir.path());
+    let mut bench = bench.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("starts");
+    let state = || std::fs::read_dir(dir.path()).expect("a directory").flatten().map(|entry| entry.path()).next();
+    eventually("the swarm runs", async || state().filter(|state| state.join("dev3.sock").exists())).await;
+    bench.kill().expect("it runs");
+    bench.wait().expect("it ends");
+    eventually("its swarm has gone, and its state", async || state().is_none().then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_stream_that_was_opened_early_serves_once_the_node_is_up() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut authority = Authority::create().expect("a CA");

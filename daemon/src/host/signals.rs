@@ -1,15 +1,17 @@
 //! What asks the daemon to stop.
 
-/// Waits for SIGTERM or Ctrl-C; says which.
+/// Waits for SIGTERM or Ctrl-C; says which. What comes from the call on is heard, whenever the answer is waited for.
 #[cfg(unix)]
-pub(crate) async fn stop_asked() -> &'static str {
+pub(crate) fn stop_asked() -> impl Future<Output = &'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).expect("a handler can be set at start");
     let mut interrupt = signal(SignalKind::interrupt()).expect("a handler can be set at start");
-    tokio::select! {
-        biased;
-        _ = term.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    async move {
+        tokio::select! {
+            biased;
+            _ = term.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     }
 }
 

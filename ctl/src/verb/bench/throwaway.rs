@@ -51,7 +51,7 @@ impl Throwaway {
         let dir = real_disk(dir)?;
         let swarmd = beside()?;
         let mut child = Command::new(&swarmd)
-            .args(["dev", "--nodes", "3", "-o", "json", "--state-dir"])
+            .args(["dev", "--nodes", "3", "-o", "json", "--end-with-parent", "--state-dir"])
             .arg(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
