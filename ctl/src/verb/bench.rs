@@ -10,10 +10,12 @@
 //! Without a running swarm it starts a throw-away one of three nodes on a real disk with the `swarmd` beside this program.
 
 pub mod blob;
-pub(super) mod disk;
+pub mod disk;
 mod load;
 mod throwaway;
-mod usage;
+pub mod usage;
+
+pub use self::load::percentile;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -4,7 +4,6 @@
 //! rounds; on a shared machine the ratios are what can be trusted.
 
 pub(crate) mod place;
-mod quiet;
 mod tools;
 
 use std::{
@@ -22,7 +21,7 @@ use self::{
     place::{Kind, Place},
     tools::{Cargo, Ran, Tool},
 };
-use crate::{median, swarm::Swarm};
+use crate::{median, quiet, swarm::Swarm};
 
 /// What to measure.
 #[derive(clap::Args)]

@@ -9,8 +9,8 @@
 //! ```
 //! A writer submits a no-op with a key every 2 ms, and all that it wrote has to be acknowledged in the end, once.
 
-mod arena;
-mod calm;
+pub(crate) mod arena;
+pub(crate) mod calm;
 mod host;
 mod writer;
 

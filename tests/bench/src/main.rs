@@ -3,13 +3,14 @@
 //! ```text
 //!   blob     the transfer alone, in this one process, a sender and a receiver each on a thread with a runtime of its own, over
 //!            loopback, beside stock quinn sending zeros
+//!   tasks    tasks through real daemons beside NATS, etcd, HyperQueue, bare spawns, the bare disk, and consensus with nothing on top
 //!   beside   real daemons beside nc, scp, rsync, sendme and stock quinn: over loopback, over a veth pair, over a limited link
 //!   memory   what real daemons take of memory while a blob moves from one to others, for several sizes
 //!   membership  what nodes think of each other when some die, split or stutter, in virtual time, beside SWIM as memberlist does it
 //!   mesh     real daemons that are killed or stutter, beside the simulation of the same
 //!   failover how long real daemons are without a leader, a host or a task that is taken away
 //! ```
-//! `tests/bench/setup` installs what `beside` needs. The figures are medians; the ratios are what can be trusted on a shared machine.
+//! `tests/bench/setup` installs what `beside` and `tasks` measure beside. The figures are medians; the ratios are what can be trusted on a shared machine.
 #![cfg(target_os = "linux")]
 
 mod beside;
@@ -19,7 +20,9 @@ mod figures;
 mod membership;
 mod memory;
 mod mesh;
+mod quiet;
 mod swarm;
+mod tasks;
 mod usage;
 
 use std::path::PathBuf;
@@ -56,6 +59,8 @@ enum Verb {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// Tasks through real daemons, beside what else does the same, and beside what they are made of
+    Tasks(tasks::Options),
     /// A file from host to host, beside nc, scp, rsync, sendme and stock quinn
     Beside(beside::Options),
     /// Who is here, in virtual time, beside SWIM as memberlist does it
@@ -165,6 +170,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
         Verb::Blob { size, rounds } => tell(&output, &measure(size, rounds)?, table),
+        Verb::Tasks(options) => tell(&output, &tasks::measure(&options)?, tasks::table),
         Verb::Beside(options) => tell(&output, &runtime.block_on(beside::measure(&options))?, beside::table),
         Verb::Membership(options) => {
             let all = membership::measure(&options)?;

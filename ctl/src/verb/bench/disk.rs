@@ -21,17 +21,29 @@ pub(crate) struct Pace {
     pub(crate) fs: String,
 }
 
+/// How long one sync takes, in milliseconds, and how many there are a second of all writers together.
+#[derive(Clone, Copy, Debug)]
+pub struct Syncs {
+    pub p50: f64,
+    pub p99: f64,
+    pub per_s: f64,
+}
+
 /// Measures the disk that holds `dir`.
 pub(crate) async fn pace(dir: PathBuf) -> Result<Pace, Problem> {
     let measured = tokio::task::spawn_blocking(move || {
         let fs = filesystem(&dir);
-        Ok::<_, std::io::Error>(Pace { alone: writers(&dir, 1)?, three: writers(&dir, 3)?, fs })
+        Ok::<_, std::io::Error>(Pace { alone: writers(&dir, 1)?.p50, three: writers(&dir, 3)?.p50, fs })
     });
     let failed = |why: String| Problem::new(Code::Internal, "the disk is not measured", why);
     measured.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
 }
 
-fn writers(dir: &Path, count: usize) -> std::io::Result<f64> {
+/// So many writers at once, each with a file of its own in `dir`, for 0.4 s: 512 B and a sync, again and again.
+///
+/// # Errors
+/// The disk's. Files may be left there.
+pub fn writers(dir: &Path, count: usize) -> std::io::Result<Syncs> {
     let threads: Vec<_> = (0..count)
         .map(|n| {
             let path = dir.join(format!("pace-{n}"));
@@ -42,7 +54,10 @@ fn writers(dir: &Path, count: usize) -> std::io::Result<f64> {
     for thread in threads {
         all.extend(thread.join().map_err(|_| std::io::Error::other("a writer panicked"))??);
     }
-    Ok(super::load::percentile(&mut all, 0.5))
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let per_s = all.len() as f64 / TIME.as_secs_f64();
+    let [p50, p99] = [0.5, 0.99].map(|part| super::load::percentile(&mut all, part));
+    Ok(Syncs { p50, p99, per_s })
 }
 
 fn one_writer(path: &Path) -> std::io::Result<Vec<f64>> {
@@ -68,7 +83,7 @@ pub(crate) fn sync_p50(path: &Path) -> std::io::Result<f64> {
 }
 
 /// The type of the file system that holds a path, as the kernel names it.
-pub(crate) fn filesystem(path: &Path) -> String {
+pub fn filesystem(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let holding = mounts.lines().filter_map(|line| {
@@ -80,6 +95,6 @@ pub(crate) fn filesystem(path: &Path) -> String {
 }
 
 /// Whether what is written there would be in memory only.
-pub(crate) fn is_memory(path: &Path) -> bool {
+pub fn is_memory(path: &Path) -> bool {
     matches!(filesystem(path).as_str(), "tmpfs" | "ramfs" | "devtmpfs")
 }

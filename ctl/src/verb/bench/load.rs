@@ -27,7 +27,7 @@ pub(crate) struct Trips {
 }
 
 /// The value below which `part` of all lie.
-pub(crate) fn percentile(values: &mut [f64], part: f64) -> f64 {
+pub fn percentile(values: &mut [f64], part: f64) -> f64 {
     if values.is_empty() {
         return 0.0;
     }

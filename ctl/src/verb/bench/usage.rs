@@ -44,8 +44,8 @@ fn cpu_of_all(swarm: &Throwaway) -> Duration {
     swarm.nodes().iter().map(|node| node.pid).chain([std::process::id()]).map(cpu_of).sum()
 }
 
-/// Time on a processor of all threads of a process, as the scheduler counts it (nanoseconds).
-fn cpu_of(pid: u32) -> Duration {
+/// Time on a processor of all threads that a process has now, as the scheduler counts it (nanoseconds). Nothing where it does not tell.
+pub fn cpu_of(pid: u32) -> Duration {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
     let of_thread = |path: std::path::PathBuf| {
         let text = fs::read_to_string(path.join("schedstat")).ok()?;

@@ -178,10 +178,11 @@ impl Running {
         self.0.stdout.take().context("its output is not piped")
     }
 
-    /// Waits until somebody on its host listens at a TCP port.
-    pub(crate) fn listens(&mut self, port: u16) -> anyhow::Result<()> {
-        // as /proc/net/tcp writes the port of a socket, and that it listens
-        let (wanted, give_up) = (format!(":{port:04X}"), Instant::now() + LISTENS);
+    /// Waits until somebody listens at a TCP port of its host.
+    pub(crate) fn listens(&mut self, host: &Host, port: u16) -> anyhow::Result<()> {
+        let IpAddr::V4(ip) = host.ip else { bail!("{} is no address of a place", host.ip) };
+        // as /proc/net/tcp writes the address of a socket, and that it listens
+        let (wanted, give_up) = (format!("{:08X}:{port:04X}", u32::from_ne_bytes(ip.octets())), Instant::now() + LISTENS);
         while Instant::now() < give_up {
             if let Some(status) = self.0.try_wait()? {
                 bail!("it ended before it listened: {status}");
@@ -189,14 +190,14 @@ impl Running {
             let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid()))?;
             let is_it = |line: &str| {
                 let words: Vec<&str> = line.split_whitespace().collect();
-                words.get(1).is_some_and(|local| local.ends_with(&wanted)) && words.get(3) == Some(&"0A")
+                words.get(1) == Some(&wanted.as_str()) && words.get(3) == Some(&"0A")
             };
             if sockets.lines().any(is_it) {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(5));
         }
-        bail!("nobody listens at port {port} after {} s", LISTENS.as_secs())
+        bail!("nobody listens at {ip}:{port} after {} s", LISTENS.as_secs())
     }
 }
 

@@ -141,7 +141,7 @@ impl Cargo<'_> {
         let mut listen = self.place.to.command("nc.openbsd");
         listen.args(["-l", &ip, &port.to_string()]).stdout(File::create(&result)?);
         let mut listener = Running::start(&mut listen)?;
-        listener.listens(port)?;
+        listener.listens(&self.place.to, port)?;
         let mut send = self.place.from.command("nc.openbsd");
         send.args(["-N", &ip, &port.to_string()]).stdin(File::open(&self.file)?).stdout(Stdio::null());
         let began = Instant::now();
@@ -169,7 +169,7 @@ impl Cargo<'_> {
         let _empty = EmptyDir::make(Path::new(SSHD_DIR))?;
         let sshd = program("sshd").context("sshd")?;
         let mut server = Running::start(self.place.to.command(sshd).args(["-D", "-e", "-f", &path("config")]).stderr(Stdio::null()))?;
-        server.listens(port)?;
+        server.listens(&self.place.to, port)?;
         let user = String::from_utf8(Command::new("id").arg("-un").output()?.stdout)?;
         let mut copy = self.place.from.command("scp");
         copy.args(["-q", "-F", "/dev/null", "-P", &port.to_string(), "-i", &path("user"), "-o", "BatchMode=yes"]);
@@ -189,7 +189,7 @@ impl Cargo<'_> {
         let mut serve = self.place.to.command("rsync");
         serve.args(["--daemon", "--no-detach", "--address", &ip, "--port", &port, "--config"]).arg(&config);
         let mut server = Running::start(&mut serve)?;
-        server.listens(port.parse()?)?;
+        server.listens(&self.place.to, port.parse()?)?;
         let mut copy = self.place.from.command("rsync");
         copy.arg("--whole-file").arg(&self.file).arg(format!("rsync://{ip}:{port}/to/result"));
         let took = timed(&mut copy)?;

@@ -41,8 +41,7 @@ pub(crate) async fn watch(arena: &mut Arena, span: Duration) -> anyhow::Result<C
     arena.whole().await?;
     let (leader, before) = arena.leader(0).await?;
     let client = arena.swarm.client(arena.other(leader));
-    // each node thinks that it has all cores, so that each core is wanted by all of them
-    let busy = NODES * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let busy = every_core();
     let spins = spin(arena, &client, busy).await?;
     let (downs, suspects) = alarms(arena).await?;
     let name = arena.fresh("calm");
@@ -91,8 +90,13 @@ fn per_second(count: usize, seconds: f64) -> f64 {
     count as f64 / seconds
 }
 
+/// How many spinning tasks keep all cores of all nodes busy: each node thinks that it has all, so that each core is wanted by all of them.
+pub(crate) fn every_core() -> usize {
+    NODES * std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Tasks that each keep a core busy, on all nodes; the job that they are.
-async fn spin(arena: &mut Arena, client: &Client, count: usize) -> anyhow::Result<swarm_proto::JobId> {
+pub(crate) async fn spin(arena: &mut Arena, client: &Client, count: usize) -> anyhow::Result<swarm_proto::JobId> {
     let array = Some(swarm_proto::api::ArrayRequest { count: Some(u32::try_from(count)?), ..Default::default() });
     let argv = ["sh", "-c", "while :; do :; done"].map(str::to_owned).to_vec();
     let key = Some(arena.fresh("spin"));

@@ -15,6 +15,21 @@ const REST: Duration = Duration::from_secs(30);
 /// Of one core.
 const LITTLE: f64 = 0.25;
 
+/// What is done beside others' work.
+pub(crate) enum Guard {
+    /// Nothing is measured.
+    Wait,
+    /// It is measured all the same; the most that was seen before a measurement, of one core, and who most of it was.
+    Note(Option<Busy>),
+}
+
+/// Somebody's work.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Busy {
+    pub(crate) cores: f64,
+    pub(crate) who: String,
+}
+
 /// Ticks of all processors that were not idle, and of each process.
 struct Ticks {
     busy: u64,
@@ -28,16 +43,44 @@ struct Ticks {
 /// Something is, and who it is.
 pub(crate) fn wait() -> anyhow::Result<()> {
     let give_up = Instant::now() + REST;
-    loop {
-        let before = Ticks::now()?;
-        std::thread::sleep(LOOK);
-        let after = Ticks::now()?;
-        let (cores, who) = before.until(&after);
-        if cores < LITTLE {
-            return Ok(());
-        }
+    while let Some(Busy { cores, who }) = look()? {
         if Instant::now() > give_up {
             bail!("something else uses {cores:.2} of a core, most of it {who}: nothing is measured beside that");
+        }
+    }
+    Ok(())
+}
+
+/// Who else is busy now.
+fn look() -> anyhow::Result<Option<Busy>> {
+    let before = Ticks::now()?;
+    std::thread::sleep(LOOK);
+    Ok(Some(before.until(&Ticks::now()?)).filter(|busy| busy.cores >= LITTLE))
+}
+
+impl Guard {
+    /// To be asked before each measurement.
+    ///
+    /// # Errors
+    /// As [`wait`].
+    pub(crate) fn before(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Wait => wait(),
+            Self::Note(most) => {
+                let now = look()?;
+                if now.as_ref().map_or(0.0, |busy| busy.cores) > most.as_ref().map_or(0.0, |busy| busy.cores) {
+                    *most = now;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Beside what it was measured.
+    pub(crate) const fn beside(&self) -> Option<&Busy> {
+        match self {
+            Self::Wait => None,
+            Self::Note(most) => most.as_ref(),
         }
     }
 }
@@ -66,12 +109,50 @@ impl Ticks {
 
     /// How many cores were busy until then, and with what mostly.
     #[expect(clippy::cast_precision_loss, reason = "a part of a core")]
-    fn until(&self, after: &Self) -> (f64, String) {
+    fn until(&self, after: &Self) -> Busy {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64;
         let part = (after.busy - self.busy) as f64 / (after.all - self.all).max(1) as f64;
         let used = |pid: &u32, ticks: u64| ticks.saturating_sub(self.processes.get(pid).map_or(0, |(_, before)| *before));
         let most = after.processes.iter().max_by_key(|(pid, (_, ticks))| used(pid, *ticks));
         let who = most.map(|(pid, (name, _))| format!("{name} (process {pid})")).unwrap_or_default();
-        (part * cores, who)
+        Busy { cores: part * cores, who }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_told_with_who_does_it() {
+        let cores = std::thread::available_parallelism().unwrap().get() as u64;
+        let ticks = |busy, compiler, gone: Option<u64>| Ticks {
+            busy,
+            all: 100 * cores * u64::from(busy > 0),
+            processes: [(7, ("rustc".to_owned(), compiler)), (1, ("init".to_owned(), 5_000))]
+                .into_iter()
+                .chain(gone.map(|ticks| (3, ("gone".to_owned(), ticks))))
+                .collect(),
+        };
+        let busy = ticks(0, 20, Some(9_000)).until(&ticks(50, 65, None));
+        assert_eq!(busy, Busy { cores: 0.5, who: "rustc (process 7)".into() });
+    }
+
+    #[test]
+    fn one_core_that_is_busy_is_seen() {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+            let mut guard = Guard::Note(None);
+            let seen = guard.before();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            seen.unwrap();
+            assert!(guard.beside().unwrap().cores >= 0.5, "{:?}", guard.beside());
+            assert!(guard.beside().unwrap().who.contains("(process "));
+        });
     }
 }
