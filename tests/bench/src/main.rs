@@ -4,19 +4,21 @@
 //!   blob     the transfer alone, in this one process, a sender and a receiver each on a thread with a runtime of its own, over
 //!            loopback, beside stock quinn sending zeros
 //!   tasks    tasks through real daemons beside NATS, etcd, HyperQueue, bare spawns, the bare disk, and consensus with nothing on top
+//!   instructions  what a task costs two commits of ours, in instructions: the same on a busy machine
 //!   beside   real daemons beside nc, scp, rsync, sendme and stock quinn: over loopback, over a veth pair, over a limited link
 //!   memory   what real daemons take of memory while a blob moves from one to others, for several sizes
 //!   membership  what nodes think of each other when some die, split or stutter, in virtual time, beside SWIM as memberlist does it
 //!   mesh     real daemons that are killed or stutter, beside the simulation of the same
 //!   failover how long real daemons are without a leader, a host or a task that is taken away
 //! ```
-//! `tests/bench/setup` installs what `beside` and `tasks` measure beside. The figures are medians; the ratios are what can be trusted on a shared machine.
+//! `tests/bench/setup` installs what `beside` and `tasks` measure beside and `instructions` counts with. The figures are medians; the ratios are what can be trusted on a shared machine.
 #![cfg(target_os = "linux")]
 
 mod beside;
 mod blob;
 mod failover;
 mod figures;
+mod instructions;
 mod membership;
 mod memory;
 mod mesh;
@@ -24,6 +26,7 @@ mod quiet;
 mod swarm;
 mod tasks;
 mod usage;
+mod workload;
 
 use std::path::PathBuf;
 
@@ -61,6 +64,14 @@ enum Verb {
     },
     /// Tasks through real daemons, beside what else does the same, and beside what they are made of
     Tasks(tasks::Options),
+    /// Instructions a task of two commits, under callgrind
+    Instructions(instructions::Options),
+    /// No-op tasks through a simulated swarm, as `instructions` runs it
+    #[command(hide = true)]
+    Workload {
+        /// Tasks, each submitted singly
+        tasks: u32,
+    },
     /// A file from host to host, beside nc, scp, rsync, sendme and stock quinn
     Beside(beside::Options),
     /// Who is here, in virtual time, beside SWIM as memberlist does it
@@ -171,6 +182,12 @@ fn main() -> anyhow::Result<()> {
     match verb {
         Verb::Blob { size, rounds } => tell(&output, &measure(size, rounds)?, table),
         Verb::Tasks(options) => tell(&output, &tasks::measure(&options)?, tasks::table),
+        Verb::Instructions(options) => {
+            let told = instructions::measure(&options)?;
+            tell(&output, &told, instructions::table)?;
+            instructions::check(&options, &told)
+        }
+        Verb::Workload { tasks } => workload::run(tasks),
         Verb::Beside(options) => tell(&output, &runtime.block_on(beside::measure(&options))?, beside::table),
         Verb::Membership(options) => {
             let all = membership::measure(&options)?;
