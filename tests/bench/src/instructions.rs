@@ -1,17 +1,18 @@
 //! `swarm-bench instructions BASE [HEAD]`: what a no-op task costs in instructions, by one commit and by another.
 //!
 //! ```text
-//!   each commit --git archive--> a directory of its own --cargo build--> its own `swarm-bench workload`
+//!   one commit, then the other --git read-tree--> DIR/tree --cargo build--> its `swarm-bench workload`
 //!   callgrind:  workload N, workload 2N, in turn, a few rounds     ->  (I(2N) - I(N)) / N: the start of the swarm is in neither
 //! ```
 //! Time on a noisy machine tells nothing below a tenth; instructions are the same beside a compiler. They are not time: a cache miss, a
 //! system call, a wait count as nothing. What the work covers is told in [`workload`](crate::workload); it is each commit's own, so a
 //! change of it shows as a change of the product.
 //!
-//! Only commits that have the workload can be compared.
+//! Both are built at one path, where only what differs is written: what did not change is not built again, and paths that are in the
+//! programs are the same. The repository is only read. Only commits that have the workload can be compared.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -35,12 +36,12 @@ pub(crate) struct Options {
     #[arg(default_value = "HEAD")]
     head: String,
     /// Tasks, and twice as many: the difference is what counts
-    #[arg(short = 'n', value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(short = 'n', value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     tasks: u32,
     /// Rounds of each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Where both are built; by default a directory beside this program's, kept for the next time
+    /// Where both are built, one run at a time; by default a directory beside this program's, kept for the next time
     #[arg(long, value_name = "DIR")]
     target_dir: Option<PathBuf>,
     /// Keep callgrind's profiles there, for `callgrind_annotate`
@@ -90,13 +91,14 @@ struct Built {
 pub(crate) fn measure(options: &Options) -> anyhow::Result<Told> {
     program(VALGRIND).context("valgrind is not installed (tests/bench/setup): without it instructions cannot be counted")?;
     let commits = [("base", commit(&options.base)?), ("head", commit(&options.head)?)];
-    // on a disk, because a build may be large; it goes when this program does
     let place = Place::make(Kind::Loopback, &std::env::temp_dir(), "")?;
-    let target = options.target_dir.clone().map_or_else(kept_target, Ok)?;
     let mut built = Vec::new();
-    for (name, commit) in commits {
-        say(&format!("building {commit}"));
-        built.push(build(&place, name, commit, &target)?);
+    {
+        let yard = Yard::open(options.target_dir.clone().map_or_else(kept_target, Ok)?)?;
+        for (name, commit) in commits {
+            say(&format!("building {commit}"));
+            built.push(yard.build(&place, name, commit)?);
+        }
     }
     for round in 1..=options.rounds {
         for (this, name) in built.iter_mut().zip(["base", "head"]) {
@@ -141,25 +143,51 @@ fn git(words: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// One commit's program, from files of its own. Both directories have names of one length, so that paths in programs do.
-fn build(place: &Place, name: &str, commit: String, target: &Path) -> anyhow::Result<Built> {
-    let dir = place.dir.join(name);
-    fs::create_dir(&dir)?;
-    let root = git(&["rev-parse", "--show-toplevel"])?;
-    let mut archive = Command::new("git").args(["-C", &root, "archive", &commit]).stdout(Stdio::piped()).spawn().context("git archive")?;
-    let files = archive.stdout.take().context("git archive writes nothing")?;
-    let unpacked = Command::new("tar").arg("-x").current_dir(&dir).stdin(files).status().context("tar")?;
-    ensure!(archive.wait()?.success() && unpacked.success(), "{commit} cannot be unpacked");
-    let mut cargo = place.leader.command("cargo");
-    cargo.args(["build", "--release", "--locked", "--quiet", "-p", "swarm-bench", "--target-dir"]).arg(target).current_dir(&dir);
-    ensure!(cargo.status().context("cargo")?.success(), "{commit} cannot be built");
-    // the next build overwrites it
-    let program = place.dir.join(format!("{name}-bench"));
-    fs::copy(target.join("release/swarm-bench"), &program)?;
-    let has_workload = Command::new(&program).args(["workload", "--help"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-    ensure!(has_workload.success(), "{commit} has no `swarm-bench workload`: it is from before there was one");
-    let subject = git(&["log", "-1", "--format=%s", &commit])?;
-    Ok(Built { commit, subject, program, rounds: Vec::new() })
+/// Where commits are built. It is this process's while this lives.
+struct Yard {
+    dir: PathBuf,
+    /// The top of the repository.
+    root: String,
+    _lock: File,
+}
+
+impl Yard {
+    fn open(dir: PathBuf) -> anyhow::Result<Self> {
+        fs::create_dir_all(dir.join("tree"))?;
+        let dir = dir.canonicalize()?;
+        let lock = File::create(dir.join("lock"))?;
+        lock.try_lock().with_context(|| format!("{} is in use by another run", dir.display()))?;
+        // left by one that was killed
+        let _ = fs::remove_file(dir.join("index.lock"));
+        Ok(Self { dir, root: git(&["rev-parse", "--show-toplevel"])?, _lock: lock })
+    }
+
+    /// Makes the files those of a commit; what is the same keeps its time.
+    fn check_out(&self, commit: &str) -> anyhow::Result<()> {
+        let tree = self.dir.join("tree");
+        // the second mends what a run that was killed left half done
+        for words in [["read-tree", "--reset", "-u", commit], ["checkout-index", "--all", "--force", "--index"]] {
+            let mut git = Command::new("git");
+            git.args(["-C", &self.root, "--work-tree"]).arg(&tree).args(words).env("GIT_INDEX_FILE", self.dir.join("index"));
+            let output = git.output().context("git")?;
+            ensure!(output.status.success(), "git {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    fn build(&self, place: &Place, name: &str, commit: String) -> anyhow::Result<Built> {
+        self.check_out(&commit)?;
+        let mut cargo = place.leader.command("cargo");
+        cargo.args(["build", "--release", "--locked", "--quiet", "-p", "swarm-bench", "--target-dir"]).arg(&self.dir);
+        ensure!(cargo.current_dir(self.dir.join("tree")).status().context("cargo")?.success(), "{commit} cannot be built");
+        // the next build overwrites it
+        let program = place.dir.join(name);
+        fs::copy(self.dir.join("release/swarm-bench"), &program)?;
+        let has_workload = Command::new(&program).args(["workload", "--help"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        ensure!(has_workload.success(), "{commit} has no `swarm-bench workload`: it is from before there was one");
+        let subject = git(&["log", "-1", "--format=%s", &commit])?;
+        Ok(Built { commit, subject, program, rounds: Vec::new() })
+    }
 }
 
 /// Instructions of one run.
@@ -214,6 +242,40 @@ pub(crate) fn table(told: &Told) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_those_of_the_commit_and_what_is_the_same_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, yard) = (dir.path().join("repository"), dir.path().join("yard"));
+        let git = |words: &[&str]| {
+            let who = ["-c", "user.name=n", "-c", "user.email=e"];
+            let output = Command::new("git").arg("-C").arg(&root).args(who).args(words).output().unwrap();
+            assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        fs::create_dir(&root).unwrap();
+        git(&["init", "--quiet"]);
+        let commit = |files: &[(&str, &str)]| {
+            files.iter().for_each(|(name, text)| fs::write(root.join(name), text).unwrap());
+            git(&["add", "--all"]);
+            git(&["commit", "--quiet", "-m", "x"]);
+            git(&["rev-parse", "HEAD"])
+        };
+        let base = commit(&[("same", "1"), ("changed", "1"), ("gone", "1")]);
+        fs::remove_file(root.join("gone")).unwrap();
+        let head = commit(&[("changed", "2")]);
+        let yard = Yard { root: root.display().to_string(), ..Yard::open(yard).unwrap() };
+        let read = |name: &str| fs::read_to_string(yard.dir.join("tree").join(name)).ok();
+        let written = || fs::metadata(yard.dir.join("tree/same")).unwrap().modified().unwrap();
+        yard.check_out(&base).unwrap();
+        assert_eq!(["same", "changed", "gone"].map(read), [Some("1"), Some("1"), Some("1")].map(|text| text.map(str::to_owned)));
+        let before = written();
+        yard.check_out(&head).unwrap();
+        assert_eq!(["same", "changed", "gone"].map(read), [Some("1"), Some("2"), None].map(|text| text.map(str::to_owned)));
+        assert_eq!(written(), before);
+        assert_eq!(git(&["status", "--porcelain"]), "", "the repository's own files and index are as they were");
+        assert!(Yard::open(yard.dir.clone()).is_err(), "one run at a time");
+    }
 
     fn figures(commit: &str, rounds: &[f64]) -> Figures {
         let built = Built { commit: commit.repeat(20), subject: "a change".into(), program: PathBuf::new(), rounds: rounds.into() };

@@ -181,7 +181,11 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match verb {
         Verb::Blob { size, rounds } => tell(&output, &measure(size, rounds)?, table),
-        Verb::Tasks(options) => tell(&output, &tasks::measure(&options)?, tasks::table),
+        Verb::Tasks(options) => {
+            let told = tasks::measure(&options)?;
+            tell(&output, &told, tasks::table)?;
+            tasks::check(&told)
+        }
         Verb::Instructions(options) => {
             let told = instructions::measure(&options)?;
             tell(&output, &told, instructions::table)?;

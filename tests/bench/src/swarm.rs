@@ -39,9 +39,11 @@ pub(crate) struct Swarm {
     receivers: Vec<Daemon>,
 }
 
-/// A program of this workspace, built beside this one.
+/// A program of this workspace, built beside this one; a test of this one lies a directory deeper.
 pub(crate) fn beside(name: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
+    let own = std::env::current_exe()?;
+    let dir = own.parent().context("a program is in a directory")?;
+    let path = if dir.ends_with("deps") { dir.with_file_name(name) } else { dir.join(name) };
     ensure!(path.exists(), "{} is not built: cargo build --release --workspace", path.display());
     Ok(path)
 }

@@ -1,7 +1,7 @@
 //! No-op tasks through a swarm of three in one process, in simulated time: the work that `swarm-bench instructions` counts.
 //!
 //! ```text
-//!   load --Gateway::submit, 64 unanswered--> h1 (leads) ==== 1 ms of simulated network ==== h2, h3
+//!   load --Gateway::submit, 256 unanswered-> h1 (leads) ==== 1 ms of simulated network ==== h2, h3
 //!                                            three whole daemons (swarmd::node): ledger, placement, consensus, QUIC with TLS, workers
 //! ```
 //! One thread, tokio's paused clock, real files, every chance from one seed: who runs it again runs the same, but for the keys that TLS
@@ -43,7 +43,7 @@ const LATENCY: Duration = Duration::from_millis(1);
 const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(100);
 /// Submissions that may have no outcome yet.
-const IN_FLIGHT: u64 = 64;
+const IN_FLIGHT: u64 = 256;
 
 /// The ways into the nodes that are up.
 type Ways = Arc<Mutex<BTreeMap<u64, Way>>>;
