@@ -111,6 +111,8 @@ impl Giver {
     }
 
     async fn give_segments(&self, ranges: Vec<SegmentRange>, mut tx: FrameTx) -> Result<(), StreamError> {
+        // what was asked for first is whole first and can be passed on, and the next request is on its way while the rest still comes
+        tx.queue();
         tx.feed(&here(&self.reader))?;
         tx.flush().await?;
         let end = self.reader.outline().segments();

@@ -26,6 +26,8 @@ use crate::{
 const KEPT: usize = 64 << 10;
 /// Chunks taken from the connection at a time; about 40 KiB.
 const CHUNKS: usize = 32;
+/// Where streams that are sent in their order begin to be counted again.
+const LAST_PLACE: u32 = (1 << 30) - 1;
 
 /// Why a stream is of no further use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,10 +118,17 @@ impl FrameTx {
         self.limit = limit;
     }
 
-    /// What is sent here goes before what others send on the same connection.
+    /// What is sent here goes before what others send on the same connection, also before the rest of what was begun.
     pub fn hurry(&self) {
         // an error means that the stream has ended
         let _ = self.stream.set_priority(1);
+    }
+
+    /// What is sent here goes after all else on the same connection, but for what the peer asked for later and is sent in this way too:
+    /// one thing is whole before the next one, and what is lost of it goes again before anything of that one.
+    pub fn queue(&self) {
+        let place = u32::try_from(self.stream.id().index() & u64::from(LAST_PLACE)).unwrap_or(LAST_PLACE);
+        let _ = self.stream.set_priority(-1 - place.cast_signed());
     }
 
     /// Until the peer takes no more, or everything was sent and acknowledged.

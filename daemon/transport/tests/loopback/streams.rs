@@ -293,3 +293,47 @@ async fn round_trip() {
     }
     serving.abort();
 }
+
+/// Bytes of a large stream that had come when something came on another one that was sent after it had begun.
+async fn overtaken(connection: &Connection, b: &mut Node, size: usize, order: fn(&FrameTx)) -> usize {
+    let (_tx, mut rx, large, _there_rx) = stream(connection, b).await;
+    let (_tx2, mut second, small, _there_rx2) = stream(connection, b).await;
+    large.queue();
+    order(&small);
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let giving = tokio::spawn(async move {
+        let (mut large, mut small) = (large, small);
+        large.send_bytes(Bytes::from(vec![7; size])).await.unwrap();
+        has_begun.await.unwrap();
+        small.send(&1u8).await.unwrap();
+        large.finish().unwrap();
+        (large, small)
+    });
+    let (came, mut begun) = (std::sync::atomic::AtomicUsize::new(0), Some(begun));
+    let mut room = vec![0; size];
+    let read = rx.read_exact(&mut room, |count| {
+        came.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        begun.take().map(|begun| begun.send(()));
+    });
+    let overtakes = async {
+        second.recv::<u8>().await.unwrap().unwrap();
+        came.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let (read, at) = tokio::join!(read, overtakes);
+    read.unwrap();
+    drop(giving.await.unwrap());
+    at
+}
+
+/// What must not wait overtakes what is large and was begun; what was asked for later does not.
+#[tokio::test]
+async fn one_thing_is_whole_before_the_next_one_unless_that_is_in_a_hurry() {
+    const SIZE: usize = 12 << 20;
+    let how = || How { planes: vec![Plane::Bulk], ..How::default() };
+    let (a, mut b) = (Node::start_as(1, how()), Node::start_as(2, how()));
+    let connection = a.endpoint.pool().get(Plane::Bulk, &b.dial()).await.unwrap();
+    let at = overtaken(&connection, &mut b, SIZE, FrameTx::hurry).await;
+    assert!(at < SIZE / 2, "{at} of {SIZE} bytes came before it");
+    let at = overtaken(&connection, &mut b, SIZE, FrameTx::queue).await;
+    assert!(at > SIZE * 3 / 4, "only {at} of {SIZE} bytes came before it");
+}
