@@ -129,6 +129,7 @@ enum News {
     Bad(AskId, u32),
     Ended(AskId, Option<String>),
     Has(NodeId, Vec<SegmentRange>),
+    Comes(NodeId),
     Failed(StoreError),
 }
 
@@ -432,6 +433,7 @@ impl<'a> Run<'a> {
                 return Ok(true);
             }
             News::Has(node, ranges) => self.decides.handle_has(node, ranges, now()),
+            News::Comes(node) => self.decides.handle_coming(node, now()),
             News::Failed(error) => return Err(error.into()),
         }
         Ok(false)
@@ -486,6 +488,7 @@ async fn hear_of(fetcher: &Fetcher, outline: &Outline, node: NodeId, to: &mpsc::
         let _ = to.send(News::Has(node, vec![all]));
         return Ok(());
     }
+    let _ = to.send(News::Comes(node));
     // each segment is told once, so that there is an end to what can be told
     let mut told = SegmentSet::empty(outline.segments());
     while let Some(ranges) = rx.recv::<Vec<SegmentRange>>().await? {

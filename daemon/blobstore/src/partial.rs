@@ -175,6 +175,11 @@ impl Partial {
         self.state().have.clone()
     }
 
+    /// Whether a segment is here now.
+    pub(crate) fn has(&self, index: u32) -> bool {
+        self.state().have.contains(index)
+    }
+
     /// How many segments are here now.
     pub fn count(&self) -> u32 {
         self.state().have.count()

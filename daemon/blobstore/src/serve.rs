@@ -17,6 +17,8 @@ use crate::{
 
 /// Who gets nothing more of a blob for so long does not get it any more.
 const QUIET: Duration = Duration::from_secs(60);
+/// How long an ask is kept for what is not here yet.
+const KEPT: Duration = Duration::from_secs(5);
 
 /// Answers one request, no faster than the route to the peer lets it, and as small as pays on it.
 ///
@@ -117,11 +119,13 @@ impl Giver {
         tx.flush().await?;
         let end = self.reader.outline().segments();
         let mut handed = 0;
+        let until = tokio::time::Instant::now() + KEPT;
         for range in ranges {
             for index in range.first..range.end().unwrap_or(end).min(end) {
+                self.wait_for(index, until, &tx).await;
                 match self.parcel(index).await {
                     Ok(Some(parcel)) => handed += self.send(&mut tx, parcel).await?,
-                    // not here yet: whoever asked sees what did not come
+                    // it did not come here in time: whoever asked sees what did not come
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(digest = %self.reader.outline().digest(), index, %error, "a segment cannot be given");
@@ -131,6 +135,19 @@ impl Giver {
             }
         }
         self.end(tx, handed).await
+    }
+
+    /// What is on its way here is passed on when it comes, to whoever has asked for it by then.
+    async fn wait_for(&self, index: u32, until: tokio::time::Instant, tx: &FrameTx) {
+        let Some(partial) = self.reader.as_partial() else { return };
+        let mut news = partial.news();
+        let comes = async { while !partial.has(index) && news.changed().await.is_ok() {} };
+        tokio::select! {
+            biased;
+            () = comes => {}
+            () = tx.stopped() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
     }
 
     async fn end(&self, mut tx: FrameTx, handed: u64) -> Result<(), StreamError> {

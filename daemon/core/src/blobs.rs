@@ -12,6 +12,11 @@
 //! what it held is asked of them. **A lie costs one segment**: a source whose segment is not what it should be is not asked again.
 //! **Spares** are asked only where the others have nothing to give, the first of them first: in a chain that is whoever stands before
 //! the one before, whose link is free when that one is gone, and then the origin, which so sends each segment about once.
+//! **Standing asks**: of a source that is still getting the blob itself, the next [`STANDING`] segments that nobody else could give are
+//! asked before it has them; it keeps the asks and sends each the moment it has it. What comes through a chain so waits at no hop for
+//! the news of it and the asking. (A giver that pushes unasked would save the same, and would have to be told what came from others.)
+//! Such an ask is nothing under way until its source has the segment: it is no stall of that source, which itself waits, and whoever may
+//! be asked and has the segment takes its place. A source that does not keep them is asked in this way no more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,6 +52,10 @@ const LONGEST_REST: Duration = Duration::from_secs(32);
 const TRIES: u32 = 5;
 /// Streams to one source at a time.
 const STREAMS: usize = 4;
+/// Segments that are asked of a source before it has them.
+pub const STANDING: usize = 3;
+/// A standing ask that ends as soon as this is not kept by its source.
+const KEPT: Duration = Duration::from_secs(1);
 /// Segments in one ask, and under way from one source.
 const ASK: u32 = 8;
 const UNDER_WAY: u32 = 32;
@@ -95,6 +104,8 @@ struct Source {
     has: SegmentSet,
     rank: u32,
     is_liar: bool,
+    /// It gets what it has not, and keeps what is asked of it until then.
+    is_coming: bool,
     under_way: u32,
     bytes: u64,
     rate: f64,
@@ -109,6 +120,8 @@ struct Source {
 struct Asked {
     source: NodeId,
     open: BTreeSet<u32>,
+    /// Since when it stands, where its source does not have it yet.
+    stands: Option<Instant>,
 }
 
 /// The fetching of one blob.
@@ -117,7 +130,7 @@ pub struct Fetch {
     missing: SegmentSet,
     sources: BTreeMap<NodeId, Source>,
     asks: BTreeMap<AskId, Asked>,
-    /// How often each segment is under way.
+    /// How often each segment is under way; asks that stand do not count.
     copies: Vec<u8>,
     /// How many sources have each segment.
     holders: Vec<u16>,
@@ -190,6 +203,7 @@ impl Fetch {
             has: SegmentSet::empty(self.missing.len()),
             rank,
             is_liar: false,
+            is_coming: false,
             under_way: 0,
             bytes: 0,
             rate: 0.0,
@@ -211,6 +225,16 @@ impl Fetch {
                 }
             }
         }
+        let has = &source.has;
+        let is_there = |ask: &Asked| ask.source == node && ask.stands.is_some() && ask.open.iter().all(|index| has.contains(*index));
+        let begun: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_there(ask)).map(|(id, _)| *id).collect();
+        begun.into_iter().for_each(|id| self.begin(id));
+    }
+
+    /// A source is getting the blob itself, and will have what it has not.
+    pub fn handle_coming(&mut self, node: NodeId, now: Instant) {
+        self.now = now;
+        self.sources.entry(node).and_modify(|source| source.is_coming = true);
     }
 
     /// A source that cannot be reached any more.
@@ -226,6 +250,7 @@ impl Fetch {
     pub fn handle_bytes(&mut self, id: AskId, bytes: u64, now: Instant) {
         self.now = now;
         (self.quiet_since, self.waits_since) = (now, now);
+        self.begin(id);
         let Some(source) = self.asks.get(&id).and_then(|ask| self.sources.get_mut(&ask.source)) else { return };
         self.depth = self.depth.min(source.rank);
         source.bytes += bytes;
@@ -283,6 +308,11 @@ impl Fetch {
     pub fn handle_end(&mut self, id: AskId, now: Instant) {
         self.now = now;
         let Some(ask) = self.asks.remove(&id) else { return };
+        if let Some(since) = ask.stands {
+            let is_kept = now.saturating_duration_since(since) >= KEPT;
+            self.sources.entry(ask.source).and_modify(|source| source.is_coming &= is_kept);
+            return;
+        }
         for index in &ask.open {
             self.copies[*index as usize] -= 1;
         }
@@ -321,6 +351,11 @@ impl Fetch {
         if now.saturating_duration_since(self.waits_since) >= STALL && self.has_deeper() {
             (self.depth, self.waits_since) = (self.depth + 1, now);
         }
+        let left: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.stands.is_some() && self.is_left(ask.source)).map(|(id, _)| *id).collect();
+        for id in left {
+            self.asks.remove(&id);
+            self.cancels.push(id);
+        }
         for source in self.sources.values_mut() {
             source.rests_until = source.rests_until.filter(|until| *until > now);
         }
@@ -352,7 +387,7 @@ impl Fetch {
 
     /// Whether somebody else, who is doing well, has something of what this one holds.
     fn others_could(&self, node: NodeId) -> bool {
-        let held = || self.asks.values().filter(|ask| ask.source == node).flat_map(|ask| &ask.open);
+        let held = || self.asks.values().filter(|ask| ask.source == node && ask.stands.is_none()).flat_map(|ask| &ask.open);
         let is_well = |source: &Source| source.rests_until.is_none() && self.now.saturating_duration_since(source.heard) < STALL;
         self.sources.iter().any(|(other, source)| {
             let is_idle = source.under_way == 0 && source.rests_until.is_none();
@@ -365,7 +400,9 @@ impl Fetch {
         let ids: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.source == node).map(|(id, _)| *id).collect();
         for id in ids {
             let Some(ask) = self.asks.remove(&id) else { continue };
-            ask.open.iter().for_each(|index| self.copies[*index as usize] -= 1);
+            if ask.stands.is_none() {
+                ask.open.iter().for_each(|index| self.copies[*index as usize] -= 1);
+            }
             self.cancels.push(id);
         }
         if let Some(source) = self.sources.get_mut(&node) {
@@ -377,12 +414,47 @@ impl Fetch {
     /// An ask no longer holds a segment.
     fn close(&mut self, id: AskId, index: u32) {
         let Some(ask) = self.asks.get_mut(&id) else { return };
-        if ask.open.remove(&index) {
+        if ask.open.remove(&index) && ask.stands.is_none() {
             self.copies[index as usize] -= 1;
             if let Some(source) = self.sources.get_mut(&ask.source) {
                 source.under_way -= 1;
                 source.sample = source.sample.filter(|_| source.under_way > 0);
             }
+        }
+    }
+
+    /// Nothing came of a source for so long that others were turned to: no ask stands there until it gives something again.
+    fn is_left(&self, node: NodeId) -> bool {
+        let is_left = |source: &Source| self.now.saturating_duration_since(source.heard) >= STALL && self.waits_since > source.heard;
+        self.sources.get(&node).is_none_or(is_left)
+    }
+
+    /// What a standing ask is for is on its way.
+    fn begin(&mut self, id: AskId) {
+        let Some(ask) = self.asks.get_mut(&id).filter(|ask| ask.stands.is_some()) else { return };
+        ask.stands = None;
+        let (node, open) = (ask.source, ask.open.clone());
+        self.count(node, &open);
+    }
+
+    /// These are under way from a source.
+    fn count(&mut self, node: NodeId, open: &BTreeSet<u32>) {
+        open.iter().for_each(|index| self.copies[*index as usize] += 1);
+        let Some(source) = self.sources.get_mut(&node) else { return };
+        if source.under_way == 0 {
+            source.heard = self.now;
+            source.sample = Some((self.now, 0));
+        }
+        source.under_way += u32::try_from(open.len()).unwrap_or(u32::MAX);
+    }
+
+    /// Somebody is asked for a segment who has it: no ask for it stands any more.
+    fn give_way(&mut self, index: u32) {
+        let is_for = |ask: &Asked| ask.stands.is_some() && ask.open.contains(&index);
+        let standing: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_for(ask)).map(|(id, _)| *id).collect();
+        for id in standing {
+            self.asks.remove(&id);
+            self.cancels.push(id);
         }
     }
 
@@ -403,26 +475,40 @@ impl Fetch {
         if source.rests_until.is_some_and(|until| until > self.now) || !self.may_ask(source.rank) {
             return None;
         }
-        let streams = self.asks.values().filter(|ask| ask.source == node).count();
+        let streams = self.asks.values().filter(|ask| ask.source == node && ask.stands.is_none()).count();
         let room = window(source.rate).saturating_sub(source.under_way);
         if streams >= STREAMS || room == 0 {
             return None;
         }
         // an ask is a part of what may be under way, so that the next one is there before this one ends
         let size = room.min(window(source.rate).div_ceil(u32::try_from(STREAMS).unwrap_or(1))).min(ASK);
-        let chosen = self.rarest(source, size).or_else(|| self.slowest(node, source))?;
+        let here = self.rarest(source, size).or_else(|| self.slowest(node, source));
+        let stands = here.is_none().then_some(self.now);
+        let chosen = here.or_else(|| self.ahead(node, source))?;
         let id = AskId(self.next);
         self.next += 1;
-        let source = self.sources.get_mut(&node)?;
-        if source.under_way == 0 {
-            source.heard = self.now;
-            source.sample = Some((self.now, 0));
+        if stands.is_none() {
+            chosen.iter().for_each(|index| self.give_way(*index));
+            self.count(node, &chosen);
         }
-        source.under_way += u32::try_from(chosen.len()).unwrap_or(u32::MAX);
-        chosen.iter().for_each(|index| self.copies[*index as usize] += 1);
         let ranges = SegmentRange::gather(chosen.iter().copied());
-        self.asks.insert(id, Asked { source: node, open: chosen });
+        self.asks.insert(id, Asked { source: node, open: chosen, stands });
         Some(Order::Ask { id, source: node, ranges })
+    }
+
+    /// The next segment that a source will have and nobody could give now.
+    fn ahead(&self, node: NodeId, source: &Source) -> Option<BTreeSet<u32>> {
+        let standing: Vec<&Asked> = self.asks.values().filter(|ask| ask.stands.is_some()).collect();
+        if !source.is_coming || self.is_left(node) || standing.iter().filter(|ask| ask.source == node).count() >= STANDING {
+            return None;
+        }
+        let could_give = |other: &Source, index| other.has.contains(index) && other.rests_until.is_none() && self.may_ask(other.rank);
+        let is_free = |index: &u32| {
+            self.copies[*index as usize] == 0
+                && !standing.iter().any(|ask| ask.open.contains(index))
+                && !self.sources.values().any(|other| could_give(other, *index))
+        };
+        self.missing.iter().find(is_free).map(|index| BTreeSet::from([index]))
     }
 
     /// Segments that nobody sends yet: those that the fewest have, the lowest of them first, and what follows it.
@@ -438,7 +524,7 @@ impl Fetch {
     fn slowest(&self, node: NodeId, source: &Source) -> Option<BTreeSet<u32>> {
         let may_help = |ask: &&Asked| {
             let other = self.sources.get(&ask.source);
-            ask.source != node && other.is_some_and(|other| source.rate > other.rate * FASTER)
+            ask.source != node && ask.stands.is_none() && other.is_some_and(|other| source.rate > other.rate * FASTER)
         };
         let is_use = |index: &&u32| self.copies[**index as usize] == 1 && source.has.contains(**index);
         let rate = |ask: &&Asked| self.sources.get(&ask.source).map_or(0.0, |source| source.rate);

@@ -6,7 +6,7 @@
 //!   <-------  BlobAnswer::Here{size, whole}      raw: 32 bytes for each segment, then the last segment
 //!   <-------  BlobAnswer::Coming, as often as it takes, from one that is about to get it itself
 //!   Open::Blob(Segments{ranges})  ------->       a few such streams at a time
-//!   <-------  BlobAnswer::Here{..}               raw: SegmentHeader and bytes, for each one that is here
+//!   <-------  BlobAnswer::Here{..}               raw: SegmentHeader and bytes, for each one that is here or comes soon
 //!   Open::Blob(Follow)            ------->
 //!   <-------  BlobAnswer::Here{..}, then Vec<SegmentRange> whenever more has come
 //! ```
@@ -97,7 +97,7 @@ impl Claim {
 pub enum BlobPart {
     /// Its size, the value of each segment, and the last segment.
     Outline,
-    /// These segments, ascending; at most [`limits::BLOB_RANGES`].
+    /// These segments, ascending; at most [`limits::BLOB_RANGES`]. One that is not there yet may be waited for.
     Segments(Vec<SegmentRange>),
     /// Which segments are here, now and as they come.
     Follow,

@@ -28,6 +28,8 @@ const IDLE: u64 = 15_000;
 const RESET: u64 = 500;
 /// A fetch to which nobody gives anything for so long has failed.
 const GIVE_UP: Duration = Duration::from_secs(60);
+/// How long a host keeps an ask for what it does not have yet.
+const KEPT: u64 = 5_000;
 /// Everything heals at the first of these times; by the second one all must have come.
 const CHAOS: u64 = 12_000;
 const END: u64 = CHAOS + 400_000;
@@ -42,6 +44,8 @@ struct World {
     hosts: Vec<Host>,
     cut: BTreeSet<(usize, usize)>,
     delay: u64,
+    /// How long the news that a host has a segment takes.
+    news: u64,
     trace: String,
     crashes: u64,
     /// How often each segment crossed each link.
@@ -100,11 +104,12 @@ impl World {
                     _ => Gives::Breaks,
                 };
                 let disk = truth.iter().map(|value| (n < origins + liars).then_some(*value)).collect();
-                Host::new(gives, disk, rng.random_range(5..60) * MIB * STEP / 1_000)
+                let host = Host::new(gives, disk, rng.random_range(5..60) * MIB * STEP / 1_000);
+                Host { keeps_asks: !(seed + n as u64).is_multiple_of(4), ..host }
             })
             .collect();
         let (start, cut, crossed) = (Instant::now(), BTreeSet::new(), BTreeMap::new());
-        Self { rng, start, now: 0, truth, hosts, cut, delay: 0, trace: String::new(), crashes: 0, crossed }
+        Self { rng, start, now: 0, truth, hosts, cut, delay: 0, news: 0, trace: String::new(), crashes: 0, crossed }
     }
 
     fn say(&mut self, what: std::fmt::Arguments<'_>) {
@@ -227,9 +232,14 @@ impl World {
                 continue;
             }
             told.silent_since = None;
+            let host = &self.hosts[*source];
+            if !told.is_coming && !host.is_whole() {
+                told.is_coming = true;
+                job.fetch.handle_coming(NodeId(*source as u64), self.instant());
+            }
             let mut new = SegmentSet::empty(told.segments.len());
-            for (value, index) in self.hosts[*source].disk.iter().zip(0..) {
-                if value.is_some() && told.segments.insert(index) {
+            for ((value, since), index) in host.disk.iter().zip(&host.since).zip(0..) {
+                if value.is_some() && since + self.news <= self.now && told.segments.insert(index) {
                     new.insert(index);
                 }
             }
@@ -247,8 +257,9 @@ impl World {
                 Order::Ask { id, source, ranges } => {
                     let source = usize::try_from(source.0).unwrap();
                     let list: VecDeque<u32> = ranges.iter().flat_map(|range| range.first..range.first + range.count).collect();
-                    let is_told = |index: &u32| job.told[&source].segments.contains(*index);
-                    assert!(!list.is_empty() && list.iter().all(is_told), "h{target} asks h{source} for what it does not have");
+                    let told = &job.told[&source];
+                    let is_told = list.iter().all(|index| told.segments.contains(*index)) || told.is_coming && list.len() == 1;
+                    assert!(!list.is_empty() && is_told, "h{target} asks h{source} for what it does not have");
                     let is_wanted = |index: &u32| self.hosts[target].disk[*index as usize].is_none();
                     assert!(list.iter().all(is_wanted), "h{target} asks for what it has");
                     self.say(format_args!("h{target} asks h{source} for {ranges:?}"));
@@ -301,6 +312,13 @@ impl World {
             }
             Gives::Rightly | Gives::Changed(_) | Gives::Breaks => {}
         }
+        let host = &self.hosts[stream.source];
+        while stream.list.front().is_some_and(|index| host.disk[*index as usize].is_none()) {
+            if host.keeps_asks && self.now < stream.opens + KEPT {
+                return Brought::default();
+            }
+            stream.list.pop_front();
+        }
         let Some(index) = stream.list.front().copied() else { return OVER };
         let bytes = (*budget).min(MIB - stream.done);
         (*budget, stream.done) = (*budget - bytes, stream.done + bytes);
@@ -326,7 +344,7 @@ impl World {
             // a receiver that gives on gives what is on its disk
             let value = self.hosts[source].give(index);
             if value == Some(self.truth[index as usize]) {
-                self.hosts[target].keep(index, value);
+                self.hosts[target].keep(index, value, self.now);
                 job.fetch.handle_segment(id, index, now);
             } else {
                 self.say(format_args!("h{source} gave h{target} a bad {index}"));

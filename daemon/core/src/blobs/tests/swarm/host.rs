@@ -31,11 +31,15 @@ pub(super) enum Gives {
 pub(super) struct Host {
     pub(super) is_up: bool,
     pub(super) gives: Gives,
+    /// It keeps what is asked of it before it has it; an older daemon does not.
+    pub(super) keeps_asks: bool,
+    /// When each segment came.
+    pub(super) since: Vec<u64>,
     /// What is on its disk.
     pub(super) disk: Vec<Option<u64>>,
     /// What of it the map tells.
-    saved: SegmentSet,
-    unsaved: u32,
+    pub(super) saved: SegmentSet,
+    pub(super) unsaved: u32,
     /// Bytes a step.
     pub(super) rate: u64,
     /// It gives nothing until then: packets are lost.
@@ -66,6 +70,8 @@ pub(super) struct Job {
 /// What a source has told of what it has.
 pub(super) struct Told {
     pub(super) segments: SegmentSet,
+    /// It has told that it gets the blob itself.
+    pub(super) is_coming: bool,
     pub(super) life: u32,
     pub(super) silent_since: Option<u64>,
 }
@@ -84,6 +90,8 @@ impl Host {
         Self {
             is_up: true,
             gives,
+            keeps_asks: true,
+            since: vec![0; disk.len()],
             saved: SegmentSet::empty(u32::try_from(disk.len()).unwrap()),
             disk,
             unsaved: 0,
@@ -121,7 +129,7 @@ impl Host {
         let mut told = BTreeMap::new();
         for ((source, rank), life) in sources.iter().zip(lives) {
             fetch.handle_source(NodeId(*source as u64), *rank, now);
-            told.insert(*source, Told { segments: SegmentSet::empty(self.saved.len()), life: *life, silent_since: None });
+            told.insert(*source, Told { segments: SegmentSet::empty(self.saved.len()), is_coming: false, life: *life, silent_since: None });
         }
         self.begun += 1;
         self.job = Some(Job { fetch, streams: BTreeMap::new(), told, is_last });
@@ -141,7 +149,8 @@ impl Host {
         self.unsaved = 0;
     }
 
-    pub(super) fn keep(&mut self, index: u32, value: Option<u64>) {
+    pub(super) fn keep(&mut self, index: u32, value: Option<u64>, now: u64) {
+        self.since[index as usize] = now;
         self.unsaved += u32::from(self.disk[index as usize].is_none());
         self.disk[index as usize] = value;
         if self.unsaved >= UNSAVED {
