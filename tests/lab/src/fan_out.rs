@@ -54,20 +54,23 @@ async fn shaped<T>(lab: &mut Lab, rate: &str, work: impl AsyncFnOnce(&mut Lab) -
     done
 }
 
-/// Pushes blobs of `size` bytes from one host to 1, 3, 8 and so on of the others, but never to the leader, each link carrying `rate`
-/// (as `tc` writes it, such as 400mbit) in each direction.
+/// To how many a blob is pushed, one after the other.
+pub const ROUNDS: [usize; 4] = [1, 3, 8, 16];
+
+/// Pushes blobs of `size` bytes from one host to so many of the others, as far as there are so many, but never to the leader, each link
+/// carrying `rate` (as `tc` writes it, such as 400mbit) in each direction.
 ///
 /// # Errors
 /// A push that fails.
-pub async fn fan_out(lab: &mut Lab, size: u64, rate: &str) -> anyhow::Result<String> {
+pub async fn fan_out(lab: &mut Lab, size: u64, rate: &str, counts: &[usize]) -> anyhow::Result<String> {
     let Cast { from, leader, others } = Cast::of(lab, 1).await?;
-    shaped(lab, rate, async |lab| rounds(lab, size, &from, &leader, &others).await).await
+    shaped(lab, rate, async |lab| rounds(lab, size, counts, &from, &leader, &others).await).await
 }
 
-async fn rounds(lab: &Lab, size: u64, from: &str, leader: &str, others: &[String]) -> anyhow::Result<String> {
+async fn rounds(lab: &Lab, size: u64, counts: &[usize], from: &str, leader: &str, others: &[String]) -> anyhow::Result<String> {
     let mut told = String::new();
     let mut one = None;
-    for (round, count) in [1, 3, 8, 16].into_iter().filter(|count| *count <= others.len()).enumerate() {
+    for (round, count) in counts.iter().copied().filter(|count| *count <= others.len()).enumerate() {
         let digest = put(lab, from, size, round as u64).await?;
         let cost = push(lab, from, leader, digest, &others[..count]).await?;
         let first = *one.get_or_insert(cost.took);

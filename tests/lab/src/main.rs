@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use swarm_lab::{Finding, Lab, Mesh, Preset, Spec, Step, crowd, fan_out, killed, readme, sources};
+use swarm_lab::{Finding, Lab, Mesh, Preset, ROUNDS, Spec, Step, crowd, fan_out, killed, readme, sources};
 
 /// Real daemons on a mesh of hosts, made of network namespaces on this machine. Needs root.
 #[derive(Parser)]
@@ -66,6 +66,9 @@ enum Verb {
         /// Most hosts that it is pushed to.
         #[arg(long, default_value_t = 8)]
         to: usize,
+        /// Besides to 1, only to that many.
+        #[arg(long)]
+        only: bool,
         /// Bytes of the blob.
         #[arg(long, default_value_t = 128 << 20)]
         size: u64,
@@ -147,14 +150,15 @@ async fn verb(args: &Args, program: PathBuf) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Verb::FanOut { to, size, rate, kill, sources: has_two, bound } => {
+        Verb::FanOut { to, only, size, rate, kill, sources: has_two, bound } => {
             let to = if *has_two { 2 } else { *to };
+            let counts = if *only { vec![1, to] } else { ROUNDS.to_vec() };
             // one that pushes and one that leads, besides
             let mut lab = Lab::up(&Spec { hosts: to + 2, is_plain: true, ..spec }).await?;
             let told = match (kill, has_two) {
                 (true, _) => killed(&mut lab, to, *size, rate, *bound).await?,
                 (_, true) => sources(&mut lab, *size, rate, *bound).await?,
-                (false, false) => fan_out(&mut lab, *size, rate).await?,
+                (false, false) => fan_out(&mut lab, *size, rate, &counts).await?,
             };
             say(&told);
             Ok(())
