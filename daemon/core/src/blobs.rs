@@ -351,7 +351,8 @@ impl Fetch {
         if now.saturating_duration_since(self.waits_since) >= STALL && self.has_deeper() {
             (self.depth, self.waits_since) = (self.depth + 1, now);
         }
-        let left: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.stands.is_some() && self.is_left(ask.source)).map(|(id, _)| *id).collect();
+        let left: Vec<AskId> =
+            self.asks.iter().filter(|(_, ask)| ask.stands.is_some() && self.is_left(ask.source)).map(|(id, _)| *id).collect();
         for id in left {
             self.asks.remove(&id);
             self.cancels.push(id);

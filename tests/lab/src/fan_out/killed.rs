@@ -31,13 +31,7 @@ pub async fn killed(lab: &mut Lab, count: usize, size: u64, rate: &str, bound: O
     Ok(told)
 }
 
-async fn until_others_have_it(
-    lab: &mut Lab,
-    from: &str,
-    digest: Digest,
-    to: &[String],
-    half: u64,
-) -> anyhow::Result<(Duration, String)> {
+async fn until_others_have_it(lab: &mut Lab, from: &str, digest: Digest, to: &[String], half: u64) -> anyhow::Result<(Duration, String)> {
     let began = Instant::now();
     let mut lines = lab.client(from)?.push_blob(digest, to).await?;
     let (mut held, mut victim, mut chain) = (0, None, BTreeMap::new());
