@@ -25,8 +25,8 @@ const ENTRY: usize = limits::LOG_ENTRY - (16 << 10);
 /// How far outcomes, and then clients' commands, may fill it: neither can shut the other or grants out.
 const OUTCOME_BYTES: usize = ENTRY / 2;
 const COMMAND_BYTES: usize = ENTRY / 8 * 7;
-/// Outcomes, losses and grants in one entry, each: beyond this an entry's own time costs more than the next one's latency.
-const EACH: usize = 2_048;
+/// Grants in one entry; more than there are nodes in all but the largest swarms, each of which may get one.
+const GRANTS: usize = 2_048;
 /// Nodes looked at in one pass, over all groups; what is left is seen in the next.
 const LOOKS: usize = 100_000;
 
@@ -123,17 +123,18 @@ impl Dispatch {
             return None;
         }
         let mut draft = Draft::default();
+        let each = self.commands.most(now);
         match self.phase {
             Phase::Closed => return None,
             Phase::Opening => {
                 draft.push(Command::Lead { node: self.me, term: self.term }, size::SMALL, Sent::Lead);
-                self.draft_commands(&mut draft, now);
+                self.draft_commands(&mut draft, each);
             }
             Phase::Open => {
                 self.judge_due(ledger, now);
-                self.draft_outcomes(&mut draft);
-                self.draft_losses(&mut draft);
-                self.draft_commands(&mut draft, now);
+                self.draft_outcomes(&mut draft, each);
+                self.draft_losses(&mut draft, each);
+                self.draft_commands(&mut draft, each);
                 self.draft_grants(&mut draft, ledger, now);
             }
         }
@@ -145,11 +146,11 @@ impl Dispatch {
         Some(Batch { at, commands: draft.commands })
     }
 
-    fn draft_outcomes(&mut self, draft: &mut Draft) {
+    fn draft_outcomes(&mut self, draft: &mut Draft, each: usize) {
         while let Some(message) = self.outcomes.front_mut() {
             while let Some(finish) = message.list.front() {
                 let bytes = size::finish(finish);
-                if draft.commands.len() == EACH || draft.bytes + bytes > OUTCOME_BYTES {
+                if draft.commands.len() == each || draft.bytes + bytes > OUTCOME_BYTES {
                     return;
                 }
                 let finish = message.list.pop_front().expect("the front was just looked at");
@@ -161,8 +162,8 @@ impl Dispatch {
         }
     }
 
-    fn draft_losses(&mut self, draft: &mut Draft) {
-        let most = draft.commands.len() + EACH;
+    fn draft_losses(&mut self, draft: &mut Draft, each: usize) {
+        let most = draft.commands.len() + each;
         while draft.commands.len() < most {
             let Some((node, key)) = self.losses.pop_front() else { return };
             let held = self.workers.get_mut(&node).and_then(|worker| worker.held.get_mut(&key));
@@ -175,8 +176,8 @@ impl Dispatch {
         }
     }
 
-    fn draft_commands(&mut self, draft: &mut Draft, now: Instant) {
-        let most = draft.commands.len() + self.commands.most(now);
+    fn draft_commands(&mut self, draft: &mut Draft, each: usize) {
+        let most = draft.commands.len() + each;
         while let Some((_, command)) = self.commands.front() {
             let bytes = size::command(command);
             if draft.commands.len() == most || draft.bytes + bytes > COMMAND_BYTES {
@@ -219,7 +220,7 @@ impl Dispatch {
             let room = standing.and_then(|at| placement::room(&group.spec, group.longest(), &at));
             room.is_some_and(|room| room.free > 0 || room.ahead > 0)
         });
-        let most = draft.commands.len() + EACH;
+        let most = draft.commands.len() + GRANTS;
         let mut looks = LOOKS;
         while let Some((group, until)) = self.queue.next() {
             let left = most.saturating_sub(draft.commands.len()).min((ENTRY - draft.bytes.min(ENTRY)) / size::SMALL);
