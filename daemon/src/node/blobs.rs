@@ -295,7 +295,7 @@ fn reach(node: &Arc<Node>) -> Reach {
 }
 
 /// A connection to a member's bulk endpoint.
-async fn connect(node: &Node, to: NodeId) -> Result<Connection, String> {
+pub(super) async fn connect(node: &Node, to: NodeId) -> Result<Connection, String> {
     let dial = node.roster.dial_bulk(to).ok_or_else(|| format!("{to} is no member any more"))?;
     node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| e.to_string())
 }

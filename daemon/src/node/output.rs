@@ -251,8 +251,7 @@ async fn is_down(node: &Arc<Node>, at: NodeId) {
 }
 
 async fn fetch_from_peer(node: &Arc<Node>, at: NodeId, request: OutputRequest, sink: &mut Sink<'_>) -> Result<Result<(), Problem>, String> {
-    let dial = node.roster.dial_bulk(at).ok_or_else(|| format!("{at} is no member any more"))?;
-    let connection = node.bulk.get(Plane::Bulk, &dial).await.map_err(|e| format!("{at} cannot be reached: {e}"))?;
+    let connection = super::blobs::connect(node, at).await.map_err(|why| format!("{at} cannot be reached: {why}"))?;
     let (mut ask, mut chunks) = connection.open(&Open::Output(request)).await.map_err(|e| format!("{at}: {e}"))?;
     let _ = ask.finish();
     loop {

@@ -22,15 +22,15 @@ use swarm_blobstore::{KeyAt, Store};
 use swarm_consensus::{DirDisk, Lanes};
 use swarm_executors::Noop;
 use swarm_proto::{
-    ClusterId, Fence, TaskId,
+    ClusterId,
     access::Caller,
     ledger::{Addrs, Submit, TaskState},
-    peer::{Answer, Load, NodeMeta, Numbered, OutputChunk, OutputRequest},
+    peer::{Answer, Load, NodeMeta, Numbered},
     spec::{Array, JobSpec, Resources, Work},
 };
-use swarm_sim::net;
+use swarm_sim::{daemon::NoOutputs, net};
 use swarm_transport::Realm;
-use swarmd::node::{self, Clocks, Domains, Env, Gateway, Holdings, Journal, Left, Outputs, Settings, Whereabouts, Workshop};
+use swarmd::node::{self, Clocks, Domains, Env, Gateway, Holdings, Journal, Settings, Whereabouts, Workshop};
 use tokio::{sync::mpsc, time::sleep};
 
 const CLUSTER: ClusterId = ClusterId([6; 16]);
@@ -195,21 +195,6 @@ fn prepare(host: u64, dir: &Path, settings: Settings) -> anyhow::Result<(Env, Ho
         lanes: Lanes::Tasks,
     };
     Ok((env, holdings))
-}
-
-/// No-op tasks write nothing.
-struct NoOutputs;
-
-impl Outputs for NoOutputs {
-    fn read(&self, _: OutputRequest) -> mpsc::Receiver<OutputChunk> {
-        let (tx, rx) = mpsc::channel(1);
-        let _ = tx.try_send(OutputChunk::End);
-        rx
-    }
-
-    fn left(&self, _: TaskId, _: Fence) -> Left {
-        Left::default()
-    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use swarm_proto::ClusterId;
 
 use self::stage::Stage;
 pub use self::{
+    host::NoOutputs,
     plan::{Act, Plan},
     shrink::{Shrunk, shrink},
     world::Show,

@@ -12,21 +12,20 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, OnceLock, Weak, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow, ensure};
-use bytes::Bytes;
 use swarm_consensus::{BoxFuture, Consensus, DirDisk, Lanes, Peers, RaftTiming, Settings, Spec, raft_dir};
 use swarm_proto::{
-    AttemptNo, ClusterId, Fence, JobId, LogIndex, NodeId, PROTOCOL, PeerKey, Problem, RaftDir, TaskId, UnixMillis,
+    AttemptNo, ClusterId, Fence, JobId, LogIndex, NodeId, PROTOCOL, PeerKey, RaftDir, TaskId, UnixMillis,
     ledger::{Addrs, Applied, Batch, Command},
-    peer::{Hello, Open},
+    peer::Hello,
     spec::Cause,
 };
-use swarm_sim::net;
-use swarm_transport::{BindSpec, Connection, Dial, Doorkeeper, Endpoint, FrameRx, FrameTx, Peer, Plane, Pool, Realm, udp_socket};
+use swarm_sim::{door::Door, net};
+use swarm_transport::{BindSpec, Connection, Dial, Endpoint, Plane, Pool, Realm, udp_socket};
 use tokio::sync::oneshot;
 
 use super::{Cpu, Figure, Measured, Stage, block_on, quantile};
@@ -137,29 +136,6 @@ fn key(node: u64) -> PeerKey {
     net::identity(SEED, CLUSTER, node).peer_key()
 }
 
-/// Knows every voter by its key, and hands streams to the one that is here.
-struct Keeper {
-    members: Vec<PeerKey>,
-    /// Weak, because the voter holds the pools, and they the endpoint, and that this.
-    consensus: Weak<OnceLock<Consensus>>,
-}
-
-impl Doorkeeper for Keeper {
-    fn admit(&self, key: &PeerKey, _: &Hello, _: Plane) -> Result<Option<NodeId>, Problem> {
-        Ok(self.members.iter().position(|member| member == key).map(|at| NodeId(at as u64 + 1)))
-    }
-
-    fn stream(&self, _: Peer, open: Open, tx: FrameTx, rx: FrameRx) {
-        if let Some(cell) = self.consensus.upgrade()
-            && let Some(consensus) = cell.get()
-        {
-            tokio::spawn(consensus.handle_stream(open, tx, rx));
-        }
-    }
-
-    fn datagram(&self, _: &Peer, _: Bytes) {}
-}
-
 /// Where the others are, and the connections to them.
 struct Others {
     map: Map,
@@ -178,7 +154,7 @@ impl Peers for Others {
     }
 }
 
-fn endpoint(map: &Map, me: u64, port: u16, planes: Vec<Plane>, keeper: Arc<Keeper>) -> anyhow::Result<Endpoint> {
+fn endpoint(map: &Map, me: u64, port: u16, planes: Vec<Plane>, keeper: Arc<Door>) -> anyhow::Result<Endpoint> {
     let addrs = Addrs { control: map.addr(me, CONTROL)?, bulk: map.addr(me, BULK)? };
     let hello = Hello { protocol: PROTOCOL, cluster: CLUSTER, node: Some(NodeId(me)), name: format!("v{me}"), addrs, life: 1 };
     let spec = BindSpec {
@@ -198,7 +174,7 @@ fn endpoint(map: &Map, me: u64, port: u16, planes: Vec<Plane>, keeper: Arc<Keepe
 impl Voter {
     async fn start(dir: &Path, map: &Map, me: u64) -> anyhow::Result<Self> {
         let cell = Arc::new(OnceLock::new());
-        let keeper = Arc::new(Keeper { members: (1..=VOTERS).map(key).collect(), consensus: Arc::downgrade(&cell) });
+        let keeper = Arc::new(Door { voters: (1..=VOTERS).map(key).collect(), consensus: Arc::downgrade(&cell) });
         let control = endpoint(map, me, CONTROL, vec![Plane::Control, Plane::Raft], keeper.clone())?;
         let bulk = endpoint(map, me, BULK, vec![Plane::Bulk], keeper)?;
         let disk = Arc::new(DirDisk::open(dir.join(format!("v{me}")))?);

@@ -46,7 +46,7 @@ fn addr(host: u64, port: u16) -> SocketAddr {
 }
 
 /// Nothing is kept of what simulated tasks write.
-struct NoOutputs;
+pub struct NoOutputs;
 
 impl Outputs for NoOutputs {
     fn read(&self, _: OutputRequest) -> mpsc::Receiver<OutputChunk> {

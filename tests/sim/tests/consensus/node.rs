@@ -4,20 +4,19 @@ use std::{
     collections::BTreeSet,
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use bytes::Bytes;
 use swarm_consensus::{BoxFuture, Consensus, Lanes, Peers, RaftTiming, Settings, Spec, raft_dir};
 use swarm_proto::{
-    ClusterId, NodeId, PROTOCOL, PeerKey, Problem, RaftDir, UnixMillis,
+    ClusterId, NodeId, PROTOCOL, PeerKey, RaftDir, UnixMillis,
     ledger::{Addrs, Applied, Batch, Command, Submit},
-    peer::{Hello, Open},
+    peer::Hello,
     spec::{Array, JobSpec, Work},
 };
-use swarm_sim::net;
-use swarm_transport::{BindSpec, Connection, Dial, Doorkeeper, Endpoint, FrameRx, FrameTx, Peer, Plane, Pool};
+use swarm_sim::{door::Door, net};
+use swarm_transport::{BindSpec, Connection, Dial, Endpoint, Plane, Pool};
 use tokio::time::sleep;
 
 use crate::world::World;
@@ -32,29 +31,6 @@ fn addr(node: u64, port: u16) -> SocketAddr {
 
 fn key(world: &World, node: u64) -> PeerKey {
     net::identity(world.seed(), CLUSTER, node).peer_key()
-}
-
-/// Knows every node by its key, and hands streams to the voter.
-struct Keeper {
-    members: Vec<PeerKey>,
-    /// Weak, because the voter holds the pools, and they the endpoint, and that this.
-    consensus: Weak<OnceLock<Consensus>>,
-}
-
-impl Doorkeeper for Keeper {
-    fn admit(&self, key: &PeerKey, _: &Hello, _: Plane) -> Result<Option<NodeId>, Problem> {
-        Ok(self.members.iter().position(|k| k == key).map(|i| NodeId(i as u64 + 1)))
-    }
-
-    fn stream(&self, _: Peer, open: Open, tx: FrameTx, rx: FrameRx) {
-        if let Some(cell) = self.consensus.upgrade()
-            && let Some(consensus) = cell.get()
-        {
-            tokio::spawn(consensus.handle_stream(open, tx, rx));
-        }
-    }
-
-    fn datagram(&self, _: &Peer, _: Bytes) {}
 }
 
 struct Others {
@@ -74,7 +50,7 @@ impl Peers for Others {
     }
 }
 
-fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<Keeper>) -> turmoil::Result<Endpoint> {
+fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<Door>) -> turmoil::Result<Endpoint> {
     let port = if planes.contains(&Plane::Bulk) { BULK } else { CONTROL };
     let tap = world.clone();
     let tap: net::Tap = Arc::new(move |sent| tap.say(format_args!("{:?} {}>{} {}", sent.at, sent.from, sent.to, sent.len)));
@@ -103,8 +79,8 @@ fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<K
 pub(crate) async fn run(world: World, me: u64) -> turmoil::Result {
     let life = world.next_life(me);
     let cell = Arc::new(OnceLock::new());
-    let members = (1..=world.nodes()).map(|node| key(&world, node)).collect();
-    let keeper = Arc::new(Keeper { members, consensus: Arc::downgrade(&cell) });
+    let voters = (1..=world.nodes()).map(|node| key(&world, node)).collect();
+    let keeper = Arc::new(Door { voters, consensus: Arc::downgrade(&cell) });
     let control = endpoint(&world, me, life, vec![Plane::Control, Plane::Raft], keeper.clone())?;
     let bulk = endpoint(&world, me, life, vec![Plane::Bulk], keeper)?;
     let disk = world.disk(me).mount();
