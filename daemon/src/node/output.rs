@@ -13,7 +13,7 @@ use swarm_proto::{
     limits,
     peer::{Open, OutputChunk, OutputRequest, Stream, Which},
 };
-use swarm_transport::{FrameTx, Plane};
+use swarm_transport::FrameTx;
 use tokio::sync::mpsc;
 
 use super::{Node, blobs, gateway::forward};
