@@ -237,7 +237,8 @@ pub(crate) fn read_pins(path: &Path) -> io::Result<Vec<Digest>> {
 /// One that changed costs its own pin, not the others.
 pub(crate) fn pins_in(bytes: &[u8], path: &Path) -> Vec<Digest> {
     let name = |line: &str| {
-        let name = line.parse().ok();
+        // as it was written: capitals would be read as the same, and be a change on the disk all the same
+        let name = line.parse().ok().filter(|name: &Digest| name.to_string() == line);
         if name.is_none() {
             tracing::warn!(line, file = %path.display(), "the list of pins has changed on the disk, and a pin is lost");
         }

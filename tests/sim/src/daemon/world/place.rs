@@ -240,14 +240,14 @@ impl World {
     /// A daemon took its id: the same in every life, unless its disks were lost.
     pub(crate) fn is(&self, host: u64, id: NodeId) {
         let mut inner = self.lock();
-        let last = inner.hosts.iter().flat_map(|place| &place.ids).max().copied();
+        let is_somebodys = inner.hosts.iter().any(|place| place.ids.contains(&id));
         let this = inner.host(host);
         let before = this.id.replace(id);
         let is_wiped = std::mem::take(&mut this.is_wiped);
         let is_first = this.ids.insert(id);
         let is_right = match before {
-            // an id is never given again
-            Some(before) if is_wiped => id != before && is_first && last.is_none_or(|last| last < id),
+            // an id is never given again; of two that were wiped either may hear of its own first
+            Some(before) if is_wiped => id != before && !is_somebodys,
             Some(before) => before == id,
             None => is_first,
         };
