@@ -78,7 +78,10 @@ fn transport(is_bulk: bool) -> Arc<TransportConfig> {
     if is_bulk {
         config.packet_threshold(REORDERED).time_threshold(LATE);
         let mut rarely = AckFrequencyConfig::default();
-        rarely.max_ack_delay(Some(LAST)).ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGED)).reordering_threshold(VarInt::from_u32(REORDERED - 1));
+        rarely
+            .max_ack_delay(Some(LAST))
+            .ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGED))
+            .reordering_threshold(VarInt::from_u32(REORDERED - 1));
         config.ack_frequency_config(Some(rarely));
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(BULK_MTU);
