@@ -194,3 +194,16 @@ pub async fn fetch(client: &Client, digest: Digest) -> Result<(), Problem> {
         }
     }
 }
+
+/// No-op jobs that one client gets accepted, one after the other, while that much time goes by.
+///
+/// # Panics
+/// One is refused.
+pub async fn done_in(client: &Client, span: Duration) -> u32 {
+    let (until, mut done) = (Instant::now() + span, 0);
+    while Instant::now() < until {
+        submit(client, SubmitRequest { noop: true, ..SubmitRequest::default() }).await;
+        done += 1;
+    }
+    done
+}

@@ -15,7 +15,7 @@ use swarm_proto::{
     spec::Resources,
 };
 use swarm_tests::{
-    Footprint, Host, Hosts, eventually,
+    Footprint, Host, Hosts, done_in, eventually,
     intruder::{Intruder, Raw, Shown, addrs, hello, place, realm},
 };
 use swarm_transport::{Identity, Plane, StreamError};
@@ -260,16 +260,6 @@ async fn slow_writers_and_deaf_readers_cost_little() {
     taken.is_undisturbed(term).await;
 }
 
-/// Jobs that one client gets through, one after the other, while that much time goes by.
-async fn done_in(host: &Host, span: Duration) -> u32 {
-    let (client, until, mut done) = (host.client(), Instant::now() + span, 0);
-    while Instant::now() < until {
-        swarm_tests::submit(&client, swarm_proto::api::SubmitRequest { noop: true, ..Default::default() }).await;
-        done += 1;
-    }
-    done
-}
-
 /// First packets of handshakes that nobody goes on with: what comes back is thrown away.
 async fn half_open(target: SocketAddr, raw: &Raw) {
     let way = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
@@ -327,10 +317,10 @@ async fn floods_leave_others_half_their_rate_at_least() {
     let [control, bulk] = [Plane::Control, Plane::Bulk].map(|plane| place(host, plane));
     let nobody = |plane: Plane| Raw::new(None, plane.alpn(PROTOCOL, realm(taken.cluster)));
     let (at_control, at_bulk) = (nobody(Plane::Control), nobody(Plane::Bulk));
-    let (mut calm, mut flooded) = (0, 0);
+    let (client, mut calm, mut flooded) = (host.client(), 0, 0);
     // in turn, so that both see the same host
     for _ in 0..4 {
-        calm += done_in(host, Duration::from_millis(700)).await;
+        calm += done_in(&client, Duration::from_millis(700)).await;
         let flood = async {
             tokio::join!(
                 half_open(control, &at_control),
@@ -342,7 +332,7 @@ async fn floods_leave_others_half_their_rate_at_least() {
             );
         };
         flooded += tokio::select! {
-            done = done_in(host, Duration::from_millis(700)) => done,
+            done = done_in(&client, Duration::from_millis(700)) => done,
             () = flood => unreachable!("it has no end"),
         };
     }

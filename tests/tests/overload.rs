@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use swarm_client::Client;
@@ -14,7 +14,7 @@ use swarm_proto::{
     api::{SubmitLine, SubmitRequest, Text},
     ledger::TaskState,
 };
-use swarm_tests::{Footprint, Rig, ended, eventually, first_task, say, shell, submit};
+use swarm_tests::{Footprint, Rig, done_in, ended, eventually, first_task, say, shell, submit};
 
 const MIB: u64 = 1 << 20;
 /// Submissions of one flood; those of all are fewer than the jobs that are remembered when they have ended.
@@ -22,16 +22,6 @@ const MOST: u32 = 30_000;
 
 fn noop() -> SubmitRequest {
     SubmitRequest { noop: true, ..SubmitRequest::default() }
-}
-
-/// Jobs that one client gets through, one after the other, while that much time goes by.
-async fn done_in(client: &Client, span: Duration) -> u32 {
-    let (until, mut done) = (Instant::now() + span, 0);
-    while Instant::now() < until {
-        submit(client, noop()).await;
-        done += 1;
-    }
-    done
 }
 
 /// Submits without end and reads nothing until it is told to stop; then reads it all. What was accepted, by id, and how much was not.

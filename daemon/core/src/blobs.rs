@@ -351,12 +351,7 @@ impl Fetch {
         if now.saturating_duration_since(self.waits_since) >= STALL && self.has_deeper() {
             (self.depth, self.waits_since) = (self.depth + 1, now);
         }
-        let left: Vec<AskId> =
-            self.asks.iter().filter(|(_, ask)| ask.stands.is_some() && self.is_left(ask.source)).map(|(id, _)| *id).collect();
-        for id in left {
-            self.asks.remove(&id);
-            self.cancels.push(id);
-        }
+        self.withdraw(|fetch, ask| fetch.is_left(ask.source));
         for source in self.sources.values_mut() {
             source.rests_until = source.rests_until.filter(|until| *until > now);
         }
@@ -449,11 +444,10 @@ impl Fetch {
         source.under_way += u32::try_from(open.len()).unwrap_or(u32::MAX);
     }
 
-    /// Somebody is asked for a segment who has it: no ask for it stands any more.
-    fn give_way(&mut self, index: u32) {
-        let is_for = |ask: &Asked| ask.stands.is_some() && ask.open.contains(&index);
-        let standing: Vec<AskId> = self.asks.iter().filter(|(_, ask)| is_for(ask)).map(|(id, _)| *id).collect();
-        for id in standing {
+    /// Asks that stand are cancelled where `is_over` says so.
+    fn withdraw(&mut self, is_over: impl Fn(&Self, &Asked) -> bool) {
+        let over: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.stands.is_some() && is_over(self, ask)).map(|(id, _)| *id).collect();
+        for id in over {
             self.asks.remove(&id);
             self.cancels.push(id);
         }
@@ -489,7 +483,8 @@ impl Fetch {
         let id = AskId(self.next);
         self.next += 1;
         if stands.is_none() {
-            chosen.iter().for_each(|index| self.give_way(*index));
+            // somebody is asked who has them: no ask for one of them stands any more
+            self.withdraw(|_, ask| !ask.open.is_disjoint(&chosen));
             self.count(node, &chosen);
         }
         let ranges = SegmentRange::gather(chosen.iter().copied());
