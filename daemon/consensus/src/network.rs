@@ -7,7 +7,7 @@
 //! snapshots     in frames                                                         Open::Snapshot, plane Bulk
 //! ```
 
-use std::{future::Future, io, time::Duration};
+use std::{collections::VecDeque, future::Future, io, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -30,7 +30,7 @@ use swarm_transport::Plane;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
-    engine::{Snapshot, Types, Vote},
+    engine::{LogId, Snapshot, Types, Vote},
     link::{Links, Rx, Tx},
     wire::{Answer, Append, Appended, Call, Format, Installed, Meta, Question, SnapshotHead},
 };
@@ -179,7 +179,7 @@ impl RaftNetworkV2<Types> for Client {
                 Ok(opened) => opened.map_err(|e| unreachable(&e))?,
                 Err(_) => return Err(unreachable(&io::ErrorKind::TimedOut.into())),
             };
-            let mut pipe = Pipe { input: Some(input), tx, rx, owed: 0, patience: self.patience, deadline: Instant::now() };
+            let mut pipe = Pipe { input: Some(input), tx, rx, owed: VecDeque::new(), patience: self.patience, deadline: Instant::now() };
             pipe.put(Some(request)).map_err(|e| unreachable(&e))?;
             Ok(stream::unfold(Some(pipe), |pipe| async move { pipe?.next().await }).boxed())
         })
@@ -224,12 +224,17 @@ impl RaftNetworkV2<Types> for Client {
 }
 
 /// A replication stream: requests go out as they come, answers come back in their order.
+///
+/// The engine takes "the log matches up to here" for an answer to every request that ends there, also to one that was sent later and
+/// only carries how far the log is committed (openraft 0.10.0-alpha.37, `InflightAppendQueue::drain_acked`). With the first of two such
+/// answers a leader that was cut off, and deposed meanwhile, would hold the second for a sign that it still leads: a read would show
+/// what was true before. So of answers that say the same only the one to the last request counts.
 struct Pipe<S> {
     input: Option<S>,
     tx: Tx,
     rx: Rx,
-    /// Answers that have not come.
-    owed: usize,
+    /// The last entry up to which a log matches that takes each request whose answer has not come.
+    owed: VecDeque<Option<LogId>>,
     patience: Duration,
     /// When the next of them is overdue.
     deadline: Instant,
@@ -239,15 +244,18 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
     /// The next answer, and the pipe while it is of use.
     async fn next(mut self) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
         loop {
-            let (is_owing, deadline) = (self.owed > 0, self.deadline);
+            let (is_owing, deadline) = (!self.owed.is_empty(), self.deadline);
             let Self { input, tx, rx, .. } = &mut self;
             tokio::select! {
                 biased;
                 answer = rx.recv::<Appended>() => match answer {
                     Ok(Some(answer)) => {
-                        self.owed = self.owed.saturating_sub(1);
+                        let last = self.owed.pop_front();
                         self.deadline = Instant::now() + self.patience;
                         let is_over = !matches!(answer, Appended::Matches(_));
+                        if !is_over && last.is_some() && self.owed.front() == last.as_ref() {
+                            continue;
+                        }
                         return Some((Ok(answer.into()), (!is_over).then_some(self)));
                     }
                     Ok(None) if !is_owing => return None,
@@ -274,10 +282,10 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
             self.input = None;
             return self.tx.finish();
         };
-        if self.owed == 0 {
+        if self.owed.is_empty() {
             self.deadline = Instant::now() + self.patience;
         }
-        self.owed += 1;
+        self.owed.push_back(request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id)));
         self.tx.feed(&Append::from(&request))
     }
 }
@@ -286,5 +294,58 @@ async fn next_of<S: Stream + Unpin>(input: &mut Option<S>) -> Option<S::Item> {
     match input {
         Some(input) => input.next().await,
         None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
+    use openraft::EntryPayload;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        engine::{Entry, log_id},
+        link::memory::Net,
+    };
+
+    fn append(prev: u64, entries: u64) -> AppendEntriesRequest<Types> {
+        let entry = |index| Entry { log_id: log_id(1, index), payload: EntryPayload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(log_id(1, prev)),
+            entries: (prev + 1..=prev + entries).map(entry).collect(),
+            leader_commit: Some(log_id(1, prev)),
+        }
+    }
+
+    /// Of two requests that end at the same entry the engine cannot tell which one was answered.
+    #[tokio::test]
+    async fn an_answer_is_not_taken_for_that_of_a_later_request() {
+        let (net, (served_tx, mut served)) = (Net::default(), mpsc::unbounded_channel());
+        net.listen(NodeId(2), Arc::new(move |_, tx, rx| served_tx.send((tx, rx)).unwrap()));
+        let mut network = Network { links: Links::Memory(net), patience: Duration::from_secs(60) };
+        let mut client = network.new_client(2, &EmptyNode::default()).await;
+        let requests = stream::iter([append(6, 2), append(8, 0), append(8, 1)]).chain(stream::pending());
+        let mut answers = client.stream_append(requests.boxed(), RPCOption::new(Duration::from_secs(60))).await.unwrap();
+        let (mut tx, mut rx) = served.recv().await.unwrap();
+        let mut given = async |matches: u64| {
+            let matches = Some(log_id(1, matches));
+            tx.send(&Appended::from(Ok(matches))).await.unwrap();
+        };
+        // answers are read as they come: nothing has come, and the requests went out meanwhile
+        assert!(answers.next().now_or_never().is_none());
+        for last in [8, 8, 9] {
+            let request: AppendEntriesRequest<Types> = rx.recv::<Append>().await.unwrap().unwrap().try_into().unwrap();
+            assert_eq!(request.entries.last().map_or(request.prev_log_id, |e| Some(e.log_id)), Some(log_id(1, last)));
+        }
+        given(8).await;
+        assert!(answers.next().now_or_never().is_none(), "the request that was sent later is not answered");
+        given(8).await;
+        assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(log_id(1, 8))));
+        given(9).await;
+        assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(log_id(1, 9))));
     }
 }

@@ -7,6 +7,8 @@
 //! swarm-sim shrink FILE                 makes a failing plan smaller
 //! swarm-sim hunt N                      runs N seeds from where the last hunt ended, on every core; keeps what fails
 //! ```
+//!
+//! With `RUST_LOG` set (`RUST_LOG=openraft=debug`) the daemons' own log lines stand between what is shown.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 use std::{path::Path, process::ExitCode, thread};
@@ -15,12 +17,16 @@ use swarm_sim::{
     daemon::{Plan, Show, run_showing, shrink},
     hunt,
 };
+use tracing_subscriber::EnvFilter;
 
 const USAGE: &str = "swarm-sim replay FILE [--datagrams] | seed N [--datagrams] | plan N | shrink FILE | hunt N";
 /// Worlds that `shrink` runs at most.
 const SHRINKING: usize = 300;
 
 fn main() -> ExitCode {
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).without_time().init();
+    }
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {

@@ -2,15 +2,27 @@
 
 use std::{
     future::Future as _,
+    io::{self, IoSliceMut},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
 use swarm_proto::{
     frame::{self, FrameError},
     limits,
 };
-use swarm_transport::{Connection, FrameRx, FrameTx, Plane, StreamCode, StreamError};
+use swarm_transport::{Connection, FrameRx, FrameTx, Plane, StreamCode, StreamError, udp_socket};
 
 use crate::support::{How, Node, until, work};
 
@@ -169,10 +181,10 @@ async fn only_a_finished_stream_ends_cleanly() {
 /// One try to send, without waiting.
 fn try_send(tx: &mut FrameTx) -> Result<(), StreamError> {
     let mut sending = std::pin::pin!(tx.send(&1u8));
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     match sending.as_mut().poll(&mut cx) {
-        std::task::Poll::Ready(result) => result,
-        std::task::Poll::Pending => Ok(()),
+        Poll::Ready(result) => result,
+        Poll::Pending => Ok(()),
     }
 }
 
@@ -294,46 +306,84 @@ async fn round_trip() {
     serving.abort();
 }
 
-/// Bytes of a large stream that had come when something came on another one that was sent after it had begun.
-async fn overtaken(connection: &Connection, b: &mut Node, size: usize, order: fn(&FrameTx)) -> usize {
-    let (_tx, mut rx, large, _there_rx) = stream(connection, b).await;
-    let (_tx2, mut second, small, _there_rx2) = stream(connection, b).await;
+/// A socket on which nothing is heard while that is wanted: what comes waits in it. Whoever sends gets no acknowledgement then, so
+/// it sends no more than a connection's first packets, and all else that it was given waits for its turn.
+#[derive(Debug)]
+struct Deaf {
+    socket: Arc<dyn AsyncUdpSocket>,
+    is_deaf: AtomicBool,
+    listener: Mutex<Option<Waker>>,
+}
+
+impl Deaf {
+    fn set(&self, is_deaf: bool) {
+        self.is_deaf.store(is_deaf, Ordering::SeqCst);
+        self.listener.lock().unwrap().take().map(Waker::wake);
+    }
+}
+
+impl AsyncUdpSocket for Deaf {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.socket.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.socket.try_send(transmit)
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
+        *self.listener.lock().unwrap() = Some(cx.waker().clone());
+        if self.is_deaf.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        self.socket.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// Bytes of a large stream that had come when something came on another one that was sent after it.
+async fn came_before(order: fn(&FrameTx), size: usize) -> usize {
+    let how = || How { planes: vec![Plane::Bulk], ..How::default() };
+    let socket = udp_socket(how().addr).unwrap();
+    let socket = Arc::new(Deaf { socket, is_deaf: AtomicBool::new(false), listener: Mutex::new(None) });
+    let (a, mut b) = (Node::start_as(1, how()), Node::start_on(2, how(), socket.clone()));
+    let connection = a.endpoint.pool().get(Plane::Bulk, &b.dial()).await.unwrap();
+    let (_tx, mut rx, mut large, _there_rx) = stream(&connection, &mut b).await;
+    let (_tx2, mut second, mut small, _there_rx2) = stream(&connection, &mut b).await;
+    socket.set(true);
     large.queue();
     order(&small);
-    let (begun, has_begun) = tokio::sync::oneshot::channel();
-    let giving = tokio::spawn(async move {
-        let (mut large, mut small) = (large, small);
-        large.send_bytes(Bytes::from(vec![7; size])).await.unwrap();
-        has_begun.await.unwrap();
-        small.send(&1u8).await.unwrap();
-        large.finish().unwrap();
-        (large, small)
-    });
-    let (came, mut begun) = (std::sync::atomic::AtomicUsize::new(0), Some(begun));
-    let mut room = vec![0; size];
+    large.send_bytes(Bytes::from(vec![7; size])).await.unwrap();
+    small.send(&1u8).await.unwrap();
+    // a part of the large one has gone
+    rx.read_exact(&mut [0], |_| {}).await.unwrap();
+    socket.set(false);
+    let (came, mut room) = (AtomicUsize::new(1), vec![0; size - 1]);
     let read = rx.read_exact(&mut room, |count| {
-        came.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
-        begun.take().map(|begun| begun.send(()));
+        came.fetch_add(count, Ordering::SeqCst);
     });
     let overtakes = async {
         second.recv::<u8>().await.unwrap().unwrap();
-        came.load(std::sync::atomic::Ordering::Relaxed)
+        came.load(Ordering::SeqCst)
     };
     let (read, at) = tokio::join!(read, overtakes);
     read.unwrap();
-    drop(giving.await.unwrap());
     at
 }
 
-/// What must not wait overtakes what is large and was begun; what was asked for later does not.
 #[tokio::test]
-async fn one_thing_is_whole_before_the_next_one_unless_that_is_in_a_hurry() {
+async fn what_is_in_a_hurry_overtakes_what_is_large_and_was_begun() {
     const SIZE: usize = 12 << 20;
-    let how = || How { planes: vec![Plane::Bulk], ..How::default() };
-    let (a, mut b) = (Node::start_as(1, how()), Node::start_as(2, how()));
-    let connection = a.endpoint.pool().get(Plane::Bulk, &b.dial()).await.unwrap();
-    let at = overtaken(&connection, &mut b, SIZE, FrameTx::hurry).await;
+    let at = came_before(FrameTx::hurry, SIZE).await;
     assert!(at < SIZE / 2, "{at} of {SIZE} bytes came before it");
-    let at = overtaken(&connection, &mut b, SIZE, FrameTx::queue).await;
+}
+
+#[tokio::test]
+async fn one_thing_is_whole_before_the_next_one() {
+    const SIZE: usize = 12 << 20;
+    let at = came_before(FrameTx::queue, SIZE).await;
     assert!(at > SIZE * 3 / 4, "only {at} of {SIZE} bytes came before it");
 }
