@@ -7,7 +7,7 @@ use swarm_proto::{
     api::{SubmitLine, SubmitRequest},
 };
 use swarm_tests::{Rig, ctl, eventually, program};
-use swarmd::dev::Authority;
+use swarmd::dev::{Authority, Options, Swarm};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -50,6 +50,22 @@ async fn swarmctl_does_what_the_readme_shows() {
     }
     assert!(ran >= 5, "the README shows {ran} commands");
     rig.swarm.stop().await;
+}
+
+/// A socket's path has 107 bytes at most, a directory's thousands.
+#[tokio::test]
+async fn a_throw_away_swarm_lives_in_a_deep_directory() {
+    let top = tempfile::tempdir().expect("a directory");
+    let deep = top.path().join("deep".repeat(30));
+    std::fs::create_dir(&deep).expect("a directory");
+    let options = Options { nodes: 1, state_dir: Some(deep.clone()), program: Some(program("swarmd")), ..Options::default() };
+    let mut swarm = Swarm::start(&options).expect("a daemon starts");
+    swarm.wait_ready().await.expect("it is ready");
+    let socket = swarm.nodes()[0].socket.clone();
+    assert!(swarm.dir().starts_with(&deep) && !socket.starts_with(&deep), "{}", socket.display());
+    assert!(ctl(&socket, &["run", "--", "true"]).status.success());
+    swarm.stop().await;
+    assert!(!socket.parent().expect("a directory").exists(), "it is removed with the rest");
 }
 
 #[tokio::test]

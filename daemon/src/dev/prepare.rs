@@ -11,6 +11,7 @@ use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
 use swarm_proto::{ClusterId, Code, Problem, identity::Found};
 use swarm_transport::{Ca, SecretKey, Validity, machine_clock};
+use tempfile::TempDir;
 
 use super::Options;
 use crate::host::{ClusterFile, make_authorities, make_private, save_founding};
@@ -79,8 +80,8 @@ impl Authority {
     }
 }
 
-/// Prepares all nodes below `dir`.
-pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Problem> {
+/// Prepares all nodes below `dir`, their sockets in `sockets`.
+pub(crate) fn all(dir: &Path, sockets: &Path, options: &Options) -> Result<Vec<Prepared>, Problem> {
     let mut rng = ChaCha12Rng::from_os_rng();
     let mut authority = Authority::create()?;
     let port = free_ports(options.nodes, &mut rng)?;
@@ -91,7 +92,7 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
             name: format!("dev{}", n + 1),
             dir: dir.join(format!("dev{}", n + 1)),
             config: dir.join(format!("dev{}.toml", n + 1)),
-            socket: socket(dir, n),
+            socket: socket(sockets, n),
             control: control(n, port),
         };
         authority.prepare(&node.dir)?;
@@ -103,6 +104,28 @@ pub(crate) fn all(dir: &Path, options: &Options) -> Result<Vec<Prepared>, Proble
         authority.found(&founder.dir)?;
     }
     Ok(nodes)
+}
+
+/// Another directory for the sockets of so many nodes, if their paths in `dir` would be longer than a socket's may be (108 bytes,
+/// unix(7)).
+///
+/// # Errors
+/// It is not made.
+#[cfg(unix)]
+pub(crate) fn shorter(dir: &Path, nodes: usize) -> Result<Option<TempDir>, Problem> {
+    let is_short = std::os::unix::net::SocketAddr::from_pathname(socket(dir, nodes)).is_ok();
+    (!is_short).then(new_dir).transpose().map_err(|e| failed("the sockets' directory is not made", &e))
+}
+
+#[cfg(unix)]
+fn new_dir() -> std::io::Result<TempDir> {
+    tempfile::Builder::new().prefix("swarm-").tempdir()
+}
+
+/// Pipes have no such bound.
+#[cfg(windows)]
+pub(crate) fn shorter(_dir: &Path, _nodes: usize) -> Result<Option<TempDir>, Problem> {
+    Ok(None)
 }
 
 #[cfg(unix)]

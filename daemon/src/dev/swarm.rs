@@ -11,6 +11,7 @@ use mesh_config::Resources;
 use serde::Serialize;
 use swarm_client::Client;
 use swarm_proto::{Code, Problem, api::Phase};
+use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::Instant,
@@ -61,7 +62,9 @@ pub struct DevNode {
 /// A throw-away swarm. Its daemons end with this process; [`Swarm::stop`] ends them in order and removes their state.
 pub struct Swarm {
     leash: Leash,
-    dir: tempfile::TempDir,
+    dir: TempDir,
+    /// Where the sockets are, if not there.
+    _sockets: Option<TempDir>,
     /// What each node runs.
     programs: Vec<PathBuf>,
     prepared: Vec<Prepared>,
@@ -84,10 +87,11 @@ impl Swarm {
             Some(program) => program.clone(),
             None => std::env::current_exe().map_err(|e| failed("the daemon's program is not found", &e))?,
         };
-        let prepared = prepare::all(dir.path(), options)?;
+        let sockets = prepare::shorter(dir.path(), options.nodes)?;
+        let prepared = prepare::all(dir.path(), sockets.as_ref().unwrap_or(&dir).path(), options)?;
         let leash = Leash::new().map_err(|e| failed("the swarm is not started", &e))?;
         let programs = vec![program; prepared.len()];
-        let mut swarm = Self { leash, dir, programs, prepared, nodes: Vec::new(), children: Vec::new() };
+        let mut swarm = Self { leash, dir, _sockets: sockets, programs, prepared, nodes: Vec::new(), children: Vec::new() };
         for n in 0..swarm.prepared.len() {
             let child = swarm.spawn(n)?;
             let node = &swarm.prepared[n];
