@@ -318,7 +318,9 @@ struct Deaf {
 impl Deaf {
     fn set(&self, is_deaf: bool) {
         self.is_deaf.store(is_deaf, Ordering::SeqCst);
-        self.listener.lock().unwrap().take().map(Waker::wake);
+        if let Some(listener) = self.listener.lock().unwrap().take() {
+            listener.wake();
+        }
     }
 }
 
