@@ -16,6 +16,10 @@
 //! overlap its successor by its own contract, the second has none. The keeper is told each lease's end and enforces it by
 //! itself when the daemon hangs; when the daemon is gone, it kills everything at that moment.
 //!
+//! **Gathering.** While others wait here for room, what begins and ends after it waited itself is told together with what follows within
+//! [`GATHER`]: each message costs the swarm an entry of the log, which is a sync of three disks and more of a processor than a short
+//! task. Nobody is kept waiting who did not wait before, and this node has work for longer ([`placement::AHEAD`]).
+//!
 //! **Outcomes** are numbered by message and repeated on every new stream until the leader says that they are in the ledger or
 //! were refused there. The outcome of a cancelled or superseded attempt is not sent: the ledger knows that end already.
 //!
@@ -54,6 +58,9 @@ const STARTED_BATCH: usize = 16_384;
 /// Arrays of which the spec is remembered although nothing of theirs is here. The leader sends a spec again when it thinks that
 /// nothing is.
 const ARRAYS_REMEMBERED: usize = 1_024;
+
+/// How long what has begun and ended is gathered while others wait here: a fifth of the work that a node is kept ahead.
+pub const GATHER: Duration = Duration::from_millis(10);
 
 /// What does not change while the daemon lives.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +105,9 @@ struct Attempt {
     is_array: bool,
     item: Option<String>,
     state: State,
+    /// When it came here, and whether it could not run at once.
+    granted: Boot,
+    has_waited: bool,
     /// When its time is up; set while it runs.
     deadline: Option<Boot>,
     was_started: bool,
@@ -152,6 +162,8 @@ pub struct Attempts {
     untaken: VecDeque<(u64, Finish)>,
     outcome_seq: u64,
     started: Vec<Key>,
+    /// Until when what has begun and ended is gathered; what there is without it goes at once.
+    gathering: Option<Boot>,
     load: Load,
     running: u32,
     /// The latest time that a handler was told.
@@ -182,6 +194,7 @@ impl Attempts {
             untaken: VecDeque::new(),
             outcome_seq: 0,
             started: Vec::new(),
+            gathering: None,
             load: Load::default(),
             running: 0,
             now,
@@ -200,6 +213,8 @@ impl Attempts {
                 is_array: false,
                 item: None,
                 state: State::Running { since: recovered.started_boot, is_started: true },
+                granted: recovered.started_boot,
+                has_waited: false,
                 deadline: None,
                 was_started: true,
             };
@@ -243,6 +258,7 @@ impl Attempts {
         self.jobs.clear();
         self.jobs_order.clear();
         self.started.clear();
+        self.gathering = None;
         self.lease.forget_stream();
         for (_, finish) in self.untaken.drain(..).rev() {
             self.unsent.push_front(finish);
@@ -341,6 +357,8 @@ impl Attempts {
             is_array: known.is_array,
             item,
             state: State::Waiting,
+            granted: now,
+            has_waited: false,
             deadline: None,
             was_started: false,
         };
@@ -413,7 +431,9 @@ impl Attempts {
         *is_started = true;
         attempt.deadline = attempt.spec.timeout.map(|timeout| now + timeout.duration());
         self.deadlines.extend(attempt.deadline.map(|at| (at, key)));
+        let has_waited = attempt.has_waited;
         if self.is_connected {
+            self.gather(has_waited);
             self.started.push(key);
         }
     }
@@ -429,7 +449,7 @@ impl Attempts {
             State::Waiting | State::Behind | State::Ended => return,
         };
         attempt.state = State::Ended;
-        let deadline = attempt.deadline.take();
+        let (deadline, has_waited) = (attempt.deadline.take(), attempt.has_waited);
         let spec = Arc::clone(&attempt.spec);
         self.room.give_back(&spec.needs);
         self.window.release(&spec.needs);
@@ -438,6 +458,7 @@ impl Attempts {
             self.deadlines.remove(&(at, key));
         }
         if is_wanted {
+            self.gather(has_waited);
             self.unsent.push_back(Finish { task: key.0, fence: key.1, outcome });
         } else {
             self.remove(key);
@@ -510,9 +531,10 @@ impl Attempts {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
-        if !self.is_connected {
+        if !self.is_connected || self.is_gathering() {
             return None;
         }
+        self.gathering = None;
         if !self.started.is_empty() {
             let rest = self.started.split_off(self.started.len().min(STARTED_BATCH));
             let batch = std::mem::replace(&mut self.started, rest);
@@ -535,7 +557,8 @@ impl Attempts {
         let timeout = self.deadlines.first().map(|(at, _)| (*at, "an attempt's timeout"));
         let ask = self.lease.next_ask().filter(|_| self.is_connected).map(|at| (at, "ask for the lease"));
         let end = (!self.lease.is_over()).then(|| (self.lease.until(), "the lease's end"));
-        [timeout, ask, end].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let tell = self.gathering.filter(|_| self.is_gathering()).map(|at| (at, "what was gathered is told"));
+        [timeout, ask, end, tell].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Time has passed.

@@ -6,7 +6,7 @@ use swarm_proto::{
     spec::Work,
 };
 
-use super::{Attempts, Boot, Key, Output};
+use super::{Attempts, Boot, GATHER, Key, Output};
 
 /// Encoded bytes of outcomes that one message carries at most; a control frame holds twice as much.
 const OUTCOMES_BYTES: usize = 512 << 10;
@@ -17,6 +17,20 @@ impl Attempts {
         if self.attempts.remove(&key).is_some_and(|attempt| attempt.was_started && attempt.spec.work != Work::Noop) {
             self.outputs.push_back(Output::Forget { task: key.0, fence: key.1 });
         }
+    }
+
+    /// Something has begun or ended: unless it waited for that, it is told at once, with all that was gathered.
+    pub(super) fn gather(&mut self, has_waited: bool) {
+        let is_first = self.started.is_empty() && self.unsent.is_empty();
+        self.gathering = match self.gathering {
+            _ if !has_waited => None,
+            None if is_first => Some(self.now + GATHER),
+            since_before => since_before,
+        };
+    }
+
+    pub(super) fn is_gathering(&self) -> bool {
+        !self.is_draining && !self.queue.is_empty() && self.gathering.is_some_and(|until| self.now < until)
     }
 
     pub(super) fn taken(&mut self, seq: u64, now: Boot) {

@@ -125,6 +125,7 @@ impl Attempts {
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         attempt.state = State::Running { since: now, is_started: false };
         attempt.was_started = true;
+        attempt.has_waited = attempt.granted < now;
         self.room.take(&attempt.spec.needs);
         self.running += 1;
         let spec = std::sync::Arc::clone(&attempt.spec);

@@ -121,6 +121,39 @@ fn grants_run_in_order_as_room_allows() {
 }
 
 #[test]
+fn while_others_wait_what_waited_itself_is_told_together() {
+    let mut attempts = worker();
+    (1..=9).for_each(|job| attempts.handle_to_worker(granted(spec(1000), key(job, 10)), ms(2)));
+    outputs(&mut attempts);
+    let told = |attempts: &mut Attempts| finishes(&outputs(attempts)).into_iter().map(|((task, _), _)| task.job.0).collect::<Vec<_>>();
+    // the first two began when they came
+    attempts.handle_event(ended(key(1, 10), End::Succeeded), ms(3));
+    assert_eq!(told(&mut attempts), [1]);
+    attempts.handle_event(ended(key(3, 10), End::Succeeded), ms(4));
+    assert!(told(&mut attempts).is_empty());
+    assert_eq!(attempts.poll_timeout(), Some((ms(4) + GATHER, "what was gathered is told")));
+    attempts.handle_event(ended(key(4, 10), End::Succeeded), ms(5));
+    attempts.handle_timeout(ms(4) + GATHER);
+    assert_eq!(told(&mut attempts), [3, 4]);
+    // one that needs nothing takes along what is there
+    attempts.handle_event(ended(key(5, 10), End::Succeeded), ms(20));
+    attempts.handle_to_worker(granted(spec(0), key(10, 11)), ms(21));
+    assert!(told(&mut attempts).is_empty());
+    attempts.handle_event(ended(key(10, 11), End::Succeeded), ms(22));
+    assert_eq!(told(&mut attempts), [5, 10]);
+    // nothing is gathered when nobody waits any more
+    attempts.handle_event(ended(key(2, 10), End::Succeeded), ms(23));
+    attempts.handle_event(ended(key(6, 10), End::Succeeded), ms(24));
+    assert_eq!(told(&mut attempts), [2, 6]);
+    attempts.handle_event(ended(key(7, 10), End::Succeeded), ms(25));
+    assert_eq!(told(&mut attempts), [7], "the last one that waited has begun");
+    // a new stream is told everything at once
+    attempts.handle_leader_gone(ms(26));
+    attempts.handle_leader(LogIndex(0), ms(27));
+    assert_eq!(told(&mut attempts), [1, 3, 4, 5, 10, 2, 6, 7]);
+}
+
+#[test]
 fn outcomes_are_repeated_on_each_stream_until_taken() {
     let mut attempts = worker();
     attempts.handle_to_worker(granted(spec(0), key(1, 10)), ms(2));
