@@ -8,6 +8,7 @@
 //!   beside   real daemons beside nc, scp, rsync, sendme and stock quinn: over loopback, over a veth pair, over a limited link
 //!   memory   what real daemons take of memory while a blob moves from one to others, for several sizes
 //!   membership  what nodes think of each other when some die, split or stutter, in virtual time, beside SWIM as memberlist does it
+//!   footprint  what real daemons take of a machine when there is nothing to do, and when very much waits
 //!   mesh     real daemons that are killed or stutter, beside the simulation of the same
 //!   failover how long real daemons are without a leader, a host or a task that is taken away
 //! ```
@@ -18,6 +19,7 @@ mod beside;
 mod blob;
 mod failover;
 mod figures;
+mod footprint;
 mod instructions;
 mod membership;
 mod memory;
@@ -78,6 +80,8 @@ enum Verb {
     Membership(membership::Options),
     /// Real daemons that are killed or stutter, beside the simulation of the same
     Mesh(mesh::Options),
+    /// What daemons take when there is nothing to do, and when very much waits
+    Footprint(footprint::Options),
     /// A leader, a host, a task's process taken away: time until another one does its work
     Failover(failover::Options),
     /// Memory of daemons while a blob moves from one to the others
@@ -198,6 +202,7 @@ fn main() -> anyhow::Result<()> {
             tell(&output, &all, membership::table)?;
             membership::check(&options, &all)
         }
+        Verb::Footprint(options) => tell(&output, &runtime.block_on(footprint::measure(&options))?, footprint::table),
         Verb::Mesh(options) => {
             let all = runtime.block_on(mesh::measure(&options))?;
             tell(&output, &all, mesh::table)?;

@@ -24,6 +24,7 @@ mod sheet;
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -35,7 +36,7 @@ use swarmctl::verb::bench::usage::cpu_of;
 
 use self::sheet::{Figure, Ratio, Raw, Sheet};
 use crate::{
-    beside::place::{Kind, Place, Running, program},
+    beside::place::{Host, Kind, Place, Running, program},
     figures,
     quiet::{Busy, Guard},
     usage::Meter,
@@ -103,6 +104,9 @@ pub(crate) struct Told {
     /// What failed in which round; its other rounds stand.
     failed: Vec<String>,
 }
+
+/// Servers of a peer, of which it needs a majority.
+const SERVERS: u8 = 3;
 
 /// What all of them need.
 struct Stage {
@@ -234,6 +238,17 @@ impl Stage {
     /// How many processes are spawned, and tasks of HyperQueue: each takes as long as a hundred others.
     fn processes(&self) -> u32 {
         (self.tasks / 20).max(100)
+    }
+
+    /// [`SERVERS`] of them, each at an address of its own, when all of them listen at their port.
+    fn three(&self, port: u16, start: impl Fn(&[IpAddr], usize) -> anyhow::Result<Running>) -> anyhow::Result<(Vec<IpAddr>, Vec<Running>)> {
+        let places: Vec<Host> = (0..SERVERS).map(|n| self.place.leader.next(n)).collect();
+        let hosts: Vec<IpAddr> = places.iter().map(|place| place.ip).collect();
+        let mut servers = (0..hosts.len()).map(|n| start(&hosts, n)).collect::<Result<Vec<_>, _>>()?;
+        for (server, place) in servers.iter_mut().zip(&places) {
+            server.listens(place, port)?;
+        }
+        Ok((hosts, servers))
     }
 
     /// An empty directory, whose files are gone when it is.

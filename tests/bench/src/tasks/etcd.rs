@@ -21,10 +21,9 @@ use anyhow::{Context as _, ensure};
 
 use self::put::Puts;
 use super::{Cpu, Figure, Measured, Stage, block_on, quantile};
-use crate::beside::place::{Host, Running};
+use crate::beside::place::Running;
 
 pub(super) const PROGRAM: &str = "etcd";
-const MEMBERS: u8 = 3;
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 /// How long the members may take to elect.
@@ -40,15 +39,7 @@ const PUTS: u32 = 30_000;
 
 pub(super) fn run(stage: &Stage) -> anyhow::Result<Measured> {
     let dir = stage.fresh("etcd")?;
-    let places: Vec<Host> = (0..MEMBERS).map(|n| stage.place.leader.next(n)).collect();
-    let hosts: Vec<IpAddr> = places.iter().map(|place| place.ip).collect();
-    let mut servers = Vec::new();
-    for n in 0..hosts.len() {
-        servers.push(start(stage, dir.path(), &hosts, n)?);
-    }
-    for (server, place) in servers.iter_mut().zip(&places) {
-        server.listens(place, CLIENT_PORT)?;
-    }
+    let (hosts, servers) = stage.three(CLIENT_PORT, |hosts, n| start(stage, dir.path(), hosts, n))?;
     block_on(load(&hosts, stage.tasks.min(PUTS), &servers))?
 }
 

@@ -24,10 +24,9 @@ use serde_json::{Value, json};
 
 use self::link::{Link, Message};
 use super::{Cpu, Figure, Measured, Stage, block_on, quantile};
-use crate::beside::place::{Host, Running};
+use crate::beside::place::Running;
 
 pub(super) const PROGRAM: &str = "nats-server";
-const SERVERS: u8 = 3;
 const CLIENT_PORT: u16 = 4222;
 const ROUTE_PORT: u16 = 6222;
 /// How long the servers may take to be a cluster that takes streams.
@@ -55,15 +54,7 @@ const PULLED: u64 = 3;
 
 pub(super) fn run(stage: &Stage) -> anyhow::Result<Measured> {
     let dir = stage.fresh("nats")?;
-    let places: Vec<Host> = (0..SERVERS).map(|n| stage.place.leader.next(n)).collect();
-    let hosts: Vec<IpAddr> = places.iter().map(|place| place.ip).collect();
-    let mut servers = Vec::new();
-    for n in 0..hosts.len() {
-        servers.push(start(stage, dir.path(), &hosts, n)?);
-    }
-    for (server, place) in servers.iter_mut().zip(&places) {
-        server.listens(place, CLIENT_PORT)?;
-    }
+    let (hosts, servers) = stage.three(CLIENT_PORT, |hosts, n| start(stage, dir.path(), hosts, n))?;
     block_on(set_up(hosts[0]))??;
     for host in &hosts[1..] {
         work(*host)?;
@@ -94,7 +85,7 @@ fn config(store: &Path, hosts: &[IpAddr], n: usize) -> String {
 
 /// Makes the stream and the consumer as soon as the servers are a cluster.
 async fn set_up(host: IpAddr) -> anyhow::Result<()> {
-    let stream = json!({"name": "TASKS", "subjects": ["t.>"], "retention": "workqueue", "storage": "file", "num_replicas": SERVERS});
+    let stream = json!({"name": "TASKS", "subjects": ["t.>"], "retention": "workqueue", "storage": "file", "num_replicas": super::SERVERS});
     ask(host, "$JS.API.STREAM.CREATE.TASKS", &stream).await?;
     // nanoseconds
     let how = json!({"durable_name": "w", "ack_policy": "explicit", "ack_wait": 30_000_000_000_u64, "max_ack_pending": 20_000});
