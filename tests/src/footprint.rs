@@ -2,32 +2,44 @@
 
 use std::fs;
 
-/// Memory and descriptors of one process at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Footprint {
+/// Memory and descriptors of some processes at one moment.
+#[derive(Debug)]
+pub struct Footprints(Vec<Footprint>);
+
+#[derive(Debug)]
+struct Footprint {
+    pid: u32,
     /// Bytes resident.
-    pub rss: u64,
-    pub descriptors: usize,
+    rss: u64,
+    descriptors: usize,
+}
+
+impl Footprints {
+    /// # Panics
+    /// There is no such process.
+    pub fn of(pids: impl IntoIterator<Item = u32>) -> Self {
+        Self(pids.into_iter().map(Footprint::of).collect())
+    }
+
+    /// # Panics
+    /// One of them has grown by more than that since.
+    pub fn have_grown_at_most(&self, rss: u64, descriptors: usize) {
+        for before in &self.0 {
+            let now = Footprint::of(before.pid);
+            let within = now.rss <= before.rss + rss && now.descriptors <= before.descriptors + descriptors;
+            assert!(within, "{before:?} before, {now:?} now; {rss} bytes and {descriptors} descriptors more are allowed");
+        }
+    }
 }
 
 impl Footprint {
-    /// # Panics
-    /// There is no such process.
-    pub fn of(pid: u32) -> Self {
+    fn of(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
         let kib = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
-        Self { rss: kib.expect("a process has memory") << 10, descriptors }
-    }
-
-    /// # Panics
-    /// The process has grown by more than that.
-    pub fn has_grown_at_most(self, pid: u32, rss: u64, descriptors: usize) {
-        let now = Self::of(pid);
-        let within = now.rss <= self.rss + rss && now.descriptors <= self.descriptors + descriptors;
-        assert!(within, "process {pid}: {self:?} before, {now:?} now; {rss} bytes and {descriptors} descriptors more are allowed");
+        Self { pid, rss: kib.expect("a process has memory") << 10, descriptors }
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 pub use chance::{Chance, rounds};
 pub use fault::{Fault, How, log_files};
-pub use footprint::Footprint;
+pub use footprint::Footprints;
 pub use host::{Host, Hosts};
 pub use rack::Rack;
 

@@ -15,7 +15,7 @@ use swarm_proto::{
     spec::Resources,
 };
 use swarm_tests::{
-    Footprint, Host, Hosts, done_in, eventually,
+    Footprints, Host, Hosts, done_in, eventually,
     intruder::{Intruder, Raw, Shown, addrs, hello, place, realm},
 };
 use swarm_transport::{Identity, Plane, StreamError};
@@ -59,9 +59,8 @@ impl Taken {
         Raw::new(Some(shown), plane.alpn(PROTOCOL, realm(self.cluster)))
     }
 
-    fn footprints(&self) -> Vec<(u32, Footprint)> {
-        let pids = self.honest().iter().map(|host| host.pid().as_raw_nonzero().get().cast_unsigned());
-        pids.map(|pid| (pid, Footprint::of(pid))).collect()
+    fn footprints(&self) -> Footprints {
+        Footprints::of(self.honest().iter().map(|host| host.pid().as_raw_nonzero().get().cast_unsigned()))
     }
 
     /// Both honest nodes are well in each other's eyes, the same one leads, and there is work done.
@@ -134,9 +133,7 @@ async fn a_member_that_lies_about_everybody_changes_nothing() {
     }
     assert!(sent > 1_000, "{sent} were sent");
     taken.is_undisturbed(term).await;
-    for (pid, footprint) in before {
-        footprint.has_grown_at_most(pid, 32 * MIB, 16);
-    }
+    before.have_grown_at_most(32 * MIB, 16);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,9 +183,7 @@ async fn a_member_that_says_too_much_of_itself_is_not_heard() {
     let said = tokio::time::timeout(Duration::from_secs(10), rx.recv::<ToWorker>()).await.expect("an end");
     assert!(matches!(said, Ok(None) | Err(StreamError::Reset(_) | StreamError::Lost(_))), "{said:?}");
     taken.is_undisturbed(term).await;
-    for (pid, footprint) in before {
-        footprint.has_grown_at_most(pid, 32 * MIB, 16);
-    }
+    before.have_grown_at_most(32 * MIB, 16);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,9 +229,7 @@ async fn slow_writers_and_deaf_readers_cost_little() {
         for (tx, _) in &mut slow {
             refused += usize::from(tx.write_all(&[0]).await.is_err());
         }
-        for &(pid, footprint) in &before {
-            footprint.has_grown_at_most(pid, 32 * MIB, 16);
-        }
+        before.have_grown_at_most(32 * MIB, 16);
     }
     assert!(refused >= slow.len(), "streams that never say what they are for are kept: {refused} refusals");
     drop(connection);
@@ -254,9 +247,7 @@ async fn slow_writers_and_deaf_readers_cost_little() {
     for _ in 0..20 {
         host.ok(&["run", "--", "true"]);
     }
-    for (pid, footprint) in before {
-        footprint.has_grown_at_most(pid, 48 * MIB, 16);
-    }
+    before.have_grown_at_most(48 * MIB, 16);
     taken.is_undisturbed(term).await;
 }
 
@@ -337,8 +328,6 @@ async fn floods_leave_others_half_their_rate_at_least() {
         };
     }
     assert!(calm > 20 && 2 * flooded >= calm, "{calm} jobs in calm, {flooded} under the flood");
-    for (pid, footprint) in before {
-        footprint.has_grown_at_most(pid, 64 * MIB, 16);
-    }
+    before.have_grown_at_most(64 * MIB, 16);
     taken.is_undisturbed(term).await;
 }

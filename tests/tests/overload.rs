@@ -14,7 +14,7 @@ use swarm_proto::{
     api::{SubmitLine, SubmitRequest, Text},
     ledger::TaskState,
 };
-use swarm_tests::{Footprint, Rig, done_in, ended, eventually, first_task, say, shell, submit};
+use swarm_tests::{Footprints, Rig, done_in, ended, eventually, first_task, say, shell, submit};
 
 const MIB: u64 = 1 << 20;
 /// Submissions of one flood; those of all are fewer than the jobs that are remembered when they have ended.
@@ -51,7 +51,7 @@ async fn flood(client: Client, most: u32, mut stop: tokio::sync::watch::Receiver
 async fn who_submits_without_reading_loses_nothing_and_others_are_served() {
     let rig = Rig::start(3).await;
     let (greedy, honest) = (rig.client(0), rig.client(1));
-    let before: Vec<_> = rig.swarm.nodes().iter().map(|node| (node.pid, Footprint::of(node.pid))).collect();
+    let before = Footprints::of(rig.swarm.nodes().iter().map(|node| node.pid));
     let mut calm = 0;
     let mut flooded = 0;
     let mut ends = Vec::new();
@@ -66,9 +66,7 @@ async fn who_submits_without_reading_loses_nothing_and_others_are_served() {
     // how many is the hosts' processors' business, on which the flood itself is made
     say(&format!("{calm} jobs in calm, {flooded} beside one who submits without end"));
     assert!(flooded >= 20, "{calm} jobs in calm, {flooded} beside one who submits without end");
-    for (pid, footprint) in before {
-        footprint.has_grown_at_most(pid, 256 * MIB, 32);
-    }
+    before.have_grown_at_most(256 * MIB, 32);
     for (sent, accepted, refused) in ends {
         assert_eq!(sent, u32::try_from(accepted.len()).expect("few") + refused, "each has one answer");
         // those that were acknowledged are all there, and are done; the last ones are the likeliest to be missing
@@ -104,8 +102,7 @@ async fn a_task_that_prints_without_end_costs_its_node_a_bounded_part() {
     let first = submit(&client, shell("true")).await;
     ended(&client, first).await;
     let keeper = *keepers(rig.swarm.dir()).first().expect("a keeper has begun");
-    let pids = [rig.swarm.nodes()[0].pid, keeper];
-    let before = pids.map(|pid| (pid, Footprint::of(pid)));
+    let before = Footprints::of([rig.swarm.nodes()[0].pid, keeper]);
     let endless = submit(&client, SubmitRequest { timeout_ms: Some(4_000), ..shell("exec yes without-end") }).await;
     eventually("it runs", async || first_task(&client, endless).await.running.then_some(())).await;
     let mut beside = 0;
@@ -115,9 +112,7 @@ async fn a_task_that_prints_without_end_costs_its_node_a_bounded_part() {
         let said = first_task(&client, job).await.output.expect("it printed").stdout;
         assert_eq!(said, Text::Utf8("here\n".into()));
         beside += 1;
-        for (pid, footprint) in before {
-            footprint.has_grown_at_most(pid, 32 * MIB, 64);
-        }
+        before.have_grown_at_most(32 * MIB, 64);
     }
     assert!(beside >= 3, "{beside} tasks got through beside it");
     let output = first_task(&client, endless).await.output.expect("it printed");
