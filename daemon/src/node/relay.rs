@@ -343,12 +343,7 @@ pub(crate) async fn serve_desk(
 /// Whether everything that was ever acknowledged is in this ledger: only then is what it does not have unknown.
 async fn is_up_to_date(node: &Node) -> bool {
     let Some(consensus) = &node.consensus else { return false };
-    if consensus.read_barrier().await.is_ok() {
-        return true;
-    }
-    // whoever asks comes again at once
-    sleep(AGAIN).await;
-    false
+    consensus.read_barrier().await.is_ok()
 }
 
 async fn remote(node: &Arc<Node>, leader: NodeId, submitter: &str) -> Option<Link> {
