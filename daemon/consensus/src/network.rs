@@ -179,8 +179,9 @@ impl RaftNetworkV2<Types> for Client {
                 Ok(opened) => opened.map_err(|e| unreachable(&e))?,
                 Err(_) => return Err(unreachable(&io::ErrorKind::TimedOut.into())),
             };
-            let mut pipe = Pipe { input: Some(input), tx, rx, owed: VecDeque::new(), patience: self.patience, deadline: Instant::now() };
-            pipe.put(Some(request)).map_err(|e| unreachable(&e))?;
+            let mut pipe =
+                Pipe { input: Some(input), tx, rx, owed: VecDeque::new(), patience: self.patience, deadline: Instant::now(), held: None };
+            pipe.put(&request).map_err(|e| unreachable(&e))?;
             Ok(stream::unfold(Some(pipe), |pipe| async move { pipe?.next().await }).boxed())
         })
     }
@@ -225,6 +226,9 @@ impl RaftNetworkV2<Types> for Client {
 
 /// A replication stream: requests go out as they come, answers come back in their order.
 ///
+/// A request without entries only says that all of them are committed. The next entries say it too, so it waits for them for [`HELD`]:
+/// under load nearly every second message between voters would be one of these, sent when the client is to be answered.
+///
 /// The engine takes "the log matches up to here" for an answer to every request that ends there, also to one that was sent later and
 /// only carries how far the log is committed (openraft 0.10.0-alpha.37, `InflightAppendQueue::drain_acked`). With the first of two such
 /// answers a leader that was cut off, and deposed meanwhile, would hold the second for a sign that it still leads: a read would show
@@ -233,27 +237,41 @@ struct Pipe<S> {
     input: Option<S>,
     tx: Tx,
     rx: Rx,
-    /// The last entry up to which a log matches that takes each request whose answer has not come.
-    owed: VecDeque<Option<LogId>>,
+    /// Answers that have not come.
+    owed: VecDeque<Owed>,
     patience: Duration,
     /// When the next of them is overdue.
     deadline: Instant,
+    /// A request that waits for the next one, and until when.
+    held: Option<(AppendEntriesRequest<Types>, Instant)>,
 }
+
+/// The answer to a request.
+struct Owed {
+    /// The last entry up to which a log matches that takes it.
+    last: Option<LogId>,
+    /// A later request that ends there was not sent.
+    is_void: bool,
+}
+
+/// How much later than others a voter may learn that an entry is committed while none follows.
+const HELD: Duration = Duration::from_millis(5);
 
 impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
     /// The next answer, and the pipe while it is of use.
     async fn next(mut self) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Self>)> {
         loop {
             let (is_owing, deadline) = (!self.owed.is_empty(), self.deadline);
+            let due = self.held.as_ref().map(|(_, due)| *due);
             let Self { input, tx, rx, .. } = &mut self;
             tokio::select! {
                 biased;
                 answer = rx.recv::<Appended>() => match answer {
                     Ok(Some(answer)) => {
-                        let last = self.owed.pop_front();
+                        let answered = self.owed.pop_front();
                         self.deadline = Instant::now() + self.patience;
                         let is_over = !matches!(answer, Appended::Matches(_));
-                        if !is_over && last.is_some() && self.owed.front() == last.as_ref() {
+                        if !is_over && answered.is_some_and(|owed| owed.is_void || self.next_last() == Some(owed.last)) {
                             continue;
                         }
                         return Some((Ok(answer.into()), (!is_over).then_some(self)));
@@ -268,8 +286,13 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
                 sent = tx.flush(), if tx.is_full() => if let Err(error) = sent {
                     return Some((Err(unreachable(&error)), None));
                 },
+                () = sleep_until(due.unwrap_or(deadline)), if due.is_some() && !tx.is_full() => {
+                    if let Err(error) = self.put_held() {
+                        return Some((Err(unreachable(&error)), None));
+                    }
+                }
                 request = next_of(input), if input.is_some() && !tx.is_full() => {
-                    if let Err(error) = self.put(request) {
+                    if let Err(error) = self.take(request) {
                         return Some((Err(unreachable(&error)), None));
                     }
                 }
@@ -277,17 +300,45 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
         }
     }
 
-    fn put(&mut self, request: Option<AppendEntriesRequest<Types>>) -> io::Result<()> {
+    /// Where the next request ends whose answer has not come, sent or not.
+    fn next_last(&self) -> Option<Option<LogId>> {
+        self.owed.front().map(|owed| owed.last).or_else(|| self.held.as_ref().map(|(request, _)| last_of(request)))
+    }
+
+    fn take(&mut self, request: Option<AppendEntriesRequest<Types>>) -> io::Result<()> {
         let Some(request) = request else {
             self.input = None;
+            self.put_held()?;
             return self.tx.finish();
         };
+        if let (Some((held, _)), Some(before)) = (&self.held, self.owed.back_mut()) {
+            before.is_void |= before.last == last_of(held);
+        }
+        let due = self.held.take().map(|(_, due)| due);
+        if request.entries.is_empty() && request.leader_commit == request.prev_log_id {
+            self.held = Some((request, due.unwrap_or_else(|| Instant::now() + HELD)));
+            return Ok(());
+        }
+        // it says what the one that was held would
+        self.put(&request)
+    }
+
+    fn put_held(&mut self) -> io::Result<()> {
+        self.held.take().map_or(Ok(()), |(request, _)| self.put(&request))
+    }
+
+    fn put(&mut self, request: &AppendEntriesRequest<Types>) -> io::Result<()> {
         if self.owed.is_empty() {
             self.deadline = Instant::now() + self.patience;
         }
-        self.owed.push_back(request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id)));
-        self.tx.feed(&Append::from(&request))
+        self.owed.push_back(Owed { last: last_of(request), is_void: false });
+        self.tx.feed(&Append::from(request))
     }
+}
+
+/// The last entry up to which a log matches that takes this.
+fn last_of(request: &AppendEntriesRequest<Types>) -> Option<LogId> {
+    request.entries.last().map_or(request.prev_log_id, |entry| Some(entry.log_id))
 }
 
 async fn next_of<S: Stream + Unpin>(input: &mut Option<S>) -> Option<S::Item> {
@@ -321,31 +372,65 @@ mod tests {
         }
     }
 
-    /// Of two requests that end at the same entry the engine cannot tell which one was answered.
-    #[tokio::test]
-    async fn an_answer_is_not_taken_for_that_of_a_later_request() {
-        let (net, (served_tx, mut served)) = (Net::default(), mpsc::unbounded_channel());
-        net.listen(NodeId(2), Arc::new(move |_, tx, rx| served_tx.send((tx, rx)).unwrap()));
-        let mut network = Network { links: Links::Memory(net), patience: Duration::from_secs(60) };
-        let mut client = network.new_client(2, &EmptyNode::default()).await;
-        let requests = stream::iter([append(6, 2), append(8, 0), append(8, 1)]).chain(stream::pending());
-        let mut answers = client.stream_append(requests.boxed(), RPCOption::new(Duration::from_secs(60))).await.unwrap();
-        let (mut tx, mut rx) = served.recv().await.unwrap();
-        let mut given = async |matches: u64| {
-            let matches = Some(log_id(1, matches));
-            tx.send(&Appended::from(Ok(matches))).await.unwrap();
-        };
-        // answers are read as they come: nothing has come, and the requests went out meanwhile
-        assert!(answers.next().now_or_never().is_none());
-        for last in [8, 8, 9] {
-            let request: AppendEntriesRequest<Types> = rx.recv::<Append>().await.unwrap().unwrap().try_into().unwrap();
-            assert_eq!(request.entries.last().map_or(request.prev_log_id, |e| Some(e.log_id)), Some(log_id(1, last)));
+    /// What a follower hears and answers, and what the engine hears of that.
+    struct Follower {
+        tx: Tx,
+        rx: Rx,
+    }
+
+    impl Follower {
+        async fn hears(&mut self) -> AppendEntriesRequest<Types> {
+            self.rx.recv::<Append>().await.unwrap().unwrap().try_into().unwrap()
         }
-        given(8).await;
-        assert!(answers.next().now_or_never().is_none(), "the request that was sent later is not answered");
-        given(8).await;
-        assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(log_id(1, 8))));
-        given(9).await;
+
+        async fn answers(&mut self, matches: u64) {
+            self.tx.send(&Appended::from(Ok(Some(log_id(1, matches))))).await.unwrap();
+        }
+    }
+
+    async fn connected() -> (Client, mpsc::UnboundedReceiver<Follower>) {
+        let (net, (served_tx, served)) = (Net::default(), mpsc::unbounded_channel());
+        net.listen(NodeId(2), Arc::new(move |_, tx, rx| drop(served_tx.send(Follower { tx, rx }))));
+        let mut network = Network { links: Links::Memory(net), patience: Duration::from_secs(60) };
+        (network.new_client(2, &EmptyNode::default()).await, served)
+    }
+
+    const OPTION: Duration = Duration::from_secs(60);
+
+    /// Of two requests that end at the same entry the engine cannot tell which one was answered.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_not_taken_for_that_of_a_later_request() {
+        let (mut client, mut served) = connected().await;
+        let requests = stream::iter([append(6, 2), append(8, 0)]).chain(stream::pending());
+        let mut answers = client.stream_append(requests.boxed(), RPCOption::new(OPTION)).await.unwrap();
+        let mut follower = served.recv().await.unwrap();
+        // answers are read as they come: none has come, and the first request went out meanwhile
+        assert!(answers.next().now_or_never().is_none());
+        assert_eq!(last_of(&follower.hears().await), Some(log_id(1, 8)));
+        follower.answers(8).await;
+        assert!(answers.next().now_or_never().is_none(), "the one that came later is not even sent");
+        let begun = Instant::now();
+        let (answer, ()) = tokio::join!(answers.next(), async {
+            let held = follower.hears().await;
+            assert_eq!((begun.elapsed(), held.entries.len(), held.leader_commit), (HELD, 0, Some(log_id(1, 8))));
+            follower.answers(8).await;
+        });
+        assert_eq!(answer.unwrap().unwrap(), Ok(Some(log_id(1, 8))));
+    }
+
+    /// The next entries say what is committed, so nothing else need say it; whoever answers what came before did not hear it.
+    #[tokio::test(start_paused = true)]
+    async fn entries_take_the_place_of_what_only_tells_what_is_committed() {
+        let (mut client, mut served) = connected().await;
+        let requests = stream::iter([append(6, 2), append(8, 0), append(8, 1)]).chain(stream::pending());
+        let mut answers = client.stream_append(requests.boxed(), RPCOption::new(OPTION)).await.unwrap();
+        let mut follower = served.recv().await.unwrap();
+        assert!(answers.next().now_or_never().is_none());
+        let heard = [follower.hears().await, follower.hears().await];
+        assert_eq!(heard.map(|request| last_of(&request)), [Some(log_id(1, 8)), Some(log_id(1, 9))]);
+        follower.answers(8).await;
+        assert!(answers.next().now_or_never().is_none(), "the engine would take it for an answer to what was not sent");
+        follower.answers(9).await;
         assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(log_id(1, 9))));
     }
 }
