@@ -12,7 +12,7 @@ use std::{
 use openraft::{
     Config, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver as _,
-    errors::{ClientWriteError, LinearizableReadError, RaftError},
+    errors::{ClientWriteError, ForwardReason, LinearizableReadError, RaftError},
 };
 use swarm_core::ledger::Ledger;
 use swarm_proto::{
@@ -251,26 +251,33 @@ impl Consensus {
             return Err(ProposeError::NotLeader { hint: None });
         }
         let data = Data::encode(batch, self.with_ledger(Ledger::protocol))?;
-        let written = tokio::select! {
-            biased;
-            written = self.inner.scoped(self.inner.raft.client_write(data)) => written,
-            () = self.deposed() => return Err(ProposeError::Unknown),
-        };
-        match written {
-            Ok(done) => Ok((ledger_index(&done.log_id), done.data.0)),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                if self.inner.role.borrow().is_leader {
-                    // no majority was heard from for a while, or leadership is being handed over: whoever tries again at once
-                    // would do nothing else; once it has been, the next leader is asked without waiting
-                    tokio::select! {
-                        biased;
-                        () = self.deposed() => {}
-                        () = sleep(self.inner.timing.heartbeat) => {}
-                    }
-                }
-                Err(ProposeError::NotLeader { hint: to.leader_id.map(NodeId).filter(|n| *n != self.inner.me) })
+        loop {
+            let written = tokio::select! {
+                biased;
+                written = self.inner.scoped(self.inner.raft.client_write(data.clone())) => written,
+                () = self.deposed() => return Err(ProposeError::Unknown),
+            };
+            let to = match written {
+                Ok(done) => return Ok((ledger_index(&done.log_id), done.data.0)),
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => to,
+                Err(RaftError::APIError(_) | RaftError::Fatal(_)) => return Err(ProposeError::Unknown),
+            };
+            match to.reason {
+                // nothing is written until a majority has answered: it was elected just now, or has heard nothing for a while
+                ForwardReason::LeaseExpired => tokio::select! {
+                    biased;
+                    () = self.deposed() => {}
+                    heard = self.read_barrier() => if heard.is_ok() { continue },
+                },
+                // whoever tries again at once would do nothing else; once it has been handed over, the next one is asked without waiting
+                ForwardReason::LeadershipTransfer => tokio::select! {
+                    biased;
+                    () = self.deposed() => {}
+                    () = sleep(self.inner.timing.heartbeat) => {}
+                },
+                ForwardReason::NotLeader => {}
             }
-            Err(RaftError::APIError(_) | RaftError::Fatal(_)) => Err(ProposeError::Unknown),
+            return Err(ProposeError::NotLeader { hint: to.leader_id.map(NodeId).filter(|n| *n != self.inner.me) });
         }
     }
 
