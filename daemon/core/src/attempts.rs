@@ -18,7 +18,7 @@
 //!
 //! **Gathering.** While others wait here for room, what begins and ends after it waited itself is told together with what follows within
 //! [`GATHER`]: each message costs the swarm an entry of the log, which is a sync of three disks and more of a processor than a short
-//! task. Nobody is kept waiting who did not wait before, and this node has work for longer ([`placement::AHEAD`]).
+//! task. Nobody is kept waiting who did not wait before, and this node has work for longer ([`AHEAD`](crate::placement::AHEAD)).
 //!
 //! **Outcomes** are numbered by message and repeated on every new stream until the leader says that they are in the ledger or
 //! were refused there. The outcome of a cancelled or superseded attempt is not sent: the ledger knows that end already.
