@@ -8,7 +8,12 @@ use std::{
 
 use swarm_client::Client;
 use swarm_proto::{Code, Digest, api::BlobLine};
-use swarm_tests::{Host, Hosts, Rig, ctl, eventually, program};
+use swarm_tests::{Hosts, Rig, ctl, eventually, program};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    sync::watch,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -199,10 +204,31 @@ async fn a_node_gives_no_faster_than_its_operator_wants() {
     assert!(began.elapsed() > std::time::Duration::from_millis(2_500), "3 MiB at 1 MiB a second: {:?}", began.elapsed());
 }
 
+/// Stands between a client and a daemon's socket, and lets each connection have so many bytes of the daemon until it may have more.
+async fn narrow(at: PathBuf, daemon: PathBuf, most: watch::Receiver<usize>) {
+    let listener = UnixListener::bind(at).expect("a socket");
+    loop {
+        let (client, _) = listener.accept().await.expect("a client");
+        let (daemon, mut most) = (daemon.clone(), most.clone());
+        tokio::spawn(async move {
+            let Ok(daemon) = UnixStream::connect(daemon).await else { return };
+            let ((mut from_client, mut to_client), (mut from_daemon, mut to_daemon)) = (client.into_split(), daemon.into_split());
+            let asking = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_daemon).await });
+            let (mut passed, mut room) = (0, vec![0; 64 << 10]);
+            while let Ok(count @ 1..) = from_daemon.read(&mut room).await {
+                passed += count;
+                if most.wait_for(|most| passed <= *most).await.is_err() || to_client.write_all(&room[..count]).await.is_err() {
+                    break;
+                }
+            }
+            asking.abort();
+        });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_outlives_the_daemon_that_gives_it_and_the_next_one_goes_on() {
-    // whoever is to be killed in the middle of it has some seconds more to go
-    let mut hosts = Hosts::start(2, |config| config.blobs.send_rate_per_node = Some(8 * MIB as u64)).await;
+    let mut hosts = Hosts::start(2, |_| ()).await;
     hosts.unite().await;
     let data = bytes(64 * MIB);
     let put = hosts.list[0].client().put_bytes(data.clone().into(), false).await.expect("it is put");
@@ -210,27 +236,32 @@ async fn a_download_outlives_the_daemon_that_gives_it_and_the_next_one_goes_on()
     eventually("the leader knows", async || other.blob(put.digest).await.ok()).await;
     let dir = tempfile::tempdir().expect("a directory");
     let (to, part) = (dir.path().join("got"), dir.path().join(format!(".swarmctl.{}.part", put.digest)));
-    let get = |host: &Host| {
+    let (most, allowed) = watch::channel(16 * MIB);
+    let socket = dir.path().join("narrow.sock");
+    let between = tokio::spawn(narrow(socket.clone(), hosts.list[1].socket.clone(), allowed));
+    let get = || {
         let mut command = std::process::Command::new(program("swarmctl"));
-        command.args(["blob", "get", &put.digest.to_string()]).arg(&to).env("SWARM_SOCKET", &host.socket);
+        command.args(["blob", "get", &put.digest.to_string()]).arg(&to).env("SWARM_SOCKET", &socket);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
     };
     let here = || std::fs::metadata(&part).map_or(0, |of| of.len());
     let reaches = async |len: usize| eventually("it comes", async || (here() >= len as u64).then_some(())).await;
 
-    let mut first = get(&hosts.list[1]);
-    reaches(2 * MIB).await;
+    let mut first = get();
+    reaches(8 * MIB).await;
     first.kill().expect("killed");
     first.wait().expect("it ended");
     let left = here();
-    assert!(left < data.len() as u64, "it was too fast to be killed");
-    let second = get(&hosts.list[1]);
-    reaches(usize::try_from(left).expect("small") + 2 * MIB).await;
+    assert!(left <= 16 * MIB as u64, "{left}");
+    let second = get();
+    reaches(usize::try_from(left).expect("small") + 8 * MIB).await;
     hosts.list[1].kill();
-    assert!(here() < data.len() as u64, "it was too fast to be killed");
+    assert!(here() <= left + 16 * MIB as u64, "{} after {left}", here());
+    most.send_replace(usize::MAX);
     hosts.list[1].run();
     let done = second.wait_with_output().expect("it ended");
     let told = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && told.contains("going on from there"), "{told}");
     assert!(std::fs::read(&to).expect("a file") == data && !part.exists());
+    between.abort();
 }
