@@ -250,7 +250,7 @@ struct Pipe<S> {
 struct Owed {
     /// The last entry up to which a log matches that takes it.
     last: Option<LogId>,
-    /// A later request that ends there was not sent.
+    /// A later request ends there too, sent or not: the engine could not tell whose answer it is.
     is_void: bool,
 }
 
@@ -271,7 +271,7 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
                         let answered = self.owed.pop_front();
                         self.deadline = Instant::now() + self.patience;
                         let is_over = !matches!(answer, Appended::Matches(_));
-                        if !is_over && answered.is_some_and(|owed| owed.is_void || self.next_last() == Some(owed.last)) {
+                        if !is_over && answered.is_some_and(|owed| owed.is_void) {
                             continue;
                         }
                         return Some((Ok(answer.into()), (!is_over).then_some(self)));
@@ -300,19 +300,14 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
         }
     }
 
-    /// Where the next request ends whose answer has not come, sent or not.
-    fn next_last(&self) -> Option<Option<LogId>> {
-        self.owed.front().map(|owed| owed.last).or_else(|| self.held.as_ref().map(|(request, _)| last_of(request)))
-    }
-
     fn take(&mut self, request: Option<AppendEntriesRequest<Types>>) -> io::Result<()> {
         let Some(request) = request else {
             self.input = None;
             self.put_held()?;
             return self.tx.finish();
         };
-        if let (Some((held, _)), Some(before)) = (&self.held, self.owed.back_mut()) {
-            before.is_void |= before.last == last_of(held);
+        if let Some(before) = self.owed.back_mut() {
+            before.is_void |= before.last == last_of(&request);
         }
         let due = self.held.take().map(|(_, due)| due);
         if request.entries.is_empty() && request.leader_commit == request.prev_log_id {
