@@ -5,7 +5,7 @@
 //!   start     a swarm of one, killed and started again and again -> ready
 //!   idle      n daemons on loopback to which nothing happens     -> processor and memory of the leader, and of the others
 //!   backlog   three daemons given one array that nobody may run  -> entries of the log, memory a task, ready again after kill -9 of all
-//!   singles   the same with as many jobs of one task each as fit in a minute's work, each on its own
+//!   singles   the same with jobs of one task each
 //! ```
 
 use std::{
@@ -27,7 +27,7 @@ use swarmd::dev::{self, Swarm};
 use crate::{
     figures::load,
     median,
-    swarm::{beside, told},
+    swarm::{beside, memory_of, told},
 };
 
 /// Voters of the swarm that has a backlog.
@@ -236,9 +236,7 @@ fn mb(bytes: u64) -> f64 {
 
 /// What a process has of memory, in MB.
 fn rss(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(mb(kib.context("a process has memory")? << 10))
+    memory_of(pid, "VmRSS").map(mb)
 }
 
 /// A table for people.

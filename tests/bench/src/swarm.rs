@@ -126,6 +126,13 @@ pub(crate) fn told(problem: swarm_proto::Problem) -> anyhow::Error {
     anyhow::anyhow!("{problem}")
 }
 
+/// A line of a process's memory, such as `VmHWM`, in bytes.
+pub(crate) fn memory_of(pid: u32, line: &str) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = text.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("{line} of process {pid}"))? * 1024)
+}
+
 impl Daemon {
     fn start(dir: &Path, name: String, host: Host, leader: IpAddr) -> anyhow::Result<Self> {
         let (state, socket) = (dir.join(&name), dir.join(format!("{name}.sock")));
@@ -173,9 +180,7 @@ impl Daemon {
 
     /// A line of its process's memory, such as `VmHWM`, in bytes.
     pub(crate) fn memory(&self, line: &str) -> anyhow::Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let kib = text.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        Ok(kib.with_context(|| format!("{line} of {}", self.name))? * 1024)
+        memory_of(self.pid(), line).with_context(|| self.name.clone())
     }
 
     /// From now on its peak of memory is that of what comes.
