@@ -56,24 +56,20 @@ impl Socket {
     /// [`ListenError`]; nothing was changed, but for a dead daemon's socket, which may be gone.
     pub fn bind(path: &Path, group: Option<GroupAccess>) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { path: path.to_owned(), source };
+        // where nobody can connect nobody listens
+        std::os::unix::net::SocketAddr::from_pathname(path).map_err(io)?;
         remove_stale(path)?;
-        let fresh = beside(path);
-        let _ = std::fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh).map_err(io)?;
-        let settle = || -> io::Result<(u64, u64)> {
-            if let Some(group) = group {
-                std::os::unix::fs::chown(&fresh, None, Some(group.gid))?;
-            }
-            let mode = if group.is_some() { SHARED } else { PRIVATE };
-            std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
-            let meta = std::fs::symlink_metadata(&fresh)?;
-            std::fs::rename(&fresh, path)?;
-            Ok((meta.dev(), meta.ino()))
-        };
-        let identity = settle().map_err(|source| {
-            let _ = std::fs::remove_file(&fresh);
-            io(source)
-        })?;
+        let dir = path.parent().unwrap_or_else(|| Path::new("/"));
+        // a name that is not longer than that of a socket usually is: it has to fit too
+        let fresh = tempfile::Builder::new().prefix(".").rand_bytes(6).make_in(dir, |fresh| UnixListener::bind(fresh)).map_err(io)?;
+        if let Some(group) = group {
+            std::os::unix::fs::chown(&fresh, None, Some(group.gid)).map_err(io)?;
+        }
+        let mode = if group.is_some() { SHARED } else { PRIVATE };
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode)).map_err(io)?;
+        let meta = std::fs::symlink_metadata(&fresh).map_err(io)?;
+        let listener = fresh.persist(path).map_err(|refused| io(refused.error))?;
+        let identity = (meta.dev(), meta.ino());
         Ok(Self { listener, path: path.to_owned(), identity, own_uid: rustix::process::geteuid().as_raw(), group })
     }
 
@@ -81,12 +77,6 @@ impl Socket {
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    path.with_file_name(name)
 }
 
 fn remove_stale(path: &Path) -> Result<(), ListenError> {

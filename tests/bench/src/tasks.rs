@@ -363,6 +363,7 @@ mod tests {
         let mut options = options(dir.path());
         options.only = vec![Subject::Fdatasync, Subject::Singles, Subject::Floor];
         let told = measure(&options).unwrap();
+        assert_eq!(told.failed, [""; 0]);
         check(&told).unwrap();
         let found: Vec<Figure> = told.raw.keys().copied().collect();
         let expected = [

@@ -214,6 +214,19 @@ async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
 }
 
 #[tokio::test]
+async fn a_sockets_path_may_be_as_long_as_its_address_holds() {
+    const MOST: usize = 107;
+    let dir = tempfile::tempdir().unwrap();
+    let deep = "d".repeat(MOST - dir.path().as_os_str().len() - "//swarmd.sock".len());
+    let path = dir.path().join(deep).join("swarmd.sock");
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    assert_eq!(path.as_os_str().len(), MOST);
+    let live = Socket::bind(&path, None).unwrap();
+    assert!(Client::connect(live.path()).await.is_ok());
+    assert!(matches!(Socket::bind(&path.with_file_name("swarmd2.sock"), None), Err(ListenError::Io { .. })), "it is full");
+}
+
+#[tokio::test]
 async fn without_a_daemon_the_client_says_how_to_start_one() {
     let dir = tempfile::tempdir().unwrap();
     let client = Client::new(dir.path().join("none.sock"));
