@@ -165,14 +165,13 @@ fn mix(seed: u64, n: u64) -> u64 {
 pub(crate) fn config(spec: &Spec) -> Result<Arc<Config>, StartError> {
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let (heartbeat, min, max) = (ms(spec.timing.heartbeat), ms(spec.timing.election_min), ms(spec.timing.election_max));
-    let tick = (heartbeat * 13 / 64).max(1);
     let config = Config {
         cluster_name: spec.cluster.to_string(),
         heartbeat_interval: heartbeat,
         election_timeout_min: min,
         election_timeout_max: max,
         // a busy leader's appends are its heartbeats; a suppressed one must still come in time
-        heartbeat_min_interval: Some(heartbeat.min(min.saturating_sub(heartbeat + tick + 1))),
+        heartbeat_min_interval: Some(heartbeat / 2),
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(2 * max),
         enable_leader_restore: Some(false),
@@ -216,6 +215,7 @@ impl Consensus {
             store: store.clone(),
             machine: machine.clone(),
             lanes: spec.sync.clone(),
+            vitals: vitals.clone(),
             patience: spec.timing.heartbeat / 2,
             receiving: Arc::default(),
         };

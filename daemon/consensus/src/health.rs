@@ -52,6 +52,7 @@ pub(crate) struct Vitals {
     disk: Mutex<DiskState>,
     fatal: watch::Sender<Option<Fatal>>,
     written: AtomicU64,
+    leader_heard: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -70,7 +71,7 @@ pub(crate) enum Full {
 
 impl Vitals {
     pub(crate) fn new() -> Self {
-        Self { disk: Mutex::default(), fatal: watch::Sender::new(None), written: AtomicU64::new(0) }
+        Self { disk: Mutex::default(), fatal: watch::Sender::new(None), written: AtomicU64::new(0), leader_heard: Mutex::default() }
     }
 
     pub(crate) fn set_busy(&self, since: Option<Instant>) {
@@ -79,6 +80,15 @@ impl Vitals {
 
     pub(crate) fn add_written(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A leader said something that the engine took.
+    pub(crate) fn hear_leader(&self) {
+        *self.leader_heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn leader_heard(&self) -> Option<Instant> {
+        *self.leader_heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_full(&self, who: Full, is_full: bool) {

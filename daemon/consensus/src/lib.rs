@@ -36,6 +36,7 @@ mod link;
 mod log;
 mod machine;
 mod network;
+mod pace;
 mod recover;
 mod role;
 mod serve;

@@ -8,7 +8,7 @@ use swarm_proto::{LogIndex, NodeId, Term};
 use swarm_transport::Plane;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     engine::{LogId, Types, ledger_index},
     health::{Fatal, GIVE_UP, TOLERATED},
     network,
+    pace::{Pace, Place},
     wire::Call,
 };
 
@@ -82,6 +83,9 @@ struct Watch {
     snapshot_asked: Option<Instant>,
     /// The voters that the role shows.
     voters_at: Option<LogId>,
+    pace: Pace,
+    /// It leads, its disk does not answer, and nobody could take over: the others are to elect.
+    is_silent: bool,
 }
 
 /// Runs until the engine stops.
@@ -90,13 +94,23 @@ pub(crate) async fn run(inner: Arc<Inner>, role: watch::Sender<Role>) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut fatal = inner.vitals.fatal();
-    let mut watch =
-        Watch { inner, role, looks: 0, told: None, handing_over: None, was_stalled: false, snapshot_asked: None, voters_at: None };
+    let mut watch = Watch {
+        pace: Pace::new(inner.timing),
+        inner,
+        role,
+        looks: 0,
+        told: None,
+        handing_over: None,
+        was_stalled: false,
+        snapshot_asked: None,
+        voters_at: None,
+        is_silent: false,
+    };
     loop {
-        let running = {
+        let (running, place) = {
             let now = metrics.borrow_watched();
             watch.publish(&now);
-            now.running_state.clone()
+            (now.running_state.clone(), Place::of(&now))
         };
         if let Err(error) = running {
             if !watch.inner.is_stopping() {
@@ -104,6 +118,7 @@ pub(crate) async fn run(inner: Arc<Inner>, role: watch::Sender<Role>) {
             }
             return;
         }
+        let due = watch.pace.keep(&watch.inner, place, watch.is_silent).await;
         tokio::select! {
             biased;
             changed = metrics.changed() => if changed.is_err() {
@@ -115,11 +130,19 @@ pub(crate) async fn run(inner: Arc<Inner>, role: watch::Sender<Role>) {
                 watch.publish(&metrics.borrow_watched().clone());
                 return;
             }
+            () = until(due) => {}
             _ = look.tick() => {
                 let now = metrics.borrow_watched().clone();
                 watch.look(&now).await;
             }
         }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -156,7 +179,7 @@ impl Watch {
         if stall.is_none() {
             if std::mem::take(&mut self.was_stalled) {
                 settings.elect(true);
-                settings.heartbeat(true);
+                self.is_silent = false;
                 self.handing_over = None;
             }
             return;
@@ -176,7 +199,7 @@ impl Watch {
                     let _ = self.inner.raft.trigger().transfer_leader(to).await;
                 }
             }
-            Some(since) if since.elapsed() > HANDOVER => settings.heartbeat(false),
+            Some(since) if since.elapsed() > HANDOVER => self.is_silent = true,
             Some(_) => {}
         }
     }

@@ -10,6 +10,7 @@ use tokio::{pin, time::sleep};
 
 use crate::{
     engine::{Raft, Snapshot, SnapshotMeta, Types, Vote},
+    health::Vitals,
     lanes::Lanes,
     link::{Rx, Tx},
     log::Store,
@@ -24,6 +25,7 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     pub(crate) machine: Machine,
     pub(crate) lanes: Lanes,
+    pub(crate) vitals: Arc<Vitals>,
     /// How long a heartbeat may wait for the disk before it is answered without.
     pub(crate) patience: Duration,
     /// One snapshot is received at a time.
@@ -80,7 +82,11 @@ impl Server {
         let answers = self.raft.stream_append(requests);
         pin!(answers);
         while let Some(answer) = answers.next().await {
-            tx.send(&Appended::from(answer.map_err(io::Error::other)?)).await?;
+            let answer = answer.map_err(io::Error::other)?;
+            if answer.is_ok() {
+                self.vitals.hear_leader();
+            }
+            tx.send(&Appended::from(answer)).await?;
         }
         tx.finish()
     }
@@ -110,7 +116,11 @@ impl Server {
             if !request.entries.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a heartbeat with entries"));
             }
-            tx.send(&Appended::from(self.heartbeat(request).await?)).await?;
+            let answer = self.heartbeat(request).await?;
+            if answer.is_ok() {
+                self.vitals.hear_leader();
+            }
+            tx.send(&Appended::from(answer)).await?;
         }
         tx.finish()
     }

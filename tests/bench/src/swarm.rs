@@ -25,7 +25,7 @@ const READY: Duration = Duration::from_secs(60);
 /// One of them.
 pub(crate) struct Daemon {
     pub(crate) host: Host,
-    name: String,
+    pub(crate) name: String,
     state: PathBuf,
     socket: PathBuf,
     process: Running,

@@ -114,7 +114,7 @@ impl Cargo<'_> {
         from.clear().await?;
         let (name, began) = (self.digest.to_string(), Instant::now());
         ok(from.ctl()?.args(["blob", "put"]).arg(&self.file))?;
-        ok(from.ctl()?.args(["blob", "push", &name, "--to", "to"]))?;
+        ok(from.ctl()?.args(["blob", "push", &name, "--to", &to.name]))?;
         ok(to.ctl()?.args(["blob", "get", &name]).arg(&result))?;
         Ok(Ran { took: began.elapsed(), result: Some(result) })
     }
@@ -267,6 +267,7 @@ fn timed(command: &mut Command) -> anyhow::Result<Duration> {
 
 fn ok(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&said).trim());
     Ok(())
 }
