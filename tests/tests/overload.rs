@@ -11,7 +11,7 @@ use std::{
 use swarm_client::Client;
 use swarm_proto::{
     Code, JobId,
-    api::{SubmitLine, SubmitRequest, Text},
+    api::{ArrayRequest, SubmitLine, SubmitRequest, Text},
     ledger::TaskState,
 };
 use swarm_tests::{Footprints, Rig, done_in, ended, eventually, first_task, say, shell, submit};
@@ -117,5 +117,21 @@ async fn a_task_that_prints_without_end_costs_its_node_a_bounded_part() {
     assert!(beside >= 3, "{beside} tasks got through beside it");
     let output = first_task(&client, endless).await.output.expect("it printed");
     assert!(matches!(&output.stdout, Text::Utf8(text) if text.starts_with("without-end\n")), "{output:?}");
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn what_asks_for_nothing_runs_where_every_core_is_taken() {
+    let rig = Rig::start(1).await;
+    let client = rig.client(0);
+    let cores = std::thread::available_parallelism().expect("a number").get();
+    let array = Some(ArrayRequest { count: Some(u32::try_from(cores).expect("few")), ..ArrayRequest::default() });
+    let long = submit(&client, SubmitRequest { array, cores: Some(1.0), ..shell("exec sleep 3600") }).await;
+    let is_full = async || (client.stats().await.ok()?.tasks_running == cores as u64).then_some(());
+    eventually("every core is taken", is_full).await;
+    let small = submit(&client, noop()).await;
+    let view = tokio::time::timeout(Duration::from_secs(30), ended(&client, small)).await.expect("it does not wait for a core");
+    assert_eq!(view.counts.succeeded, 1, "{view:?}");
+    client.cancel_job(long).await.expect("cancelled");
     rig.swarm.stop().await;
 }

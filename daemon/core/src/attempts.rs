@@ -310,7 +310,7 @@ impl Attempts {
             ToWorker::NotLeader { .. } | ToWorker::View(_) | ToWorker::Keep { .. } | ToWorker::Hint { .. } => {}
             ToWorker::Grants { jobs, grants } => self.grants(jobs, &grants, now),
             ToWorker::Cancel(list) => list.into_iter().for_each(|key| self.cancel(key)),
-            ToWorker::OutcomesTaken { seq } => self.taken(seq, now),
+            ToWorker::OutcomesTaken { seq } => self.taken(seq),
             ToWorker::Lease { seq } => {
                 if let Some(until) = self.lease.granted(seq) {
                     self.outputs.push_back(Output::LeaseUntil(until));
@@ -441,10 +441,7 @@ impl Attempts {
     fn has_ended(&mut self, key: Key, outcome: Outcome, now: Boot) {
         let Some(attempt) = self.attempts.get_mut(&key) else { return };
         let is_wanted = match attempt.state {
-            State::Running { since, .. } => {
-                self.window.ended(now.saturating_sub(since));
-                true
-            }
+            State::Running { .. } => true,
             State::Killing { is_wanted } => is_wanted,
             State::Waiting | State::Behind | State::Ended => return,
         };
@@ -469,13 +466,8 @@ impl Attempts {
 
     /// Free space and load, every few seconds; counts and window are filled in here.
     pub fn handle_load(&mut self, load: Load) {
-        let now = self.now;
         self.load = load;
-        let ages = self.attempts.values().filter_map(|a| match a.state {
-            State::Running { since, .. } => Some(now.saturating_sub(since)),
-            State::Waiting | State::Behind | State::Killing { .. } | State::Ended => None,
-        });
-        self.window.settle(ages);
+        self.window.settle();
         self.say_load();
     }
 

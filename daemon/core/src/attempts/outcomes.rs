@@ -6,7 +6,7 @@ use swarm_proto::{
     spec::Work,
 };
 
-use super::{Attempts, Boot, GATHER, Key, Output};
+use super::{Attempts, GATHER, Key, Output};
 
 /// Encoded bytes of outcomes that one message carries at most; a control frame holds twice as much.
 const OUTCOMES_BYTES: usize = 512 << 10;
@@ -33,13 +33,11 @@ impl Attempts {
         !self.is_draining && !self.queue.is_empty() && self.gathering.is_some_and(|until| self.now < until)
     }
 
-    pub(super) fn taken(&mut self, seq: u64, now: Boot) {
-        self.window.taken(seq, now);
+    pub(super) fn taken(&mut self, seq: u64) {
         while self.untaken.front().is_some_and(|(sent, _)| *sent <= seq) {
             let Some((_, finish)) = self.untaken.pop_front() else { return };
             self.remove((finish.task, finish.fence));
         }
-        self.say_window();
     }
 
     pub(super) fn outcomes(&mut self) -> FromWorker {
@@ -55,7 +53,6 @@ impl Attempts {
             self.untaken.push_back((seq, finish.clone()));
             list.push(finish);
         }
-        self.window.sent(seq, self.now);
         FromWorker::Outcomes { seq, list }
     }
 }

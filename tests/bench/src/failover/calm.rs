@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use swarm_client::Client;
 use swarm_proto::{
@@ -18,6 +18,8 @@ use crate::{figures::Figure, swarm::told};
 
 /// No-ops that are submitted and have not ended, besides those of the writer.
 const IN_FLIGHT: usize = 256;
+/// How long no answer at all may come.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What was seen.
 #[derive(Serialize)]
@@ -117,23 +119,34 @@ async fn flood(client: &Client, until: Instant) -> anyhow::Result<usize> {
     for _ in 0..IN_FLIGHT {
         sender.send(&noop).await.map_err(told)?;
     }
-    let (mut ended, mut lines, mut sender) = (0, Vec::new(), Some(sender));
-    while answers.next_many(&mut lines).await.map_err(told)? > 0 {
+    let (mut sent, mut accepted, mut ended) = (IN_FLIGHT, 0, 0);
+    let (mut lines, mut sender) = (Vec::new(), Some(sender));
+    loop {
+        let more = tokio::time::timeout(PATIENCE, answers.next_many(&mut lines)).await;
+        let silent =
+            || format!("of {sent} no-ops {accepted} were accepted and {ended} ended, and then nothing came for {} s", PATIENCE.as_secs());
+        if more.with_context(silent)?.map_err(told)? == 0 {
+            break;
+        }
         for line in lines.drain(..) {
-            if let SubmitLine::Refused { problem, .. } = line {
-                return Err(told(problem));
-            }
-            if matches!(line, SubmitLine::Ended { .. }) {
-                ended += 1;
-                if Instant::now() >= until {
-                    sender = None;
-                }
-                if let Some(sender) = &mut sender {
-                    sender.send(&noop).await.map_err(told)?;
+            match line {
+                SubmitLine::Refused { problem, .. } => return Err(told(problem)),
+                SubmitLine::Accepted { .. } => accepted += 1,
+                SubmitLine::Progress { .. } => {}
+                SubmitLine::Ended { .. } => {
+                    ended += 1;
+                    if Instant::now() >= until {
+                        sender = None;
+                    }
+                    if let Some(sender) = &mut sender {
+                        sender.send(&noop).await.map_err(told)?;
+                        sent += 1;
+                    }
                 }
             }
         }
     }
+    ensure!(ended == sent, "of {sent} no-ops {ended} ended");
     Ok(ended)
 }
 
