@@ -1,12 +1,13 @@
 //! The ledger as the engine drives it: entries in, results out, snapshots now and then.
 //!
-//! The ledger lives in memory; on the disk are the last snapshot and the log after it. A snapshot is encoded on a lane of its own,
-//! with the ledger locked: entries are applied after it, heartbeats and votes go on.
+//! The ledger lives in memory; on the disk are the last snapshot and the log after it. A snapshot is encoded on a lane of its own, which
+//! may take long where every core is busy: entries are applied after it, and wait for their turn without a thread. Whoever looks at the
+//! ledger looks beside it, so heartbeats, votes and the leader's desk go on.
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -34,7 +35,11 @@ use crate::{
 pub(crate) struct Machine(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    /// Changed only by whoever has the turn, and locked for no longer than an entry takes.
+    state: RwLock<State>,
+    /// Entries are applied, or a snapshot is encoded.
+    turn: tokio::sync::Mutex<()>,
+    marks: Mutex<Marks>,
     /// The snapshot on the disk. Locked while one is written.
     saved: Mutex<Option<Saved>>,
     disk: Arc<dyn Disk>,
@@ -47,7 +52,6 @@ struct State {
     ledger: Ledger,
     applied: Option<LogId>,
     membership: StoredMembership,
-    marks: Marks,
 }
 
 #[derive(Clone, Copy)]
@@ -116,11 +120,20 @@ impl Machine {
             state.membership = snapshot.meta.last_membership.clone();
             saved = Some(Saved { last: state.applied, bytes: snapshot.snapshot.len() });
         }
-        Ok(Self(Arc::new(Shared { state: Mutex::new(state), saved: Mutex::new(saved), disk, lanes, vitals })))
+        let (state, saved) = (RwLock::new(state), Mutex::new(saved));
+        Ok(Self(Arc::new(Shared { state, turn: tokio::sync::Mutex::default(), marks: Mutex::default(), saved, disk, lanes, vitals })))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
+        self.0.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn with_ledger<R>(&self, f: impl FnOnce(&Ledger) -> R) -> R {
@@ -134,19 +147,19 @@ impl Machine {
 
     /// The newest hash to compare.
     pub(crate) fn mark(&self) -> Option<(LogIndex, u64)> {
-        self.state().marks.ours.last_key_value().map(|(index, hash)| (LogIndex(*index), *hash))
+        self.marks().ours.last_key_value().map(|(index, hash)| (LogIndex(*index), *hash))
     }
 
     /// A leader says what its ledger's hash was after an entry.
     pub(crate) fn hear_mark(&self, leader: NodeId, index: LogIndex, theirs: u64) {
-        let ours = self.state().marks.hear(index.0, leader, theirs);
+        let ours = self.marks().hear(index.0, leader, theirs);
         if let Some(ours) = ours {
             self.0.vitals.fail(Fatal::Diverged { index, leader, ours, theirs });
         }
     }
 
     fn apply_entry(&self, entry: Entry) -> io::Result<Vec<Applied>> {
-        let mut state = self.state();
+        let mut state = self.change();
         let index = engine::ledger_index(&entry.log_id);
         let results = match entry.payload {
             EntryPayload::Blank => {
@@ -165,8 +178,8 @@ impl Machine {
         };
         state.applied = Some(entry.log_id);
         let hash = state.ledger.hash();
-        if let Some((leader, theirs)) = state.marks.note(index.0, hash) {
-            drop(state);
+        drop(state);
+        if let Some((leader, theirs)) = self.marks().note(index.0, hash) {
             self.0.vitals.fail(Fatal::Diverged { index, leader, ours: hash, theirs });
         }
         Ok(results)
@@ -185,7 +198,7 @@ impl Machine {
     /// Makes `me` the only voter, by an entry that is in no log but in the snapshot.
     pub(crate) fn stand_alone(&self, id: LogId, membership: StoredMembership, me: NodeId) -> io::Result<()> {
         {
-            let mut state = self.state();
+            let mut state = self.change();
             state.ledger.apply_voters(engine::ledger_index(&id), vec![me]);
             (state.membership, state.applied) = (membership, Some(id));
         }
@@ -241,7 +254,10 @@ impl RaftSnapshotBuilder<Types> for Machine {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let this = self.clone();
-        let (meta, bytes) = self.0.lanes.block("snapshot", move || this.encode()).await.map_or_else(lane_died, Ok)?;
+        let (meta, bytes) = {
+            let _turn = self.0.turn.lock().await;
+            self.0.lanes.block("snapshot", move || this.encode()).await.map_or_else(lane_died, Ok)?
+        };
         if bytes.len() > limits::SNAPSHOT {
             // it could be neither sent nor read back
             return Err(io::Error::other(format!("a snapshot of {} bytes is over the limit of {}", bytes.len(), limits::SNAPSHOT)));
@@ -266,7 +282,10 @@ impl RaftStateMachine<Types> for Machine {
         S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let results = self.apply_entry(entry)?;
+            let results = {
+                let _turn = self.0.turn.lock().await;
+                self.apply_entry(entry)?
+            };
             if let Some(responder) = responder {
                 responder.send(Outcome(results));
             }
@@ -282,8 +301,12 @@ impl RaftStateMachine<Types> for Machine {
         let encoded = bytes.clone();
         let ledger = self.0.lanes.block("snapshot", move || decode(&encoded)).await.unwrap_or_else(lane_died)?;
         self.save(meta, &bytes).await?;
-        let new = State { ledger, applied: meta.last_log_id, membership: meta.last_membership.clone(), marks: Marks::default() };
-        let old = std::mem::replace(&mut *self.state(), new);
+        let new = State { ledger, applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        let old = {
+            let _turn = self.0.turn.lock().await;
+            *self.marks() = Marks::default();
+            std::mem::replace(&mut *self.change(), new)
+        };
         // a large ledger takes its time to go
         self.0.lanes.block("snapshot", move || drop(old)).await;
         tracing::info!(index = meta.last_log_id.map_or(0, |id| id.index), bytes = bytes.len(), "snapshot installed");
@@ -314,6 +337,25 @@ mod tests {
         assert_eq!(marks.hear(96, NodeId(1), 5), None);
         assert_eq!(marks.hear(96, NodeId(1), 6), Some(5));
         assert_eq!(marks.hear(64, NodeId(1), 7), Some(8));
+    }
+
+    #[test]
+    fn whoever_looks_does_not_wait_for_a_snapshot_that_is_encoded() {
+        let disk = crate::testing::disk::SimDisk::new(1).mount();
+        let machine = Machine::open(disk, Lanes::Tasks, Arc::new(Vitals::new())).unwrap();
+        let (encoding, looked) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            // as long as it takes: encoding is a look
+            scope.spawn(|| {
+                machine.with_ledger(|_| {
+                    encoding.wait();
+                    looked.wait();
+                });
+            });
+            encoding.wait();
+            machine.with_ledger(|_| ());
+            looked.wait();
+        });
     }
 
     #[test]
