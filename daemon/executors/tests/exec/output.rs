@@ -52,7 +52,7 @@ async fn silence_and_ignorance_differ() {
 async fn more_than_is_kept_is_counted() {
     let mut rig = Rig::new().await;
     let key = rig.sh("yes 123456789 | head -n 1500000; yes 123456789 | head -n 1500000 >&2");
-    let outcome = rig.ended(key).await;
+    let outcome = rig.settled(key).await;
     let output = outcome.output.clone().unwrap();
     assert_eq!((output.stdout_len, output.stderr_len), (15_000_000, 15_000_000));
     assert_eq!(output.stdout.len(), swarm_proto::limits::INLINE_RESULT);

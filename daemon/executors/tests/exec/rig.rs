@@ -156,19 +156,21 @@ impl Rig {
     }
 
     pub(crate) async fn ended(&mut self, want: Key) -> Outcome {
-        self.settled(want).await;
+        let outcome = self.settled(want).await;
         // a keeper that owes nothing goes with the test
         self.exec.forget(want.0, want.1);
-        self.past.remove(&want).unwrap()
+        self.past.remove(&want);
+        outcome
     }
 
-    /// It has ended, and its keeper has what it left.
-    pub(crate) async fn settled(&mut self, want: Key) {
+    /// It has ended, and its keeper and this node have what it left, all of it.
+    pub(crate) async fn settled(&mut self, want: Key) -> Outcome {
         while !self.past.contains_key(&want) {
             if let ExecEvent::Ended { task, fence, outcome } = self.event().await {
                 assert_eq!(self.past.insert((task, fence), outcome), None, "ends once");
             }
         }
+        self.past[&want].clone()
     }
 
     pub(crate) async fn started(&mut self, want: Key) {
