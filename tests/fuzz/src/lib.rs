@@ -77,7 +77,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "manifest", run: blobs::manifest, memory: (64 << 10, 64), longest: 8192 },
     Target { name: "words", run: words::words, memory: (64 << 10, 64), longest: 512 },
     Target { name: "job-file", run: words::job_file, memory: (256 << 10, 256), longest: 4096 },
-    Target { name: "config", run: words::config, memory: (256 << 10, 256), longest: 4096 },
+    // each problem shows its line of the file
+    Target { name: "config", run: words::config, memory: (512 << 10, 256), longest: 4096 },
     Target { name: "host", run: host::answers, memory: (64 << 10, 256), longest: 8192 },
     Target { name: "api", run: api::bodies, memory: (256 << 10, 256), longest: 4096 },
     Target { name: "keeper", run: keeper::messages, memory: (8 * LIST, 256), longest: 4096 },
