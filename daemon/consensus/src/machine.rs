@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -132,7 +132,7 @@ impl Machine {
         self.0.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
+    fn marks(&self) -> MutexGuard<'_, Marks> {
         self.0.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

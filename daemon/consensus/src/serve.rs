@@ -82,13 +82,17 @@ impl Server {
         let answers = self.raft.stream_append(requests);
         pin!(answers);
         while let Some(answer) = answers.next().await {
-            let answer = answer.map_err(io::Error::other)?;
-            if answer.is_ok() {
-                self.vitals.hear_leader();
-            }
-            tx.send(&Appended::from(answer)).await?;
+            tx.send(&self.appended(answer.map_err(io::Error::other)?)).await?;
         }
         tx.finish()
+    }
+
+    /// The engine's answer to a leader. One whose word it took was heard.
+    fn appended(&self, answer: StreamAppendResult<Types>) -> Appended {
+        if answer.is_ok() {
+            self.vitals.hear_leader();
+        }
+        answer.into()
     }
 
     async fn answer(&self, call: Call, mut tx: Tx, rx: Rx) -> io::Result<()> {
@@ -116,11 +120,7 @@ impl Server {
             if !request.entries.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a heartbeat with entries"));
             }
-            let answer = self.heartbeat(request).await?;
-            if answer.is_ok() {
-                self.vitals.hear_leader();
-            }
-            tx.send(&Appended::from(answer)).await?;
+            tx.send(&self.appended(self.heartbeat(request).await?)).await?;
         }
         tx.finish()
     }
