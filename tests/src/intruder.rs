@@ -88,6 +88,7 @@ impl Intruder {
             identity: Arc::new(identity),
             realm: realm(hello.cluster),
             protocols: PROTOCOL..=PROTOCOL,
+            crypto: swarm_transport::crypto(),
             seed: SecretKey::generate().expect("a key").peer_key().0,
             planes: Plane::ALL.to_vec(),
             wall: machine_clock(),

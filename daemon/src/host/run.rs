@@ -226,6 +226,7 @@ async fn prepare(
         identity: Arc::new(identity),
         keep_identity: Arc::new(move |identity| identity.save_certificates(&dir)),
         realm: Realm { cluster: file.cluster, epoch: file.epoch },
+        crypto: swarm_transport::crypto(),
         // only until it is done: a founder that lost its log must not begin the swarm a second time beside the first
         is_founder: file.founder && found.is_some(),
         found,

@@ -12,6 +12,7 @@ use std::{
 use mesh_config::{Preset, Timing};
 use mesh_detect::tailscale::Whois;
 use quinn::AsyncUdpSocket;
+use rustls::crypto::CryptoProvider;
 use swarm_blobstore::{Routes, Store};
 use swarm_consensus::{Disk, Lanes};
 use swarm_executors::{ExecEvent, Executor, Recovered};
@@ -32,6 +33,8 @@ pub struct Env {
     /// Writes down what becomes of the identity.
     pub keep_identity: KeepIdentity,
     pub realm: Realm,
+    /// What connections are secured with.
+    pub crypto: Arc<CryptoProvider>,
     /// The one node that may initialise the ledger when its directory is empty.
     pub is_founder: bool,
     /// The authorities that a founder enters first.

@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha12Rng;
+use rustls::crypto::CryptoProvider;
 use swarm_api::{Pace, Rate};
 use swarm_consensus::{Consensus, Fatal, RaftTiming, Spec, StartError};
 use swarm_core::members;
@@ -95,6 +96,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
     let wiring = Wiring {
         identity: env.identity.clone(),
         realm: env.realm,
+        crypto: env.crypto.clone(),
         wall: Arc::new(move || wall.now()),
         hello: hello_source(meta.subscribe(), env.realm.cluster, me.subscribe(), life),
         door: door.clone(),
@@ -177,6 +179,7 @@ fn hello_source(meta: watch::Receiver<Arc<NodeMeta>>, cluster: ClusterId, me: wa
 struct Wiring {
     identity: Arc<Identity>,
     realm: Realm,
+    crypto: Arc<CryptoProvider>,
     wall: WallClock,
     hello: HelloSource,
     door: Arc<Door>,
@@ -191,6 +194,7 @@ impl Wiring {
             identity: self.identity.clone(),
             realm: self.realm,
             protocols: OLDEST_PROTOCOL..=PROTOCOL,
+            crypto: self.crypto.clone(),
             seed,
             planes,
             wall: self.wall.clone(),

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{AsyncUdpSocket, Runtime};
+use rustls::crypto::CryptoProvider;
 use swarm_proto::{
     Code, NodeId, PeerKey, Problem, UnixMillis, limits,
     peer::{Hello, Open},
@@ -81,6 +82,8 @@ pub struct BindSpec {
     pub realm: Realm,
     /// Versions of the peer protocol that are spoken, `OLDEST_PROTOCOL..=PROTOCOL` but in tests.
     pub protocols: RangeInclusive<u16>,
+    /// [`crate::crypto`], or the simulator's, whose chance comes from its seed.
+    pub crypto: Arc<CryptoProvider>,
     /// Of this life of the daemon: everything random here that shapes behaviour comes from it. Must not be guessable.
     pub seed: [u8; 32],
     /// What is served and dialled.
@@ -194,8 +197,8 @@ impl Endpoint {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn bind(spec: BindSpec, hello: HelloSource, doorkeeper: Arc<dyn Doorkeeper>) -> Result<Self, BindError> {
-        let BindSpec { socket, runtime, identity, realm, protocols, seed, planes, wall } = spec;
-        let tongue = Tongue { realm, protocols };
+        let BindSpec { socket, runtime, identity, realm, protocols, crypto, seed, planes, wall } = spec;
+        let tongue = Tongue { realm, protocols, crypto };
         let clock = Clock(wall);
         let words = planes.iter().map(|plane| plane.word()).collect::<String>();
         let derive = |purpose: &str| blake3::derive_key(purpose, &[&seed, words.as_bytes()].concat());

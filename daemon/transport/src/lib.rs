@@ -51,4 +51,4 @@ pub use identity::{
 pub use plane::{Plane, Realm};
 pub use pool::Pool;
 pub use socket::{BindError, udp_socket};
-pub use tls::{SERVER_NAME, WallClock, api_server, machine_clock};
+pub use tls::{SERVER_NAME, WallClock, api_server, crypto, machine_clock};

@@ -17,7 +17,7 @@ use quinn::{
     AckFrequencyConfig, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 use swarm_proto::limits;
 
 use crate::{
@@ -106,7 +106,7 @@ pub(crate) fn client(
         Arc::new(move || {
             let count = dialled.fetch_add(1, Ordering::Relaxed);
             let bytes = blake3::keyed_hash(&seed, &[plane.word().as_bytes(), &count.to_le_bytes()].concat());
-            quinn::ConnectionId::new(&bytes.as_bytes()[..16])
+            ConnectionId::new(&bytes.as_bytes()[..16])
         }),
     );
     Ok(config)
@@ -138,16 +138,88 @@ pub(crate) fn server(
     Ok(config)
 }
 
+/// Makes ids of connections: four bytes that come once, and four by which the node knows them for its own, in all its lives. Quinn's own
+/// generator takes the first from the operating system; a packet that outlives its connection is read with a key made of its id, so what
+/// becomes of it would differ from one run of a seed to the next.
+struct ConnectionIds {
+    /// Of the node.
+    key: [u8; 32],
+    /// Of this life of the daemon.
+    seed: [u8; 32],
+    made: u64,
+}
+
+impl ConnectionIds {
+    const LEN: usize = 8;
+
+    fn sign(&self, nonce: &[u8]) -> [u8; 4] {
+        *blake3::keyed_hash(&self.key, nonce).as_bytes().first_chunk().expect("32 bytes hold 4")
+    }
+}
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.made += 1;
+        let chance = blake3::keyed_hash(&self.seed, &self.made.to_le_bytes());
+        let nonce = &chance.as_bytes()[..4];
+        ConnectionId::new(&[nonce, &self.sign(nonce)].concat())
+    }
+
+    fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
+        match id.split_at_checked(4) {
+            Some((nonce, signature)) if signature == self.sign(nonce) => Ok(()),
+            _ => Err(InvalidCid),
+        }
+    }
+
+    fn cid_len(&self) -> usize {
+        Self::LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
 /// Settings of the endpoint itself. `is_bulk`: its socket is for that alone.
 pub(crate) fn endpoint(identity: &Identity, is_bulk: bool, seed: [u8; 32]) -> EndpointConfig {
     let reset = identity.key().derive("swarm stateless reset 1");
-    let ids = identity.key().derive("swarm connection ids 1");
-    let ids = u64::from_le_bytes(*ids.first_chunk().expect("32 bytes hold 8"));
+    let key = identity.key().derive("swarm connection ids 2");
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
-    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    let of_ids = blake3::derive_key("swarm connection ids of a life 1", &seed);
+    config.cid_generator(move || Box::new(ConnectionIds { key, seed: of_ids, made: 0 }));
     config.rng_seed(Some(seed));
     if is_bulk {
         config.max_udp_payload_size(BULK_MTU).expect("it is more than QUIC's least");
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(key: u8, seed: u8) -> ConnectionIds {
+        ConnectionIds { key: [key; 32], seed: [seed; 32], made: 0 }
+    }
+
+    #[test]
+    fn a_node_knows_its_ids_in_every_life_and_no_other_does() {
+        let (mut first, mut again, other) = (ids(1, 1), ids(1, 2), ids(2, 1));
+        let made: Vec<ConnectionId> = (0..100).flat_map(|_| [first.generate_cid(), again.generate_cid()]).collect();
+        for id in &made {
+            assert!(first.validate(id).is_ok() && again.validate(id).is_ok(), "{id}");
+            assert!(other.validate(id).is_err(), "{id}");
+            assert_eq!(made.iter().filter(|one| *one == id).count(), 1, "{id} came twice");
+        }
+        for strange in [&[][..], &[0; 4], &[0; 8], &made[0][..7], &[&made[0][..], &[0]].concat()] {
+            assert!(first.validate(&ConnectionId::new(strange)).is_err(), "{strange:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_ids() {
+        let (mut one, mut same) = (ids(1, 3), ids(1, 3));
+        (0..10).for_each(|_| assert_eq!(one.generate_cid(), same.generate_cid()));
+    }
 }

@@ -66,9 +66,9 @@ impl quinn::TimeSource for Clock {
     }
 }
 
-/// The default provider, AES-128 first: half the rounds, and every path here has a fresh key a connection. Its key exchange
-/// begins with the post-quantum hybrid X25519MLKEM768.
-fn provider() -> Arc<CryptoProvider> {
+/// What connections are secured with: aws-lc, AES-128 first: half the rounds, and every path here has a fresh key a connection. Its key
+/// exchange begins with the post-quantum hybrid X25519MLKEM768.
+pub fn crypto() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
         aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -78,11 +78,12 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// Which swarm, and in which versions of its protocol.
+/// Which swarm, in which versions of its protocol, and secured with what.
 #[derive(Clone, Debug)]
 pub(crate) struct Tongue {
     pub(crate) realm: Realm,
     pub(crate) protocols: RangeInclusive<u16>,
+    pub(crate) crypto: Arc<CryptoProvider>,
 }
 
 impl Tongue {
@@ -94,7 +95,7 @@ impl Tongue {
 pub(crate) fn server(identity: &Identity, tongue: &Tongue, planes: &[Plane], clock: &Clock) -> Result<ServerConfig, IdentityError> {
     let alpn: Vec<_> = planes.iter().flat_map(|plane| tongue.alpns(*plane)).collect();
     let resolver = Arc::new(Certificates { shown: Shown::new(identity)?, alpn: alpn.clone(), noise: Noise::default() });
-    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+    let mut config = ServerConfig::builder_with_details(tongue.crypto.clone(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
         .map_err(mismatch)?
         .with_client_cert_verifier(Arc::new(Judge::new(identity.roots())?))
@@ -106,7 +107,7 @@ pub(crate) fn server(identity: &Identity, tongue: &Tongue, planes: &[Plane], clo
 }
 
 pub(crate) fn client(identity: &Identity, tongue: &Tongue, plane: Plane, clock: &Clock) -> Result<ClientConfig, IdentityError> {
-    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
+    let mut config = ClientConfig::builder_with_details(tongue.crypto.clone(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&TLS13])
         .map_err(mismatch)?
         .dangerous()
@@ -125,7 +126,7 @@ pub(crate) fn client(identity: &Identity, tongue: &Tongue, plane: Plane, clock: 
 /// # Errors
 /// [`IdentityError::Mismatch`].
 pub fn api_server(identity: &Identity, users: &[impl AsRef<[u8]>]) -> Result<Arc<ServerConfig>, IdentityError> {
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]).map_err(mismatch)?;
+    let builder = ServerConfig::builder_with_provider(crypto()).with_protocol_versions(&[&TLS13]).map_err(mismatch)?;
     let users: Vec<_> = users.iter().map(|root| CertificateDer::from(root.as_ref().to_vec())).collect();
     let builder = if users.is_empty() {
         builder.with_no_client_auth()
@@ -229,8 +230,8 @@ impl Judge {
         let roots = Arc::new(roots);
         Ok(Self {
             names,
-            of_clients: WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).build().map_err(mismatch)?,
-            of_servers: WebPkiServerVerifier::builder_with_provider(roots, provider()).build().map_err(mismatch)?,
+            of_clients: WebPkiClientVerifier::builder_with_provider(roots.clone(), crypto()).build().map_err(mismatch)?,
+            of_servers: WebPkiServerVerifier::builder_with_provider(roots, crypto()).build().map_err(mismatch)?,
         })
     }
 

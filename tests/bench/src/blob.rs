@@ -59,6 +59,7 @@ fn endpoint(id: u8, store: Store) -> anyhow::Result<Endpoint> {
         identity: Arc::new(identity),
         realm: Realm { cluster: CLUSTER, epoch: 0 },
         protocols: PROTOCOL..=PROTOCOL,
+        crypto: swarm_transport::crypto(),
         seed: [id; 32],
         planes: vec![Plane::Bulk],
         // 2026-11-21

@@ -183,6 +183,7 @@ fn prepare(host: u64, dir: &Path, settings: Settings) -> anyhow::Result<(Env, Ho
         identity: net::identity(SEED, CLUSTER, host),
         keep_identity: Arc::new(|_| Ok(())),
         realm: Realm { cluster: CLUSTER, epoch: 0 },
+        crypto: net::crypto(),
         is_founder: host == 1,
         found: (host == 1).then(|| net::found(SEED, CLUSTER, NODES)),
         journal: Journal::new(clocks.wall.clone()),

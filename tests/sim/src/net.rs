@@ -3,8 +3,9 @@
 //! [`socket`] is the one thing that differs from a real host. It sends one datagram a call (no segmentation offload, which
 //! turmoil would deliver as one oversize packet) and is always writable; what the network cannot take is lost, as on a real
 //! one. The rest are inputs that a real daemon takes from its disk and its operating system, derived here from the world's
-//! seed: [`identity`], [`life_seed`], [`wall_clock`]. What the network does wrong is [`Weather`].
+//! seed: [`identity`], [`life_seed`], [`wall_clock`], [`crypto`]. What the network does wrong is [`Weather`].
 
+mod chance;
 mod weather;
 
 use std::{
@@ -30,6 +31,7 @@ use swarm_proto::{
 use swarm_transport::{BindError, Ca, Identity, SecretKey, Validity, WallClock};
 use turmoil::net::UdpSocket;
 
+pub use chance::crypto;
 pub use weather::{LATE, Rates, Weather};
 
 /// When simulations begin: 2026-11-21, in milliseconds since 1970.
@@ -37,8 +39,10 @@ const EPOCH: UnixMillis = UnixMillis(1_795_219_200_000);
 /// Datagrams that wait in a socket; turmoil's 64 would lose every larger burst.
 const QUEUE: usize = 4_096;
 
-/// A network of steps of 1 ms whose chance comes from `seed`. Latency and loss are the caller's to set.
+/// A network of steps of 1 ms whose chance comes from `seed`, as does that of [`crypto`] on this thread from here on. Latency and loss are
+/// the caller's to set.
 pub fn builder(seed: u64) -> turmoil::Builder {
+    chance::begin(seed);
     let mut builder = turmoil::Builder::new();
     builder
         .rng_seed(seed)
@@ -110,17 +114,17 @@ fn derive(seed: u64, what: &str, node: u64, life: u64) -> [u8; 32] {
 }
 
 /// One datagram leaving a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
     /// Since the simulation began.
     pub at: Duration,
     pub from: SocketAddr,
     pub to: SocketAddr,
-    pub len: usize,
+    pub contents: &'a [u8],
 }
 
 /// Sees every datagram that leaves a socket, lost ones too: the trace by which two runs are compared.
-pub type Tap = Arc<dyn Fn(Sent) + Send + Sync>;
+pub type Tap = Arc<dyn Fn(Sent<'_>) + Send + Sync>;
 
 /// Binds a socket on the current host, whose address `addr` is.
 ///
@@ -203,7 +207,7 @@ impl AsyncUdpSocket for SimSocket {
         debug_assert!(transmit.segment_size.is_none_or(|size| size >= transmit.contents.len()), "one datagram a call");
         let at = turmoil::sim_elapsed().unwrap_or_default();
         if let Some(tap) = &self.tap {
-            tap(Sent { at, from: self.local, to: transmit.destination, len: transmit.contents.len() });
+            tap(Sent { at, from: self.local, to: transmit.destination, contents: transmit.contents });
         }
         match &self.weather {
             None => self.send(transmit.contents, transmit.destination, Duration::ZERO),

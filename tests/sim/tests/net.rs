@@ -78,8 +78,10 @@ async fn node(seed: u64, me: u64, life: u64, trace: Trace) -> turmoil::Result {
     let key = |node| net::identity(seed, CLUSTER, node).peer_key();
     let members = (1..=NODES).map(|node| (key(node), NodeId(node))).collect();
     let tap = trace.clone();
-    let socket =
-        net::socket(addr(me), Some(Arc::new(move |Sent { at, from, to, len }| tap.say(format_args!("{at:?} {from}>{to} {len}")))))?;
+    let socket = net::socket(
+        addr(me),
+        Some(Arc::new(move |Sent { at, from, to, contents }| tap.say(format_args!("{at:?} {from}>{to} {contents:x?}")))),
+    )?;
     let at = addr(me);
     let hello = Hello {
         protocol: PROTOCOL,
@@ -95,6 +97,7 @@ async fn node(seed: u64, me: u64, life: u64, trace: Trace) -> turmoil::Result {
         identity: net::identity(seed, CLUSTER, me),
         realm: swarm_transport::Realm { cluster: CLUSTER, epoch: 0 },
         protocols: PROTOCOL..=PROTOCOL,
+        crypto: net::crypto(),
         seed: net::life_seed(seed, me, life),
         planes: vec![Plane::Control, Plane::Raft],
         wall: net::wall_clock(),

@@ -257,6 +257,7 @@ impl Host {
             identity: Arc::new(ca.identity(key_of(id), Validity::CENTURY).unwrap()),
             realm: Realm { cluster: CLUSTER, epoch: 0 },
             protocols: PROTOCOL..=PROTOCOL,
+            crypto: swarm_transport::crypto(),
             seed: *blake3::hash(&LIVES.fetch_add(1, Ordering::Relaxed).to_le_bytes()).as_bytes(),
             planes: vec![Plane::Bulk],
             // 2026-11-21

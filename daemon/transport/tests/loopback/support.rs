@@ -132,6 +132,7 @@ impl Node {
             identity,
             realm: how.realm,
             protocols: how.protocols,
+            crypto: crypto(),
             seed: *blake3::hash(&LIVES.fetch_add(1, Ordering::Relaxed).to_le_bytes()).as_bytes(),
             planes: how.planes,
             wall: Arc::new(move || how.wall),

@@ -163,6 +163,7 @@ fn endpoint(map: &Map, me: u64, port: u16, planes: Vec<Plane>, keeper: Arc<Door>
         identity: net::identity(SEED, CLUSTER, me),
         realm: Realm { cluster: CLUSTER, epoch: 0 },
         protocols: PROTOCOL..=PROTOCOL,
+        crypto: swarm_transport::crypto(),
         seed: net::life_seed(SEED, me, u64::from(port)),
         planes,
         // their certificates last for a century

@@ -186,6 +186,7 @@ fn prepare(world: &World, host: u64, life: &Life, settings: Settings) -> anyhow:
             Ok(())
         }),
         realm: Realm { cluster: CLUSTER, epoch: 0 },
+        crypto: net::crypto(),
         is_founder: life.is_founder,
         found: life.is_founder.then(|| net::found(world.seed(), CLUSTER, world.nodes())),
         journal: Journal::new(clocks.wall.clone()),

@@ -154,7 +154,7 @@ impl World {
     }
 
     /// A datagram left a host. A process that died a moment ago sends no more.
-    pub(super) fn sent(&self, sent: Sent) {
+    pub(super) fn sent(&self, sent: Sent<'_>) {
         let mut inner = self.lock();
         let host = inner.addrs.get(&sent.from.ip()).copied();
         if let Some(host) = host.filter(|host| inner.host(*host).is_blown()) {
@@ -168,11 +168,12 @@ impl World {
             IpAddr::V6(_) => 0,
         };
         let at = u64::try_from(sent.at.as_nanos()).unwrap_or(u64::MAX);
-        for word in [at, ip(sent.from), port(sent.from), ip(sent.to), port(sent.to), sent.len as u64] {
+        for word in [at, ip(sent.from), port(sent.from), ip(sent.to), port(sent.to), sent.contents.len() as u64] {
             inner.trace.update(&word.to_le_bytes());
         }
+        inner.trace.update(sent.contents);
         if inner.show == Show::Datagrams {
-            show(format_args!("{:?} {}>{} {}", sent.at, sent.from, sent.to, sent.len));
+            show(format_args!("{:?} {}>{} {}", sent.at, sent.from, sent.to, sent.contents.len()));
         }
     }
 

@@ -53,7 +53,7 @@ impl Peers for Others {
 fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<Door>) -> turmoil::Result<Endpoint> {
     let port = if planes.contains(&Plane::Bulk) { BULK } else { CONTROL };
     let tap = world.clone();
-    let tap: net::Tap = Arc::new(move |sent| tap.say(format_args!("{:?} {}>{} {}", sent.at, sent.from, sent.to, sent.len)));
+    let tap: net::Tap = Arc::new(move |sent| tap.say(format_args!("{:?} {}>{} {:x?}", sent.at, sent.from, sent.to, sent.contents)));
     let hello = Hello {
         protocol: PROTOCOL,
         cluster: CLUSTER,
@@ -68,6 +68,7 @@ fn endpoint(world: &World, me: u64, life: u64, planes: Vec<Plane>, keeper: Arc<D
         identity: net::identity(world.seed(), CLUSTER, me),
         realm: swarm_transport::Realm { cluster: CLUSTER, epoch: 0 },
         protocols: PROTOCOL..=PROTOCOL,
+        crypto: net::crypto(),
         seed: net::life_seed(world.seed(), me, life),
         planes,
         wall: net::wall_clock(),
