@@ -4,6 +4,7 @@
 
 mod packed;
 mod sealed;
+mod standing;
 mod support;
 
 use std::{io::Write as _, time::Duration};
