@@ -108,7 +108,7 @@ impl Members {
         let is_same = member.standing == Standing::Suspect && member.incarnation == incarnation;
         let mut suspicion = match member.suspicion.take() {
             Some(suspicion) if is_same => suspicion,
-            Some(_) | None => Suspicion { since: now, deadline: now, confirmers: Vec::with_capacity(CONFIRMERS) },
+            Some(_) | None => Box::new(Suspicion { since: now, deadline: now, confirmers: Vec::with_capacity(CONFIRMERS) }),
         };
         let counts = by.0 != 0 && by != node && suspicion.confirmers.len() < CONFIRMERS && !suspicion.confirmers.contains(&by);
         if counts {
