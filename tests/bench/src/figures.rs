@@ -87,6 +87,33 @@ pub(crate) fn missed(figures: &[Figure], factor: f64) -> Vec<String> {
     figures.iter().filter(over).map(|figure| figure.name.clone()).collect()
 }
 
+/// One figure, and what it should be at most.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    at_most: Option<f64>,
+}
+
+pub(crate) fn row(what: impl Into<String>, value: f64, unit: &'static str, at_most: impl Into<Option<f64>>) -> Row {
+    Row { what: what.into(), value, unit, at_most: at_most.into() }
+}
+
+/// Rows for people.
+pub(crate) fn rows(rows: &[Row]) -> String {
+    let wide = rows.iter().map(|row| row.what.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Row { what, value, unit, at_most } in rows {
+        let wanted = at_most.map_or_else(String::new, |most| {
+            let verdict = if *value <= most { "met" } else { "MISSED" };
+            format!("should be <= {most}: {verdict}")
+        });
+        let _ = writeln!(text, "{what:wide$} {value:>12.2} {unit:11} {wanted}");
+    }
+    text
+}
+
 /// How many were busy on this machine of late, of how many cores: figures beside others' work are not those of a quiet machine.
 pub(crate) fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -25,7 +25,7 @@ use swarmctl::verb::bench::usage::cpu_of;
 use swarmd::dev::{self, Swarm};
 
 use crate::{
-    figures::load,
+    figures::{self, Row, load, row},
     median,
     swarm::{beside, memory_of, told},
 };
@@ -67,19 +67,6 @@ pub(crate) struct Told {
     /// How busy the machine was when it began, and when it ended.
     load: [String; 2],
     figures: Vec<Row>,
-}
-
-/// One figure, and what it should be at most.
-#[derive(Serialize)]
-struct Row {
-    what: String,
-    value: f64,
-    unit: &'static str,
-    at_most: Option<f64>,
-}
-
-fn row(what: impl Into<String>, value: f64, unit: &'static str, at_most: impl Into<Option<f64>>) -> Row {
-    Row { what: what.into(), value, unit, at_most: at_most.into() }
 }
 
 /// Measures all of it.
@@ -241,14 +228,5 @@ fn rss(pid: u32) -> anyhow::Result<f64> {
 
 /// A table for people.
 pub(crate) fn table(told: &Told) -> String {
-    let wide = told.figures.iter().map(|row| row.what.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for Row { what, value, unit, at_most } in &told.figures {
-        let wanted = at_most.map_or_else(String::new, |most| {
-            let verdict = if *value <= most { "met" } else { "MISSED" };
-            format!("should be <= {most}: {verdict}")
-        });
-        text += &format!("{what:wide$} {value:>12.2} {unit:11} {wanted}\n");
-    }
-    text + &format!("busy when it began: {}; when it ended: {}\n", told.load[0], told.load[1])
+    figures::rows(&told.figures) + &format!("busy when it began: {}; when it ended: {}\n", told.load[0], told.load[1])
 }

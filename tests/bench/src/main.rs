@@ -9,6 +9,7 @@
 //!   memory   what real daemons take of memory while a blob moves from one to others, for several sizes
 //!   membership  what nodes think of each other when some die, split or stutter, in virtual time, beside SWIM as memberlist does it
 //!   footprint  what real daemons take of a machine when there is nothing to do, and when very much waits
+//!   load     no-op tasks near the peak, by many clients, beside slow disks, few and many
 //!   mesh     real daemons that are killed or stutter, beside the simulation of the same
 //!   failover how long real daemons are without a leader, a host or a task that is taken away
 //! ```
@@ -21,6 +22,7 @@ mod failover;
 mod figures;
 mod footprint;
 mod instructions;
+mod load;
 mod membership;
 mod memory;
 mod mesh;
@@ -82,6 +84,8 @@ enum Verb {
     Mesh(mesh::Options),
     /// What daemons take when there is nothing to do, and when very much waits
     Footprint(footprint::Options),
+    /// No-op tasks under load: near the peak, by ten clients, beside a slow disk, few and many
+    Load(load::Options),
     /// A leader, a host, a task's process taken away: time until another one does its work
     Failover(failover::Options),
     /// Memory of daemons while a blob moves from one to the others
@@ -203,6 +207,7 @@ fn main() -> anyhow::Result<()> {
             membership::check(&options, &all)
         }
         Verb::Footprint(options) => tell(&output, &runtime.block_on(footprint::measure(&options))?, footprint::table),
+        Verb::Load(options) => tell(&output, &runtime.block_on(load::measure(&options))?, load::table),
         Verb::Mesh(options) => {
             let all = runtime.block_on(mesh::measure(&options))?;
             tell(&output, &all, mesh::table)?;
