@@ -54,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1_000_000)]
     tasks: u32,
     /// Jobs of one task each that wait
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 900_000)]
     jobs: u32,
     /// Where the state goes
     #[arg(long, default_value_os_t = std::env::temp_dir())]

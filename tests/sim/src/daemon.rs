@@ -123,6 +123,7 @@ pub fn run_showing(plan: &Plan, show: Show) -> Outcome {
     if panics > 0 {
         world.violate(format_args!("{panics} tasks panicked"));
     }
+    world.release();
     let [acknowledged, reruns, terms, datagrams, calls] = world.figures();
     Outcome {
         trace: world.trace(),

@@ -95,6 +95,11 @@ impl Keeper {
         }
     }
 
+    /// Nobody is told anything any more.
+    pub(super) fn hang_up(&mut self) {
+        self.events = None;
+    }
+
     /// Whether anything runs here.
     pub(super) fn is_busy(&self) -> bool {
         !self.running.is_empty()

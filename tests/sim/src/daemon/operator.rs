@@ -40,7 +40,7 @@ async fn revoke(world: &World, rng: &mut ChaCha8Rng, host: u64, id: NodeId) {
         match answer {
             Ok(Ok(_)) => return world.say(format_args!("{:?} {id} on h{host} is closed out", turmoil::sim_elapsed().unwrap_or_default())),
             // it leads, or is needed
-            Ok(Err(problem)) if problem.code == Code::Conflict => return,
+            Ok(Err(problem)) if problem.code == Code::Conflict => return world.is_kept(host),
             Ok(Err(problem))
                 if matches!(problem.code, Code::NoLeader | Code::UnknownOutcome | Code::NotReady | Code::NotFound | Code::Busy) =>
             {

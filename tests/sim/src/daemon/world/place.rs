@@ -57,6 +57,8 @@ pub(super) struct Place {
     pub(super) status: Option<Status>,
     /// Closed out by an operator.
     pub(super) is_out: bool,
+    /// That, or about to be.
+    is_closing: bool,
     /// Stands by to be the second one of another host.
     pub(super) is_spare: bool,
     /// What the disks that it was made a second one with had applied.
@@ -121,6 +123,7 @@ impl Place {
             look: None,
             status: None,
             is_out: false,
+            is_closing: false,
             is_spare,
             copied: None,
             failed: 0,
@@ -217,6 +220,18 @@ impl World {
     pub(crate) fn leave(&self, host: u64) {
         let door = self.lock().host(host).door.take();
         drop(door);
+    }
+
+    /// Lets go of what holds this in turn. After that nothing does but whoever asks, or something of a daemon has outlived its host.
+    pub(crate) fn release(&self) {
+        let mut inner = self.lock();
+        inner.hosts.iter_mut().for_each(|place| place.keeper.hang_up());
+        let doors: Vec<_> = inner.hosts.iter_mut().filter_map(|place| place.door.take()).collect();
+        drop(inner);
+        drop(doors);
+        if Arc::strong_count(&self.0) > 1 {
+            self.violate(format_args!("{} parts of daemons outlive their hosts", Arc::strong_count(&self.0) - 1));
+        }
     }
 
     /// Its daemon is gone.
@@ -357,11 +372,13 @@ impl World {
 
     // ---- what is done to it
 
-    /// A host may lose its disks while no other one has, whose place nobody has taken yet: more is not promised.
+    /// A host may lose its disks while no other one has, or is closed out, whose place nobody has taken yet: more is not promised.
     pub(crate) fn may_lose(&self, host: u64) -> bool {
         let inner = self.lock();
         let voters = &inner.voters.1;
-        let is_owed = inner.lost.iter().any(|id| voters.contains(id));
+        let is_lost = inner.lost.iter().any(|id| voters.contains(id));
+        let is_closed = inner.hosts.iter().any(|place| place.is_closing && place.ids.iter().any(|id| voters.contains(id)));
+        let is_owed = is_lost || is_closed;
         let place = inner.place(host);
         voters.len() >= 3 && !is_owed && !place.is_out && !place.is_wiped && place.id.is_some()
     }
@@ -426,12 +443,21 @@ impl World {
         inner.place(host).id.is_some_and(|id| inner.voters.1.contains(&id))
     }
 
-    /// The id by which an operator names it, if it may be closed out: the others are three at least, and none is closed out yet.
+    /// The id by which an operator names it, if it may be closed out: the others are three at least, none is closed out yet, and none has
+    /// lost its disks whose place nobody has taken.
     pub(crate) fn to_revoke(&self, host: u64) -> Option<NodeId> {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        let is_owed = inner.lost.iter().any(|id| inner.voters.1.contains(id));
         let is_enough = inner.hosts.iter().filter(|place| !place.is_spare).count() > 3;
         let is_first = !inner.hosts.iter().any(|place| place.is_out);
-        inner.place(host).id.filter(|_| is_enough && is_first)
+        let id = inner.place(host).id.filter(|_| is_enough && is_first && !is_owed);
+        inner.host(host).is_closing = id.is_some();
+        id
+    }
+
+    /// It is not closed out after all.
+    pub(crate) fn is_kept(&self, host: u64) {
+        self.lock().host(host).is_closing = false;
     }
 
     // ---- its keeper
