@@ -265,3 +265,50 @@ async fn a_download_outlives_the_daemon_that_gives_it_and_the_next_one_goes_on()
     assert!(std::fs::read(&to).expect("a file") == data && !part.exists());
     between.abort();
 }
+
+/// Runs swarmctl, which must do it; what it printed.
+fn run(socket: &Path, args: &[&str]) -> String {
+    let done = ctl(socket, args);
+    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("text")
+}
+
+/// Puts bytes by standard input, and gives the name that is printed.
+fn put_stdin(socket: &Path, data: &[u8]) -> String {
+    let mut putting = std::process::Command::new(program("swarmctl"));
+    putting.args(["blob", "put", "-"]).env("SWARM_SOCKET", socket).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = putting.spawn().expect("swarmctl starts");
+    child.stdin.take().expect("piped").write_all(data).expect("it reads");
+    let done = child.wait_with_output().expect("it ends");
+    assert!(done.status.success());
+    let text = String::from_utf8(done.stdout).expect("text");
+    text.split_whitespace().next().expect("a name").to_owned()
+}
+
+#[tokio::test]
+async fn what_is_pinned_by_hand_stays_where_the_rest_is_collected() {
+    let rig = Rig::start(2).await;
+    let [one, two] = [0, 1].map(|n| rig.swarm.nodes()[n].socket.clone());
+    let (wanted, other) = (bytes(3 * MIB), vec![7; 2 * MIB]);
+    let [wanted_name, other_name] = [&wanted, &other].map(|data| put_stdin(&one, data));
+    assert_eq!(wanted_name, blake3::hash(&wanted).to_string());
+    eventually("the leader knows", async || {
+        (holders(&rig.client(1), wanted_name.parse().expect("a digest")).await.len() == 1).then_some(())
+    })
+    .await;
+    // it is not there yet
+    run(&two, &["blob", "pin", &wanted_name]);
+    run(&one, &["blob", "pin", &wanted_name]);
+    let here = |socket: &Path| run(socket, &["blob", "list", "--here", "-o", "json"]);
+    assert!(here(&two).contains(&wanted_name) && here(&one).contains(&other_name));
+    // what is kept for it is not more than it is
+    run(&one, &["blob", "gc", "--keep", "3MiB"]);
+    assert!(here(&one).contains(&wanted_name) && !here(&one).contains(&other_name), "{}", here(&one));
+    run(&one, &["blob", "gc"]);
+    assert!(here(&one).contains(&wanted_name), "it is pinned");
+    run(&one, &["blob", "unpin", &wanted_name]);
+    run(&one, &["blob", "gc"]);
+    assert!(!here(&one).contains(&wanted_name) && here(&two).contains(&wanted_name));
+    // and comes back from there
+    assert_eq!(ctl(&one, &["blob", "get", &wanted_name, "-"]).stdout, wanted);
+}

@@ -455,12 +455,12 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
         let put_stdout = |path: &Path| {
             put(path).or_else(|why| {
                 // its beginning is better than nothing, and that it is cut can be told from its size
-                let (digest, _) = put_file(&of.blobs.store, path, limits::KEPT_OUTPUT).map_err(|_| why)?;
-                of.files.pin(&of.blobs.store, Hold::Attempt(key), &[digest]);
-                Ok::<_, String>((digest, 0))
+                let blob = put_file(&of.blobs.store, path, limits::KEPT_OUTPUT).map_err(|_| why)?;
+                of.files.pin(&of.blobs.store, Hold::Attempt(key), &[blob.0]);
+                Ok::<_, String>(blob)
             })
         };
-        let stdout = stdout.map(|path| put_stdout(&path).map(|(digest, _)| digest)).transpose();
+        let stdout = stdout.map(|path| put_stdout(&path)).transpose();
         let files = match files {
             Some(dir) if dir.is_dir() => put_tree(&of.blobs.store, &dir, &put).map(Some),
             Some(_) if is_good => Err("what it left is not there any more".into()),
@@ -469,12 +469,12 @@ pub(crate) async fn deliver(node: &Arc<Node>, key: Key, has_files: bool, mut out
         (stdout, files)
     };
     let (stdout, files) = node.blobs.lanes.run(work).await;
-    if let Ok(Some((_, blobs))) = &files {
-        copy(node, blobs).await;
-    }
+    let said = stdout.iter().flatten();
+    // the manifest stays last
+    copy(node, &said.chain(files.iter().flatten().flat_map(|(_, blobs)| blobs)).copied().collect::<Vec<_>>()).await;
     let mut output = outcome.output.take().map_or_else(Output::default, |output| *output);
     match stdout {
-        Ok(digest) => output.stdout_blob = digest,
+        Ok(blob) => output.stdout_blob = blob.map(|(digest, _)| digest),
         // it is still where the task ran
         Err(why) => tracing::warn!(task = %key.0, %why, "what a task wrote did not become a blob"),
     }

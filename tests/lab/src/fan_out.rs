@@ -61,7 +61,7 @@ pub const ROUNDS: [usize; 4] = [1, 3, 8, 16];
 /// carrying `rate` (as `tc` writes it, such as 400mbit) in each direction.
 ///
 /// # Errors
-/// A push that fails.
+/// A push that fails, or that has the leader carry some of it, or the source send it more often than about once.
 pub async fn fan_out(lab: &mut Lab, size: u64, rate: &str, counts: &[usize]) -> anyhow::Result<String> {
     let Cast { from, leader, others } = Cast::of(lab, 1).await?;
     shaped(lab, rate, async |lab| rounds(lab, size, counts, &from, &leader, &others).await).await
@@ -73,6 +73,8 @@ async fn rounds(lab: &Lab, size: u64, counts: &[usize], from: &str, leader: &str
     for (round, count) in counts.iter().copied().filter(|count| *count <= others.len()).enumerate() {
         let digest = put(lab, from, size, round as u64).await?;
         let cost = push(lab, from, leader, digest, &others[..count]).await?;
+        ensure!(cost.leader < size / 20, "the leader's interface carried {} bytes of a blob of {size}", cost.leader);
+        ensure!(cost.sent < size + size / 4, "the source's interface sent {} bytes of a blob of {size}", cost.sent);
         let first = *one.get_or_insert(cost.took);
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let _ = writeln!(

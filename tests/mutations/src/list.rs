@@ -138,6 +138,13 @@ pub(crate) const ALL: &[Mutation] = &[
         suites: &[unit("swarm-blobstore", "")],
     },
     Mutation {
+        name: "rarest-not-first",
+        file: "daemon/core/src/blobs.rs",
+        find: "min_by_key(|index| self.holders[*index as usize])?",
+        replace: "max_by_key(|index| self.holders[*index as usize])?",
+        suites: &[core("blobs")],
+    },
+    Mutation {
         name: "second-copy-not-awaited",
         file: "daemon/core/src/blobs/owed.rs",
         find: "const COPIES: usize = 2;",

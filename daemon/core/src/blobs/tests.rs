@@ -139,6 +139,25 @@ fn shares_follow_speed() {
 }
 
 #[test]
+fn what_the_fewest_have_is_asked_for_first() {
+    let now = Instant::now();
+    let mut fetch = Fetch::new(&SegmentSet::empty(40), now);
+    // the second half is with the first alone
+    for (node, has) in [(NodeId(1), 0..40), (NodeId(2), 0..20)] {
+        fetch.handle_source(node, 0, now);
+        fetch.handle_has(node, SegmentRange::gather(has), now);
+    }
+    let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
+    while let Some(order) = fetch.poll(now) {
+        let Order::Ask { source, ranges, .. } = order else { panic!("{order:?}") };
+        let asked = if source == NodeId(1) { &mut of_first } else { &mut of_second };
+        asked.extend(ranges.iter().flat_map(|range| range.first..range.first + range.count));
+    }
+    assert!(!of_first.is_empty() && of_first.iter().all(|index| *index >= 20), "{of_first:?}");
+    assert!(!of_second.is_empty() && of_second.iter().all(|index| *index < 20), "{of_second:?}");
+}
+
+#[test]
 fn a_stall_costs_less_than_a_second() {
     let fine = run(200, &world([host(200, 50 * MIB), host(200, 50 * MIB)]), LONG).expect("it ends");
     let mut silent = host(200, 50 * MIB);
