@@ -158,9 +158,12 @@ impl Shared {
 impl Batched {
     /// Gathers what is sent through `inner`, where that takes batches at all. Needs a tokio runtime.
     pub(crate) fn over(inner: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
-        if inner.max_transmit_segments() <= 1 {
+        let segments = inner.max_transmit_segments();
+        if segments <= 1 {
+            tracing::info!("payloads go to the system one datagram a call: it has no UDP segmentation offload (Linux has it since 4.18)");
             return inner;
         }
+        tracing::info!(segments, "payloads go to the system many datagrams a call (UDP segmentation offload)");
         let shared = Arc::new(Shared { inner, batch: Mutex::default(), filled: Notify::new() });
         tokio::spawn(flush(shared.clone()));
         Arc::new(Self { shared })
