@@ -138,8 +138,8 @@ pub(crate) fn server(
     Ok(config)
 }
 
-/// Makes ids of connections: four bytes that come once, and four by which the node knows them for its own, in all its lives. Quinn's own
-/// generator takes the first from the operating system; a packet that outlives its connection is read with a key made of its id, so what
+/// Makes ids of connections: four bytes of chance, and four by which the node knows them for its own, in all its lives. Quinn's own
+/// generator takes its chance from the operating system; a packet that outlives its connection is read with a key made of its id, so what
 /// becomes of it would differ from one run of a seed to the next.
 struct ConnectionIds {
     /// Of the node.

@@ -82,7 +82,7 @@ impl Member {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// In the order of their ids. The driver of a large swarm, and the simulator, look up one after the other in tables that are not in the
-    /// processor's cache: a lookup here touches two lines of it, where a tree touches nine.
+    /// processor's cache: a lookup in a row touches fewer lines of it than one in a tree.
     members: Vec<(NodeId, Member)>,
     /// Tombstones: nodes gone for good, with the index of the record that said so. An older record does not bring them back.
     gone: BTreeMap<NodeId, LogIndex>,
