@@ -21,12 +21,21 @@ fn bytes(len: usize) -> Vec<u8> {
     (0u32..).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(len).collect()
 }
 
+/// Runs swarmctl, which must do it; what it printed.
+fn run(socket: &Path, args: &[&str]) -> String {
+    let done = ctl(socket, args);
+    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("text")
+}
+
 /// Puts a file by swarmctl, and gives the name that it prints.
 fn put(socket: &Path, file: &Path) -> Digest {
-    let done = ctl(socket, &["blob", "put", &file.display().to_string()]);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let text = String::from_utf8(done.stdout).expect("text");
-    text.split_whitespace().next().expect("a name").parse().expect("a digest")
+    name(&run(socket, &["blob", "put", &file.display().to_string()])).parse().expect("a digest")
+}
+
+/// The name that `blob put` printed.
+fn name(text: &str) -> &str {
+    text.split_whitespace().next().expect("a name")
 }
 
 async fn holders(client: &Client, digest: Digest) -> Vec<String> {
@@ -266,13 +275,6 @@ async fn a_download_outlives_the_daemon_that_gives_it_and_the_next_one_goes_on()
     between.abort();
 }
 
-/// Runs swarmctl, which must do it; what it printed.
-fn run(socket: &Path, args: &[&str]) -> String {
-    let done = ctl(socket, args);
-    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).expect("text")
-}
-
 /// Puts bytes by standard input, and gives the name that is printed.
 fn put_stdin(socket: &Path, data: &[u8]) -> String {
     let mut putting = std::process::Command::new(program("swarmctl"));
@@ -281,8 +283,7 @@ fn put_stdin(socket: &Path, data: &[u8]) -> String {
     child.stdin.take().expect("piped").write_all(data).expect("it reads");
     let done = child.wait_with_output().expect("it ends");
     assert!(done.status.success());
-    let text = String::from_utf8(done.stdout).expect("text");
-    text.split_whitespace().next().expect("a name").to_owned()
+    name(&String::from_utf8(done.stdout).expect("text")).to_owned()
 }
 
 #[tokio::test]

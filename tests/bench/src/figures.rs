@@ -100,18 +100,33 @@ pub(crate) fn row(what: impl Into<String>, value: f64, unit: &'static str, at_mo
     Row { what: what.into(), value, unit, at_most: at_most.into() }
 }
 
-/// Rows for people.
-pub(crate) fn rows(rows: &[Row]) -> String {
-    let wide = rows.iter().map(|row| row.what.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for Row { what, value, unit, at_most } in rows {
-        let wanted = at_most.map_or_else(String::new, |most| {
-            let verdict = if *value <= most { "met" } else { "MISSED" };
-            format!("should be <= {most}: {verdict}")
-        });
-        let _ = writeln!(text, "{what:wide$} {value:>12.2} {unit:11} {wanted}");
+/// All rows of one run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Rows {
+    /// How busy the machine was when it began, and when it ended, this included.
+    load: [String; 2],
+    figures: Vec<Row>,
+}
+
+impl Rows {
+    /// `began`: the [`load`] before the first was measured.
+    pub(crate) fn new(began: String, figures: Vec<Row>) -> Self {
+        Self { load: [began, load()], figures }
     }
-    text
+
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let wide = self.figures.iter().map(|row| row.what.len()).max().unwrap_or(0);
+        let mut text = String::new();
+        for Row { what, value, unit, at_most } in &self.figures {
+            let wanted = at_most.map_or_else(String::new, |most| {
+                let verdict = if *value <= most { "met" } else { "MISSED" };
+                format!("should be <= {most}: {verdict}")
+            });
+            let _ = writeln!(text, "{what:wide$} {value:>12.2} {unit:11} {wanted}");
+        }
+        text + &format!("busy when it began: {}; when it ended: {}\n", self.load[0], self.load[1])
+    }
 }
 
 /// How many were busy on this machine of late, of how many cores: figures beside others' work are not those of a quiet machine.

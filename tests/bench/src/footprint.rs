@@ -15,19 +15,18 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use serde::Serialize;
 use swarm_client::Client;
 use swarm_proto::{
     JobId,
     api::{ArrayRequest, Phase, SubmitLine, SubmitRequest},
 };
 use swarmctl::verb::bench::usage::cpu_of;
-use swarmd::dev::{self, Swarm};
+use swarmd::dev::Swarm;
 
 use crate::{
-    figures::{self, Row, load, row},
+    figures::{Row, Rows, load, row},
     median,
-    swarm::{beside, memory_of, told},
+    swarm::{beside, dev, memory_of, told},
 };
 
 /// Voters of the swarm that has a backlog.
@@ -61,16 +60,8 @@ pub(crate) struct Options {
     dir: PathBuf,
 }
 
-/// All figures.
-#[derive(Serialize)]
-pub(crate) struct Told {
-    /// How busy the machine was when it began, and when it ended.
-    load: [String; 2],
-    figures: Vec<Row>,
-}
-
 /// Measures all of it.
-pub(crate) async fn measure(options: &Options) -> anyhow::Result<Told> {
+pub(crate) async fn measure(options: &Options) -> anyhow::Result<Rows> {
     let began = load();
     let mut figures = Vec::new();
     for program in ["swarmd", "swarmctl"] {
@@ -80,18 +71,11 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Told> {
     figures.extend(idle(options).await?);
     figures.extend(backlog(options, options.tasks, true).await?);
     figures.extend(backlog(options, options.jobs, false).await?);
-    Ok(Told { load: [began, load()], figures })
-}
-
-async fn start(options: &Options, nodes: usize) -> anyhow::Result<Swarm> {
-    let dev = dev::Options { nodes, program: Some(beside("swarmd")?), state_dir: Some(options.dir.clone()), ..dev::Options::default() };
-    let mut swarm = Swarm::start(&dev).map_err(told)?;
-    swarm.wait_ready().await.map_err(told)?;
-    Ok(swarm)
+    Ok(Rows::new(began, figures))
 }
 
 async fn starts(options: &Options) -> anyhow::Result<[Row; 1]> {
-    let mut swarm = start(options, 1).await?;
+    let mut swarm = dev(&options.dir, 1).await?;
     let mut took = Vec::new();
     for _ in 0..STARTS {
         swarm.kill(0).await.map_err(told)?;
@@ -118,7 +102,7 @@ async fn ready(client: &Client) -> anyhow::Result<()> {
 }
 
 async fn idle(options: &Options) -> anyhow::Result<[Row; 6]> {
-    let swarm = start(options, options.nodes).await?;
+    let swarm = dev(&options.dir, options.nodes).await?;
     tokio::time::sleep(REST).await;
     let leader = swarm.client(0).leader().await.map_err(told)?.name;
     let cpu = || swarm.nodes().iter().map(|node| cpu_of(node.pid)).collect::<Vec<_>>();
@@ -150,7 +134,7 @@ async fn idle(options: &Options) -> anyhow::Result<[Row; 6]> {
 
 /// Tasks that no node may run: an array, or as many jobs.
 async fn backlog(options: &Options, tasks: u32, is_array: bool) -> anyhow::Result<Vec<Row>> {
-    let mut swarm = start(options, VOTERS).await?;
+    let mut swarm = dev(&options.dir, VOTERS).await?;
     let memory = |swarm: &Swarm| swarm.nodes().iter().map(|node| rss(node.pid)).collect::<anyhow::Result<Vec<_>>>();
     let (client, before) = (swarm.client(0), memory(&swarm)?);
     let at = client.status().await.map_err(told)?;
@@ -224,9 +208,4 @@ fn mb(bytes: u64) -> f64 {
 /// What a process has of memory, in MB.
 fn rss(pid: u32) -> anyhow::Result<f64> {
     memory_of(pid, "VmRSS").map(mb)
-}
-
-/// A table for people.
-pub(crate) fn table(told: &Told) -> String {
-    figures::rows(&told.figures) + &format!("busy when it began: {}; when it ended: {}\n", told.load[0], told.load[1])
 }

@@ -16,24 +16,23 @@ mod stream;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
 use clap::ValueEnum as _;
-use serde::Serialize;
 use swarm_client::Client;
 use swarm_proto::api::{ArrayRequest, SubmitRequest};
 use swarmctl::verb::bench::{disk, usage::cpu_of};
-use swarmd::dev::{self, Swarm};
+use swarmd::dev::Swarm;
 
 use self::stream::{Paced, closed, closed_count, paced};
 use crate::{
-    figures::{self, Row, load, row},
+    figures::{Row, Rows, load, row},
     median,
     quiet::Guard,
-    swarm::{beside, told},
+    swarm::{beside, dev, told},
 };
 
 /// Voters of a swarm that is loaded.
@@ -92,16 +91,8 @@ pub(crate) enum Scene {
     Nodes,
 }
 
-/// All figures.
-#[derive(Serialize)]
-pub(crate) struct Told {
-    /// How busy the machine was when it began, and when it ended, this included.
-    load: [String; 2],
-    figures: Vec<Row>,
-}
-
 /// Measures what was asked for.
-pub(crate) async fn measure(options: &Options) -> anyhow::Result<Told> {
+pub(crate) async fn measure(options: &Options) -> anyhow::Result<Rows> {
     let mut guard = if options.busy_anyway { Guard::Note(None) } else { Guard::Wait };
     let (began, mut figures) = (load(), Vec::new());
     for scene in &options.only {
@@ -115,19 +106,7 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Told> {
             Scene::Nodes => nodes(options).await?,
         });
     }
-    Ok(Told { load: [began, load()], figures })
-}
-
-/// A table for people.
-pub(crate) fn table(told: &Told) -> String {
-    figures::rows(&told.figures) + &format!("busy when it began: {}; when it ended: {}\n", told.load[0], told.load[1])
-}
-
-async fn start(dir: &Path, nodes: usize) -> anyhow::Result<Swarm> {
-    let dev = dev::Options { nodes, program: Some(beside("swarmd")?), state_dir: Some(dir.to_owned()), ..dev::Options::default() };
-    let mut swarm = Swarm::start(&dev).map_err(told)?;
-    swarm.wait_ready().await.map_err(told)?;
-    Ok(swarm)
+    Ok(Rows::new(began, figures))
 }
 
 /// The node that leads, and another one.
@@ -138,7 +117,7 @@ async fn leader_and_other(swarm: &Swarm) -> anyhow::Result<(usize, usize)> {
 }
 
 async fn peak(options: &Options) -> anyhow::Result<Vec<Row>> {
-    let swarm = start(&options.dir, NODES).await?;
+    let swarm = dev(&options.dir, NODES).await?;
     let (leader, _) = leader_and_other(&swarm).await?;
     let (client, span) = (swarm.client(leader), Duration::from_secs(options.seconds));
     closed(&client, IN_FLIGHT, WARM).await?;
@@ -157,7 +136,7 @@ async fn peak(options: &Options) -> anyhow::Result<Vec<Row>> {
 }
 
 async fn fair(options: &Options) -> anyhow::Result<Vec<Row>> {
-    let swarm = start(&options.dir, NODES).await?;
+    let swarm = dev(&options.dir, NODES).await?;
     let span = Duration::from_secs(options.seconds);
     let clients: Vec<Client> = (0..CLIENTS).map(|n| swarm.client(n % NODES)).collect();
     let served = futures_util::future::try_join_all(clients.iter().map(|client| closed(client, EACH, span))).await?;
@@ -174,7 +153,7 @@ async fn fair(options: &Options) -> anyhow::Result<Vec<Row>> {
 
 /// How many tasks a second fewer there are, in percent, while a follower's syncs take that long; and how many there are then.
 async fn beside_slow(options: &Options, delay: Duration) -> anyhow::Result<[f64; 2]> {
-    let mut swarm = start(&options.dir, NODES).await?;
+    let mut swarm = dev(&options.dir, NODES).await?;
     let (leader, follower) = leader_and_other(&swarm).await?;
     let (sound, span) = (beside("swarmd")?, Duration::from_secs(options.seconds));
     let slow = slow::program(swarm.dir(), &sound, delay)?;
@@ -204,7 +183,7 @@ async fn slow(options: &Options) -> anyhow::Result<Vec<Row>> {
 
 async fn card(options: &Options) -> anyhow::Result<Vec<Row>> {
     let [lost, per_s] = beside_slow(options, CARD).await?;
-    let mut swarm = start(&options.dir, 1).await?;
+    let mut swarm = dev(&options.dir, 1).await?;
     swarm.set_program(0, slow::program(swarm.dir(), &beside("swarmd")?, CARD)?);
     swarm.end(0).await.map_err(told)?;
     swarm.restart(0).map_err(told)?;
@@ -240,7 +219,7 @@ async fn cost(swarm: &Swarm, client: &Client, tasks: u32) -> anyhow::Result<f64>
 }
 
 async fn tasks(options: &Options) -> anyhow::Result<Vec<Row>> {
-    let swarm = start(&options.dir, NODES).await?;
+    let swarm = dev(&options.dir, NODES).await?;
     let (leader, _) = leader_and_other(&swarm).await?;
     let client = swarm.client(leader);
     closed(&client, IN_FLIGHT, WARM).await?;
@@ -266,7 +245,7 @@ async fn tasks(options: &Options) -> anyhow::Result<Vec<Row>> {
 async fn nodes(options: &Options) -> anyhow::Result<Vec<Row>> {
     let mut costs = Vec::new();
     for nodes in [NODES, usize::from(options.nodes)] {
-        let swarm = start(&options.dir, nodes).await?;
+        let swarm = dev(&options.dir, nodes).await?;
         let (leader, _) = leader_and_other(&swarm).await?;
         let (client, span) = (swarm.client(leader), Duration::from_secs(options.seconds));
         closed(&client, IN_FLIGHT, WARM).await?;

@@ -206,8 +206,8 @@ fn main() -> anyhow::Result<()> {
             tell(&output, &all, membership::table)?;
             membership::check(&options, &all)
         }
-        Verb::Footprint(options) => tell(&output, &runtime.block_on(footprint::measure(&options))?, footprint::table),
-        Verb::Load(options) => tell(&output, &runtime.block_on(load::measure(&options))?, load::table),
+        Verb::Footprint(options) => tell(&output, &runtime.block_on(footprint::measure(&options))?, figures::Rows::table),
+        Verb::Load(options) => tell(&output, &runtime.block_on(load::measure(&options))?, figures::Rows::table),
         Verb::Mesh(options) => {
             let all = runtime.block_on(mesh::measure(&options))?;
             tell(&output, &all, mesh::table)?;

@@ -15,7 +15,7 @@ use swarm_proto::{
     Digest,
     api::{BlobLine, Phase},
 };
-use swarmd::dev::Authority;
+use swarmd::dev::{self, Authority};
 
 use crate::beside::place::{Host, Place, Running};
 
@@ -46,6 +46,14 @@ pub(crate) fn beside(name: &str) -> anyhow::Result<PathBuf> {
     let path = if dir.ends_with("deps") { dir.with_file_name(name) } else { dir.join(name) };
     ensure!(path.exists(), "{} is not built: cargo build --release --workspace", path.display());
     Ok(path)
+}
+
+/// A throw-away swarm of so many daemons, with their state below `dir`; all are ready.
+pub(crate) async fn dev(dir: &Path, nodes: usize) -> anyhow::Result<dev::Swarm> {
+    let options = dev::Options { nodes, program: Some(beside("swarmd")?), state_dir: Some(dir.to_owned()), ..dev::Options::default() };
+    let mut swarm = dev::Swarm::start(&options).map_err(told)?;
+    swarm.wait_ready().await.map_err(told)?;
+    Ok(swarm)
 }
 
 impl Swarm {

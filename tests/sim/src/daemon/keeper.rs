@@ -89,7 +89,7 @@ impl Keeper {
 
     /// The daemon is gone, the host is not.
     pub(super) fn daemon_is_gone(&mut self, now: Duration) {
-        self.events = None;
+        self.hang_up();
         if self.is_lease_over {
             self.kill_all(now, |_| true);
         }
