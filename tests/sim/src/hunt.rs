@@ -2,17 +2,15 @@
 //!
 //! ```text
 //! target/sim/failing/*.plan   kept until they pass; run first
-//! target/sim/next             the seed with which the next hunt begins
+//! target/sim/next             the seed with which the next hunt begins, written after each world
 //! tests/sim/corpus/*.plan     what failed once and was mended: every test run replays it
 //! ```
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -151,32 +149,83 @@ pub fn hunt(seeds: u64, threads: usize, tell: impl Fn(&str) + Sync) -> io::Resul
     }
     let next = ground.join("next");
     let first = fs::read_to_string(&next).ok().and_then(|seed| seed.trim().parse().ok()).unwrap_or(10_000);
-    let bag = chase(bag, first, seeds, threads, &tell);
-    fs::write(next, format!("{}\n", first + seeds))?;
-    Ok(bag)
+    chase(bag, Seeds::new(first, seeds), threads, &tell, |first| fs::write(&next, format!("{first}\n")))
 }
 
-fn chase(bag: Bag, first: u64, seeds: u64, threads: usize, tell: &(impl Fn(&str) + Sync)) -> Bag {
-    let (bag, next, done) = (Mutex::new(bag), AtomicU64::new(first), AtomicUsize::new(0));
-    let work = || {
+/// Which seeds are left, and which are under way.
+struct Seeds {
+    left: std::ops::Range<u64>,
+    running: BTreeSet<u64>,
+}
+
+impl Seeds {
+    const fn new(first: u64, count: u64) -> Self {
+        Self { left: first..first + count, running: BTreeSet::new() }
+    }
+
+    fn begin(&mut self) -> Option<u64> {
+        let seed = self.left.next()?;
+        self.running.insert(seed);
+        Some(seed)
+    }
+
+    /// One is done; the first that is not.
+    fn end(&mut self, seed: u64) -> u64 {
+        self.running.remove(&seed);
+        self.running.first().copied().unwrap_or(self.left.start)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `go_on_with`: writes down the first seed that is not done.
+fn chase(
+    bag: Bag,
+    seeds: Seeds,
+    threads: usize,
+    tell: &(impl Fn(&str) + Sync),
+    go_on_with: impl Fn(u64) -> io::Result<()> + Sync,
+) -> io::Result<Bag> {
+    let (bag, seeds) = (Mutex::new(bag), Mutex::new(seeds));
+    let work = || -> io::Result<()> {
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + seeds {
-                return;
-            }
+            let Some(seed) = locked(&seeds).begin() else { return Ok(()) };
             let (plan, is_twice) = (Plan::of(seed), seed.is_multiple_of(TWICE));
             let (outcome, wrong) = judge(&plan, is_twice);
             let told = (!wrong.is_empty()).then(|| format!("seed {seed}: {}", keep(&plan, &wrong)));
             told.iter().for_each(|told| tell(told));
-            let mut bag = bag.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut bag = locked(&bag);
             bag.add(&outcome, plan.acts.len());
             bag.compared += usize::from(is_twice);
             bag.failed.extend(told);
-            if (done.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(100) {
+            if bag.worlds.is_multiple_of(100) {
                 tell(&bag.to_string());
             }
+            // while the bag is held: one after the other
+            go_on_with(locked(&seeds).end(seed))?;
         }
     };
-    thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    bag.into_inner().unwrap_or_else(PoisonError::into_inner)
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    Ok(bag.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_hunt_goes_on_with_the_first_seed_that_was_not_done() {
+        let mut seeds = Seeds::new(50, 4);
+        assert_eq!([0; 3].map(|_| seeds.begin()), [Some(50), Some(51), Some(52)]);
+        assert_eq!(seeds.end(51), 50);
+        assert_eq!(seeds.end(50), 52);
+        assert_eq!(seeds.begin(), Some(53));
+        assert_eq!([seeds.end(53), seeds.end(52)], [52, 54]);
+        assert_eq!(seeds.begin(), None);
+    }
 }
