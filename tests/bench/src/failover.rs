@@ -73,6 +73,8 @@ pub(crate) struct Told {
     /// Terms that killed leaders cost, each: more than one is a vote that nobody won.
     terms_a_kill: Vec<u64>,
     calm: Option<Calm>,
+    /// What targets were multiplied by before they were checked.
+    checked_by: Option<f64>,
 }
 
 /// Measures what was asked for.
@@ -86,7 +88,7 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Told> {
     };
     arena.swarm.stop().await;
     let (figures, terms_a_kill) = outcome?;
-    Ok(Told { load: [began, load()], figures, terms_a_kill, calm: calm.transpose()? })
+    Ok(Told { load: [began, load()], figures, terms_a_kill, calm: calm.transpose()?, checked_by: options.check })
 }
 
 async fn rounds(options: &Options, arena: &mut Arena) -> anyhow::Result<(Vec<Figure>, Vec<u64>)> {
@@ -253,6 +255,9 @@ pub(crate) fn table(told: &Told) -> String {
     }
     if let Some(calm) = &told.calm {
         text += &calm.line();
+    }
+    if let Some(factor) = told.checked_by.filter(|factor| *factor != 1.0) {
+        text += &format!("checked against {factor} x each target: a figure that MISSED its target by less fails nothing\n");
     }
     text + &format!("busy when it began: {}; when it ended: {}\n", told.load[0], told.load[1])
 }

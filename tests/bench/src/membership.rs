@@ -290,7 +290,8 @@ pub(crate) fn table(told: &Told) -> String {
 /// Whether ours is as it should be.
 pub(crate) fn check(options: &Options, told: &Told) -> anyhow::Result<()> {
     if options.check {
-        let missed: Vec<&str> = told.rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.what.as_str()).collect();
+        let mut missed: Vec<&str> = told.rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.what.as_str()).collect();
+        missed.extend((told.speed < SPEED).then_some("the simulator's own speed"));
         ensure!(missed.is_empty(), "missed: {}", missed.join("; "));
     }
     Ok(())
