@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_proto::{
-    AttemptNo, Cursor, JobId, NodeId, TaskId, Term,
+    AttemptNo, Cursor, JobId, LogIndex, NodeId, TaskId, Term,
     ledger::{Counts, Event, TaskState, What},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Model {
     /// Nodes that left or were closed out.
     gone: BTreeSet<NodeId>,
     term: Term,
+    /// The election of that term.
+    elected: Cursor,
 }
 
 impl Model {
@@ -36,6 +38,9 @@ impl Model {
             return Err(format!("{event:?} appears in the past"));
         }
         self.history.insert(event.cursor, event.clone());
+        if matches!(event.what, What::LeaderElected { .. }) {
+            self.elected = event.cursor;
+        }
         self.check(&event.what).map_err(|why| format!("{why}: {event:?}"))?;
         Ok(true)
     }
@@ -48,6 +53,12 @@ impl Model {
     /// The latest event that anybody has told.
     pub(super) fn last(&self) -> Cursor {
         self.history.last_key_value().map(|(cursor, _)| *cursor).unwrap_or_default()
+    }
+
+    /// Whether this is the latest term in which anybody was elected, and that election is among the entries up to this one: then so is
+    /// all that was committed in earlier terms.
+    pub(super) fn is_newest(&self, term: Term, applied: LogIndex) -> bool {
+        term == self.term && self.elected.index <= applied
     }
 
     /// How many tasks were tried more than once.

@@ -127,7 +127,10 @@ impl Stage<'_> {
             Act::Restart(host) => self.restart(host),
             Act::DieAt(host, more, blow) => world.set_fuse(host, more, blow, true),
             Act::CutAt(host, more, blow) => world.set_fuse(host, more, blow, false),
-            Act::Pause(host) => self.others(host).for_each(|other| self.sim.hold(name(host), name(other))),
+            Act::Pause(host) => {
+                world.hold(host);
+                self.others(host).for_each(|other| self.sim.hold(name(host), name(other)));
+            }
             Act::CutOff(host) => self.others(host).for_each(|other| self.part(host, other)),
             Act::Split(last) => {
                 self.pairs().filter(|(one, other)| *one <= last && *other > last).for_each(|(one, other)| self.part(one, other));
@@ -267,6 +270,7 @@ impl Stage<'_> {
         for (one, other) in self.pairs() {
             self.sim.release(name(one), name(other));
         }
+        self.world.release_links();
         self.world.mend_clocks();
         (1..=self.plan.nodes).for_each(|host| self.world.calm_disk(host));
         let (gone, down) = std::mem::take(&mut self.down).into_iter().partition(|host| self.gone.contains(host));
@@ -301,6 +305,7 @@ impl Stage<'_> {
         self.look_after_processes();
         self.world.advance_keepers(self.sim.elapsed());
         self.world.check_failing(self.sim.elapsed());
+        self.world.check_leader(self.sim.elapsed());
         if let Err(error) = self.sim.step() {
             self.world.violate(format_args!("the simulation: {error}"));
         }

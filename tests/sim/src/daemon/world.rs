@@ -3,11 +3,13 @@
 //! ```text
 //! place   a host from outside: disks, keeper, clock, papers, what was done to it
 //! judge   what must never be, asked at every change
+//! reach   who can reach whom, and so must have a leader
 //! rest    whether everything has come to rest
 //! ```
 
 mod judge;
 mod place;
+mod reach;
 mod rest;
 
 use std::{
@@ -16,6 +18,7 @@ use std::{
     io::{self, Write as _},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rand::{Rng as _, RngCore};
@@ -58,7 +61,11 @@ struct Inner {
     voters: (LogIndex, BTreeSet<NodeId>),
     /// Nodes whose disks were lost.
     lost: BTreeSet<NodeId>,
+    /// Since when nobody leads although somebody could.
+    leaderless: Option<Duration>,
     acknowledged: BTreeMap<String, JobId>,
+    /// Those that were missed where they must be.
+    missed: BTreeSet<JobId>,
     keys: BTreeMap<JobId, String>,
     /// What was submitted under each key.
     submitted: BTreeMap<String, Submit>,
@@ -101,7 +108,9 @@ impl World {
             hashes: BTreeMap::new(),
             voters: (LogIndex(0), BTreeSet::new()),
             lost: BTreeSet::new(),
+            leaderless: None,
             acknowledged: BTreeMap::new(),
+            missed: BTreeSet::new(),
             keys: BTreeMap::new(),
             submitted: BTreeMap::new(),
             history: History::default(),

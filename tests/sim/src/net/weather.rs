@@ -99,6 +99,12 @@ impl Weather {
         }
     }
 
+    /// Whether what `from` sends can reach `to`: the link is neither cut nor flapping, and `from` is alive.
+    pub fn is_open(&self, from: IpAddr, to: IpAddr) -> bool {
+        let inner = self.lock();
+        !inner.cut.contains(&(from, to)) && !inner.flapping.contains_key(&(from, to)) && !inner.dead.contains(&from)
+    }
+
     /// How long each copy of a datagram waits before it leaves; none: it is lost. `now` counts from the beginning of the simulation.
     pub fn fate(&self, from: IpAddr, to: IpAddr, now: Duration) -> Vec<Duration> {
         let mut inner = self.lock();
@@ -146,8 +152,9 @@ mod tests {
         let weather = Weather::new(1);
         weather.cut(host(1), host(2));
         assert!(!passes(&weather, 1, 2, 5) && passes(&weather, 2, 1, 5) && passes(&weather, 1, 3, 5));
+        assert!(!weather.is_open(host(1), host(2)) && weather.is_open(host(2), host(1)));
         weather.clear();
-        assert!(passes(&weather, 1, 2, 5));
+        assert!(passes(&weather, 1, 2, 5) && weather.is_open(host(1), host(2)));
     }
 
     #[test]
@@ -158,6 +165,7 @@ mod tests {
             assert_eq!((0..1_000).filter(|ms| passes(&weather, from, to, *ms)).count(), 500);
         }
         assert!(passes(&weather, 1, 3, 50));
+        assert!(!weather.is_open(host(1), host(2)) && !weather.is_open(host(2), host(1)) && weather.is_open(host(1), host(3)));
     }
 
     #[test]

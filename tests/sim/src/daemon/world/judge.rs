@@ -2,14 +2,17 @@
 //!
 //! One leader a term; one ledger, entry by entry, on whoever holds it; one history of events ([`Model`](super::Model)); ends that are
 //! kept; results of attempts that ran, where they ran; never two attempts at once where that is promised; nothing for whom is closed
-//! out. What clients were answered is judged as a history, at the end.
+//! out; no acknowledged job missing. What clients were answered is judged as a history, at the end.
 
 use std::collections::BTreeSet;
 
 use swarm_consensus::Role;
-use swarm_core::{attempts::must_stop, ledger::Ledger};
+use swarm_core::{
+    attempts::must_stop,
+    ledger::{Job, Ledger},
+};
 use swarm_proto::{
-    AttemptNo, Cursor, NodeId, TaskId,
+    AttemptNo, Cursor, JobId, NodeId, TaskId,
     ledger::{End, TaskState, What},
     spec::Work,
 };
@@ -102,19 +105,33 @@ impl Inner {
                 Err(why) => self.violate(&format_args!("h{host}: {why}")),
             }
         }
-        let jobs = self.acknowledged.iter().map(|(key, job)| (key, ledger.job(*job)));
-        let (mut missing, mut open) = (0, 0);
-        for (key, job) in jobs {
-            match job {
+        let (mut missing, mut open) = (Vec::new(), 0);
+        for (key, id) in &self.acknowledged {
+            match ledger.job(*id) {
                 Some(job) if job.key() == Some(key) => open += usize::from(job.ended().is_none()),
-                _ => missing += 1,
+                Some(_) | None => missing.push(*id),
             }
         }
+        self.check_missing(host, role, ledger, &missing);
+        let missing = missing.len();
         // of jobs that nobody heard the acceptance of, too
         open = open.max(usize::try_from(ledger.open_job_count()).unwrap_or(usize::MAX));
         let members = ledger.nodes().filter(|record| !record.is_gone).map(|record| record.id).collect();
         let role = role.clone();
         self.host(host).look = Some(Look { role, applied, hash, missing, open, members });
+    }
+
+    /// A job that was acknowledged is with whoever has applied what came after it, and with whoever leads.
+    fn check_missing(&mut self, host: u64, role: &Role, ledger: &Ledger, missing: &[JobId]) {
+        let last = ledger.jobs().next_back().map(Job::id);
+        let leads = role.is_leader && self.leaders.last_key_value().is_some_and(|(term, _)| *term == role.term);
+        let has_all = leads && self.model.is_newest(role.term, ledger.applied());
+        for job in missing {
+            if (has_all || last >= Some(*job)) && self.missed.insert(*job) {
+                let key = self.keys.get(job).cloned().unwrap_or_default();
+                self.violate(&format_args!("h{host} does not have {job}, which was acknowledged as {key}"));
+            }
+        }
     }
 
     /// A second daemon with one key is let in nowhere: it leads nothing and learns nothing.

@@ -34,7 +34,7 @@ pub(super) struct Place {
     pub(super) keeper: Keeper,
     life: u64,
     /// Whose key it has: its own number, but for a host that is a second one of another.
-    key: u64,
+    pub(super) key: u64,
     identity: Arc<Identity>,
     /// Milliseconds that its wall clock is ahead of everybody's time.
     ahead: Arc<AtomicI64>,
@@ -44,7 +44,7 @@ pub(super) struct Place {
     /// Every id that it had: a wiped host comes back as somebody new.
     pub(super) ids: BTreeSet<NodeId>,
     /// The id that went with its disks, while nobody has come back.
-    is_wiped: bool,
+    pub(super) is_wiped: bool,
     /// A copy of its disks and papers.
     copy: Option<(SimDisk, SimDisk, Arc<Identity>)>,
     /// The way in, and the runtime that all behind it runs in.
@@ -59,6 +59,12 @@ pub(super) struct Place {
     pub(super) is_out: bool,
     /// That, or about to be.
     is_closing: bool,
+    /// Its daemon has begun and nobody has asked it to stop.
+    pub(super) is_up: bool,
+    /// What is sent to and from it waits.
+    pub(super) is_held: bool,
+    /// Its disk is full, fails or hardly answers, until it is calmed.
+    is_disk_bad: bool,
     /// Stands by to be the second one of another host.
     pub(super) is_spare: bool,
     /// What the disks that it was made a second one with had applied.
@@ -124,6 +130,9 @@ impl Place {
             status: None,
             is_out: false,
             is_closing: false,
+            is_up: false,
+            is_held: false,
+            is_disk_bad: false,
             is_spare,
             copied: None,
             failed: 0,
@@ -138,6 +147,16 @@ impl Place {
     /// Whether its process has died in the midst of an operation of its disks.
     pub(super) fn is_blown(&self) -> bool {
         self.fuse.is_blown()
+    }
+
+    /// Whether what it writes gets onto its disk, and soon.
+    pub(super) fn has_good_disk(&self) -> bool {
+        !self.is_disk_bad && !self.is_blown() && self.log.failed() == self.failed
+    }
+
+    /// Whether its wall clock is what it was in the beginning.
+    pub(super) fn is_on_time(&self, host: u64) -> bool {
+        self.ahead.load(Ordering::Relaxed) == skew(host)
     }
 
     fn pace(&self, sync: (Duration, Duration)) {
@@ -175,6 +194,7 @@ impl World {
             return None;
         }
         this.life += 1;
+        this.is_up = true;
         this.stop.send_replace(false);
         (this.failed, this.failing) = (this.log.failed(), None);
         Some(Life {
@@ -213,12 +233,19 @@ impl World {
     }
 
     pub(crate) fn ask_to_stop(&self, host: u64) {
-        self.lock().host(host).stop.send_replace(true);
+        let mut inner = self.lock();
+        let this = inner.host(host);
+        this.is_up = false;
+        this.stop.send_replace(true);
     }
 
     /// Its daemon is about to go: nobody outside may hold a part of it.
     pub(crate) fn leave(&self, host: u64) {
-        let door = self.lock().host(host).door.take();
+        let mut inner = self.lock();
+        let this = inner.host(host);
+        this.is_up = false;
+        let door = this.door.take();
+        drop(inner);
         drop(door);
     }
 
@@ -239,6 +266,7 @@ impl World {
         let mut inner = self.lock();
         let this = inner.host(host);
         (this.cursor, this.look, this.status, this.failing) = (Cursor::default(), None, None, None);
+        this.is_up = false;
         this.fuse.renew();
         if has_power {
             this.log.kill();
@@ -306,24 +334,31 @@ impl World {
     // ---- its disks
 
     pub(crate) fn pace_disk(&self, host: u64, sync: (Duration, Duration)) {
-        self.lock().host(host).pace(sync);
+        let mut inner = self.lock();
+        let this = inner.host(host);
+        this.is_disk_bad |= sync == STALLED;
+        this.pace(sync);
     }
 
     pub(crate) fn fill_disk(&self, host: u64) {
         let mut inner = self.lock();
         let this = inner.host(host);
+        this.is_disk_bad = true;
         this.log.set_faults(|faults| faults.is_full = true);
         this.records.set_faults(|faults| faults.is_full = true);
     }
 
     pub(crate) fn break_disk(&self, host: u64, syncs: bool) {
         let mut inner = self.lock();
-        inner.host(host).log.set_faults(|faults| if syncs { faults.sync_fails = true } else { faults.write_fails = true });
+        let this = inner.host(host);
+        this.is_disk_bad = true;
+        this.log.set_faults(|faults| if syncs { faults.sync_fails = true } else { faults.write_fails = true });
     }
 
     pub(crate) fn calm_disk(&self, host: u64) {
         let mut inner = self.lock();
         let this = inner.host(host);
+        this.is_disk_bad = false;
         this.pace(CALM);
         for disk in [&this.log, &this.records] {
             disk.set_faults(|faults| (faults.is_full, faults.sync_fails, faults.write_fails) = (false, false, false));
@@ -491,7 +526,7 @@ impl World {
 const AHEAD: u64 = 64;
 
 impl Inner {
-    fn place(&self, host: u64) -> &Place {
+    pub(super) fn place(&self, host: u64) -> &Place {
         &self.hosts[usize::try_from(host).unwrap_or_default() - 1]
     }
 }
