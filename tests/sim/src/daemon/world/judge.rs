@@ -12,7 +12,7 @@ use swarm_core::{
     ledger::{Job, Ledger},
 };
 use swarm_proto::{
-    AttemptNo, Cursor, JobId, NodeId, TaskId,
+    AttemptNo, Cursor, Digest, JobId, NodeId, TaskId,
     ledger::{End, TaskState, What},
     spec::Work,
 };
@@ -26,6 +26,20 @@ impl World {
         inner.look(host, role, ledger);
         if is_thorough {
             inner.look_through(host, ledger);
+        }
+    }
+
+    /// Somebody put these bytes, and was told this name.
+    pub(crate) fn named(&self, digest: Digest, put: &[u8]) {
+        if digest.0 != *blake3::hash(put).as_bytes() {
+            self.violate(format_args!("{digest} is not the name of what was put"));
+        }
+    }
+
+    /// Somebody was given a blob, and knows what it is.
+    pub(crate) fn gave(&self, host: u64, digest: Digest, got: &[u8], put: &[u8]) {
+        if got != put {
+            self.violate(format_args!("h{host} gave other bytes as {digest}"));
         }
     }
 }
@@ -178,3 +192,6 @@ impl Inner {
         changed.iter().for_each(|why| self.violate(why));
     }
 }
+
+#[cfg(test)]
+mod tests;
