@@ -173,7 +173,7 @@ impl Bench {
         cargo.args(["test", "--release", "--quiet", "--package", suite.package]);
         match suite.tests {
             Tests::Unit(_) => cargo.arg("--lib"),
-            Tests::File(file) => cargo.args(["--test", file]),
+            Tests::File(file) | Tests::Some(file, _) => cargo.args(["--test", file]),
         };
         cargo
     }
@@ -181,9 +181,10 @@ impl Bench {
     /// Which of its tests fail.
     fn run(&self, suite: Suite) -> Result<Option<String>> {
         let mut cargo = self.cargo(suite);
-        if let Tests::Unit(filter) = suite.tests {
-            cargo.args(["--", filter]);
-        }
+        match suite.tests {
+            Tests::Unit(filter) | Tests::Some(_, filter) => cargo.args(["--", filter]),
+            Tests::File(_) => &mut cargo,
+        };
         let mut child = cargo.stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn()?;
         let mut stdout = child.stdout.take().context("it has one")?;
         let reader = std::thread::spawn(move || {
