@@ -14,11 +14,16 @@ use swarm_proto::{
     api::{ArrayRequest, SubmitLine, SubmitRequest, Text},
     ledger::TaskState,
 };
-use swarm_tests::{Footprints, Rig, done_in, ended, eventually, first_task, say, shell, submit};
+use swarm_tests::{Footprints, Rig, ended, eventually, first_task, say, shell, submit};
 
 const MIB: u64 = 1 << 20;
-/// Submissions of one flood; those of all are fewer than the jobs that are remembered when they have ended.
-const MOST: u32 = 30_000;
+/// Submissions of one flood; they are fewer than the jobs that are remembered when they have ended, and take longer than a window.
+const MOST: u32 = 60_000;
+/// How long somebody's rate is counted at a time, and how often in calm and beside a flood.
+const WINDOW: Duration = Duration::from_millis(500);
+/// Between two submissions of somebody who has a rate: about as fast as one after the other is done in calm.
+const TICK: Duration = Duration::from_millis(2);
+const WINDOWS: usize = 5;
 
 fn noop() -> SubmitRequest {
     SubmitRequest { noop: true, ..SubmitRequest::default() }
@@ -52,31 +57,50 @@ async fn who_submits_without_reading_loses_nothing_and_others_are_served() {
     let rig = Rig::start(3).await;
     let (greedy, honest) = (rig.client(0), rig.client(1));
     let before = Footprints::of(rig.swarm.nodes().iter().map(|node| node.pid));
-    let mut calm = 0;
-    let mut flooded = 0;
-    let mut ends = Vec::new();
-    for _ in 0..3 {
-        calm += done_in(&honest, Duration::from_millis(700)).await;
+    let (mut calm, mut flooded, mut sent) = (Vec::new(), Vec::new(), Vec::new());
+    // in turn, so that both see the same host; the first of each is for whatever is done once
+    for _ in 0..=WINDOWS {
+        calm.push(rate(&honest).await);
         let (stop, told) = tokio::sync::watch::channel(false);
         let flooding = tokio::spawn(flood(greedy.clone(), MOST, told));
-        flooded += done_in(&honest, Duration::from_millis(700)).await;
+        flooded.push(rate(&honest).await);
         stop.send_replace(true);
-        ends.push(flooding.await.expect("it reads to the end"));
+        let (all, accepted, refused) = flooding.await.expect("it reads to the end");
+        are_answered(&honest, all, &accepted, refused).await;
+        sent.push(all);
     }
-    // how many is the hosts' processors' business, on which the flood itself is made
-    say(&format!("{calm} jobs in calm, {flooded} beside one who submits without end"));
-    assert!(flooded >= 20, "{calm} jobs in calm, {flooded} beside one who submits without end");
+    let said = format!("{calm:?} jobs in calm, {flooded:?} beside one who submits {sent:?}");
+    say(&said);
+    let median = |counts: &mut Vec<u32>| *counts[1..].select_nth_unstable(WINDOWS / 2).1;
+    let (calm, flooded) = (median(&mut calm), median(&mut flooded));
+    assert!(calm > 20 && 2 * flooded >= calm, "{said}: medians {calm} and {flooded}");
     before.have_grown_at_most(256 * MIB, 32);
-    for (sent, accepted, refused) in ends {
-        assert_eq!(sent, u32::try_from(accepted.len()).expect("few") + refused, "each has one answer");
-        // those that were acknowledged are all there, and are done; the last ones are the likeliest to be missing
-        let jobs: BTreeSet<JobId> = accepted.values().copied().collect();
-        assert_eq!(jobs.len(), accepted.len(), "a job was told twice");
-        for job in jobs.iter().rev().take(50) {
-            assert_eq!(ended(&honest, *job).await.state, Some(TaskState::Succeeded));
+    rig.swarm.stop().await;
+}
+
+/// Submits at a rate of its own, whatever was answered so far; how much is accepted in a window.
+async fn rate(client: &Client) -> u32 {
+    let (mut sender, mut answers) = client.submit_stream().await.expect("a stream");
+    let (mut tick, mut accepted) = (tokio::time::interval(TICK), 0);
+    let over = tokio::time::sleep(WINDOW);
+    tokio::pin!(over);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => sender.send(&SubmitRequest { follow: Some(false), ..noop() }).await.expect("taken"),
+            line = answers.next() => accepted += u32::from(matches!(line, Ok(Some(SubmitLine::Accepted { .. })))),
+            () = &mut over => return accepted,
         }
     }
-    rig.swarm.stop().await;
+}
+
+/// Those that were acknowledged are all there, and are done; the last ones are the likeliest to be missing.
+async fn are_answered(client: &Client, sent: u32, accepted: &BTreeMap<String, JobId>, refused: u32) {
+    assert_eq!(sent, u32::try_from(accepted.len()).expect("few") + refused, "each has one answer");
+    let jobs: BTreeSet<JobId> = accepted.values().copied().collect();
+    assert_eq!(jobs.len(), accepted.len(), "a job was told twice");
+    for job in jobs.iter().rev().take(50) {
+        assert_eq!(ended(client, *job).await.state, Some(TaskState::Succeeded));
+    }
 }
 
 /// Pids in the locks of keepers below a directory.
