@@ -110,8 +110,16 @@ impl Intruder {
     /// # Errors
     /// What the target says.
     pub async fn dial(&self, host: &Host, plane: Plane) -> Result<swarm_transport::Connection, DialError> {
+        self.dial_at(place(host, plane), plane).await
+    }
+
+    /// The same, where somebody passes on what is sent to a daemon.
+    ///
+    /// # Errors
+    /// What the target says.
+    pub async fn dial_at(&self, addr: SocketAddr, plane: Plane) -> Result<swarm_transport::Connection, DialError> {
         loop {
-            match self.endpoint.pool().get(plane, &Dial::seed(place(host, plane))).await {
+            match self.endpoint.pool().get(plane, &Dial::seed(addr)).await {
                 Err(DialError::BackingOff { next, .. }) => tokio::time::sleep_until(next).await,
                 answer => return answer,
             }
@@ -274,11 +282,21 @@ impl Raw {
     ///
     /// # Errors
     /// Why there is none, in QUIC's words.
+    pub async fn shake_hands(&self, addr: SocketAddr) -> Result<quinn::Connection, quinn::ConnectionError> {
+        self.begin(addr).await
+    }
+
+    /// The handshake's beginning: it goes on by itself for as long as this is held.
     ///
     /// # Panics
     /// The address is none.
-    pub async fn shake_hands(&self, addr: SocketAddr) -> Result<quinn::Connection, quinn::ConnectionError> {
-        self.endpoint.connect(addr, SERVER_NAME).expect("an address").await
+    pub fn begin(&self, addr: SocketAddr) -> quinn::Connecting {
+        self.endpoint.connect(addr, SERVER_NAME).expect("an address")
+    }
+
+    /// Connections that were begun and have not ended.
+    pub fn open(&self) -> usize {
+        self.endpoint.open_connections()
     }
 
     /// The handshake and the Hello: a connection only where it was answered.

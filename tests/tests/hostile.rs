@@ -2,26 +2,34 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use swarm_proto::{
     ClusterId, LogIndex, NodeId, PROTOCOL, Term,
-    api::Health,
+    api::{Health, SubmitRequest},
     gossip::{Claim, Head, Kind, Mood, Packet, Standing, Update, Writer, You},
+    ledger::Submit,
     limits,
-    peer::{FromWorker, NodeMeta, Open, Report, ToWorker},
-    spec::Resources,
+    peer::{Answer, FromSubmitDesk, FromWorker, NodeMeta, Numbered, Open, Report, ToSubmitDesk, ToWorker},
+    spec::{Array, JobSpec, Resources, Work},
 };
 use swarm_tests::{
     Footprints, Host, Hosts, done_in, eventually,
     intruder::{Intruder, Raw, Shown, addrs, hello, place, realm},
+    submit,
 };
-use swarm_transport::{Identity, Plane, StreamError};
+use swarm_transport::{CloseCode, FrameRx, FrameTx, Identity, Plane, StreamError};
 use tokio::net::UdpSocket;
 
 const MIB: u64 = 1 << 20;
+/// Handshakes on one endpoint that are begun and not gone on with: more than it has room for. And the ports that they come from.
+const HELD: usize = limits::HANDSHAKES + limits::HANDSHAKES / 2;
+const WAYS: usize = 8;
+/// As many at once as are answered without asking for the sender's address first.
+const FEW: usize = limits::HANDSHAKES / 4;
 
 /// Three hosts of one swarm, of which the third is in other hands: its daemon is gone, its papers are not.
 struct Taken {
@@ -251,11 +259,11 @@ async fn slow_writers_and_deaf_readers_cost_little() {
     taken.is_undisturbed(term).await;
 }
 
-/// First packets of handshakes that nobody goes on with: what comes back is thrown away.
-async fn half_open(target: SocketAddr, raw: &Raw) {
+/// Somewhere to send to: it is passed on to a daemon from one port, and what comes back is thrown away.
+async fn one_way(target: SocketAddr) -> SocketAddr {
     let way = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let there = way.local_addr().expect("bound");
-    let passing = async {
+    tokio::spawn(async move {
         let mut buffer = [0; 2_048];
         loop {
             let Ok((len, from)) = way.recv_from(&mut buffer).await else { continue };
@@ -263,16 +271,17 @@ async fn half_open(target: SocketAddr, raw: &Raw) {
                 let _ = way.send_to(&buffer[..len], target).await;
             }
         }
-    };
-    let knocking = async {
-        loop {
-            let attempts: Vec<_> = (0..8).map(|_| tokio::time::timeout(Duration::from_millis(150), raw.shake_hands(there))).collect();
-            for attempt in attempts {
-                let _ = attempt.await;
-            }
-        }
-    };
-    tokio::join!(passing, knocking);
+    });
+    there
+}
+
+/// First packets of handshakes that nobody goes on with: so many at once, from several ports.
+async fn half_open(target: SocketAddr, raw: &Raw, count: usize) -> Vec<quinn::Connecting> {
+    let mut ways = Vec::new();
+    for _ in 0..WAYS {
+        ways.push(one_way(target).await);
+    }
+    (0..count).map(|n| raw.begin(ways[n % WAYS])).collect()
 }
 
 /// Handshakes to their end, by nobody who is let in.
@@ -312,15 +321,10 @@ async fn floods_leave_others_half_their_rate_at_least() {
     // in turn, so that both see the same host
     for _ in 0..4 {
         calm += done_in(&client, Duration::from_millis(700)).await;
+        // whoever makes the flood is on the same processors: more of these at once are another test's
+        let _held = [half_open(control, &at_control, FEW).await, half_open(bulk, &at_bulk, FEW).await];
         let flood = async {
-            tokio::join!(
-                half_open(control, &at_control),
-                half_open(bulk, &at_bulk),
-                handshakes(control, &at_control),
-                handshakes(bulk, &at_bulk),
-                garbage(control),
-                garbage(bulk),
-            );
+            tokio::join!(handshakes(control, &at_control), handshakes(bulk, &at_bulk), garbage(control), garbage(bulk));
         };
         flooded += tokio::select! {
             done = done_in(&client, Duration::from_millis(700)) => done,
@@ -330,4 +334,122 @@ async fn floods_leave_others_half_their_rate_at_least() {
     assert!(calm > 20 && 2 * flooded >= calm, "{calm} jobs in calm, {flooded} under the flood");
     before.have_grown_at_most(64 * MIB, 16);
     taken.is_undisturbed(term).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_half_open_handshakes_keep_nobody_out() {
+    let taken = Taken::start().await;
+    let term = taken.term().await;
+    let host = &taken.honest()[0];
+    let (client, before, mut served) = (host.client(), taken.footprints(), 0);
+    let nobody = |plane: Plane| Raw::new(None, plane.alpn(PROTOCOL, realm(taken.cluster)));
+    let (at_control, at_bulk) = (nobody(Plane::Control), nobody(Plane::Bulk));
+    let held = [half_open(place(host, Plane::Control), &at_control, HELD).await, half_open(place(host, Plane::Bulk), &at_bulk, HELD).await];
+    // for longer than a handshake may take
+    let until = Instant::now() + limits::HANDSHAKE_TIME + Duration::from_secs(2);
+    while Instant::now() < until {
+        for plane in Plane::ALL {
+            // somebody whom nobody has an address of yet
+            let newcomer = taken.intruder();
+            let entry = tokio::time::timeout(Duration::from_secs(10), newcomer.dial(host, plane)).await;
+            entry.expect("a member does not wait").expect("a member gets in");
+        }
+        served += done_in(&client, Duration::from_millis(200)).await;
+        before.have_grown_at_most(48 * MIB, 16);
+    }
+    assert_eq!([at_control.open(), at_bulk.open()], held.each_ref().map(Vec::len), "handshakes that are half open");
+    assert!(served > 20, "{served} jobs");
+    drop(held);
+    taken.is_undisturbed(term).await;
+}
+
+/// Between a member and a daemon: passes on what they send, and keeps what went to the daemon.
+struct Relay {
+    front: UdpSocket,
+    back: UdpSocket,
+    kept: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Relay {
+    async fn to(target: SocketAddr) -> Arc<Self> {
+        let bind = async || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let relay = Arc::new(Self { front: bind().await, back: bind().await, kept: Mutex::default() });
+        relay.back.connect(target).await.expect("an address");
+        tokio::spawn(relay.clone().pass());
+        relay
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.front.local_addr().expect("bound")
+    }
+
+    async fn pass(self: Arc<Self>) {
+        let (mut there, mut here, mut member) = ([0; 2_048], [0; 2_048], None);
+        loop {
+            tokio::select! {
+                Ok((len, from)) = self.front.recv_from(&mut there) => {
+                    member = Some(from);
+                    self.kept.lock().expect("nobody panics with it").push(there[..len].to_vec());
+                    let _ = self.back.send(&there[..len]).await;
+                }
+                Ok(len) = self.back.recv(&mut here) => {
+                    if let Some(member) = member {
+                        let _ = self.front.send_to(&here[..len], member).await;
+                    }
+                }
+                else => {}
+            }
+        }
+    }
+
+    /// Sends all of it again, and again, from where it came from and from elsewhere.
+    async fn replay(&self, times: usize) -> usize {
+        let kept = self.kept.lock().expect("nobody panics with it").clone();
+        let elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let target = self.back.peer_addr().expect("connected");
+        for _ in 0..times {
+            for datagram in &kept {
+                let _ = self.back.send(datagram).await;
+                let _ = elsewhere.send_to(datagram, target).await;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        kept.len()
+    }
+}
+
+/// A submission without a key, which would be another job each time that it came; which one it is.
+async fn submitted(tx: &mut FrameTx, rx: &mut FrameRx) -> u64 {
+    let spec = Arc::new(JobSpec::new(Work::Noop));
+    let submit = Submit { submitter: "local".into(), key: None, spec, array: Array::single(), retry_of: None };
+    tx.send(&ToSubmitDesk::Submit(vec![Numbered { seq: 1, submit, follow: false }])).await.expect("sent");
+    let said = tokio::time::timeout(Duration::from_secs(10), rx.recv::<FromSubmitDesk>()).await.expect("an answer");
+    let Ok(Some(FromSubmitDesk::Answers(answers))) = said else { panic!("{said:?}") };
+    let [Answer::Accepted { job, .. }] = answers[..] else { panic!("{answers:?}") };
+    job.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_sent_changes_nothing_when_it_comes_again() {
+    let taken = Taken::start().await;
+    let term = taken.term().await;
+    let before = taken.footprints();
+    let leader = taken.honest()[0].client().leader().await.expect("a leader").name;
+    let leader = &taken.honest()[usize::from(leader != "host1")];
+    let relay = Relay::to(place(leader, Plane::Control)).await;
+    let control = taken.intruder();
+    let control = control.dial_at(relay.addr(), Plane::Control).await.expect("a member gets in");
+    let (mut tx, mut rx) = control.open(&Open::Submit { submitter: "local".into() }).await.expect("a stream");
+    let mut last = 0;
+    for _ in 0..5 {
+        last = submitted(&mut tx, &mut rx).await;
+    }
+    // while the connection lives: handshake, words and all
+    assert!(relay.replay(200).await >= 10, "hardly anything was recorded");
+    assert_eq!(submitted(&mut tx, &mut rx).await, last + 1, "something was submitted again");
+    control.close(CloseCode::Stopping, "it is done");
+    relay.replay(200).await;
+    assert_eq!(submit(&leader.client(), SubmitRequest { noop: true, ..SubmitRequest::default() }).await.0, last + 2);
+    taken.is_undisturbed(term).await;
+    before.have_grown_at_most(32 * MIB, 16);
 }
