@@ -348,7 +348,7 @@ impl FrameRx {
 
 /// Cuts a byte stream into frames. It grows by what has come, never by what a header claims.
 #[derive(Debug)]
-struct Deframer {
+pub(crate) struct Deframer {
     buffer: Vec<u8>,
     /// Where the next frame begins.
     start: usize,
@@ -356,11 +356,11 @@ struct Deframer {
 }
 
 impl Deframer {
-    const fn new(limit: usize) -> Self {
+    pub(crate) const fn new(limit: usize) -> Self {
         Self { buffer: Vec::new(), start: 0, limit }
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.buffer.len() - self.start
     }
 
@@ -368,7 +368,7 @@ impl Deframer {
         self.len() == 0
     }
 
-    fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.start = 0;
@@ -397,7 +397,7 @@ impl Deframer {
         count
     }
 
-    fn take(&mut self) -> Result<Option<&[u8]>, FrameError> {
+    pub(crate) fn take(&mut self) -> Result<Option<&[u8]>, FrameError> {
         let Some(end) = self.end()?.filter(|end| *end <= self.buffer.len()) else { return Ok(None) };
         let body = self.start + HEADER..end;
         self.start = end;

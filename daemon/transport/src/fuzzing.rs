@@ -4,9 +4,24 @@ use rustls::{
     pki_types::{CertificateDer, UnixTime},
     server::danger::ClientCertVerifier as _,
 };
-use swarm_proto::{Problem, peer::Hello};
+use swarm_proto::{Problem, frame::FrameError, peer::Hello};
 
-use crate::{IdentityError, handshake, tls::Judge};
+use crate::{IdentityError, frames::Deframer, handshake, tls::Judge};
+
+/// Takes the frames of a stream that comes in pieces of that length, and how many bytes are left behind them.
+///
+/// # Errors
+/// A frame is longer than `limit`.
+pub fn frames(stream: &[u8], piece: usize, limit: usize, mut each: impl FnMut(&[u8])) -> Result<usize, FrameError> {
+    let mut frames = Deframer::new(limit);
+    for piece in stream.chunks(piece.max(1)) {
+        frames.push(piece);
+        while let Some(body) = frames.take()? {
+            each(body);
+        }
+    }
+    Ok(frames.len())
+}
 
 /// The body of a Hello.
 ///

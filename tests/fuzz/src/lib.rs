@@ -66,6 +66,7 @@ const LIST: usize = 1 << 20;
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "peer", run: peer::messages, memory: (2 * LIST, 256), longest: 4096 },
+    Target { name: "frames", run: peer::frames, memory: (16 << 10, 64), longest: 4096 },
     Target { name: "gossip", run: gossip::packets, memory: (16 << 10, 64), longest: 4096 },
     Target { name: "members", run: gossip::members, memory: (4 << 20, 256), longest: 4096 },
     Target { name: "ledger", run: ledger::apply, memory: (8 << 20, 512), longest: 4096 },

@@ -10,6 +10,9 @@ use swarm_proto::{
     ledger::{Batch, Command, Submit, View},
     peer::{EventPage, FromSubmitDesk, FromWorker, Hello, Joined, NodeMeta, Open, OutputChunk, ToSubmitDesk, ToWorker},
 };
+use swarm_transport::fuzzing;
+
+use crate::input::Input;
 
 /// The first byte of an input says which of these the rest is. The order is part of the corpus: append.
 pub(crate) const KINDS: &[fn(&[u8])] = &[
@@ -39,6 +42,28 @@ pub(crate) const KINDS: &[fn(&[u8])] = &[
     |body| drop(read::<Command>(body)),
     |body| drop(read::<Result<Hello, Problem>>(body)),
 ];
+
+/// A stream, with the bound on its frames and the length of the pieces in which it comes before it. What is cut out of it is what
+/// somebody sees who has all of it at once.
+pub(crate) fn frames(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (limit, piece) = (input.number() as usize, usize::from(input.byte()) + 1);
+    let stream = input.rest();
+    let (mut bodies, mut rest, mut is_long) = (Vec::new(), stream, false);
+    while let Some((header, behind)) = rest.split_first_chunk::<HEADER>() {
+        let len = u32::from_le_bytes(*header) as usize;
+        is_long = len > limit;
+        let Some(body) = behind.get(..len).filter(|_| !is_long) else { break };
+        bodies.push(body);
+        rest = &behind[len..];
+    }
+    let mut cut = 0;
+    let left = fuzzing::frames(stream, piece, limit, |body| {
+        assert_eq!(bodies.get(cut), Some(&body), "the frame {cut} is another one");
+        cut += 1;
+    });
+    assert_eq!((cut, left.ok()), (bodies.len(), (!is_long).then_some(rest.len())));
+}
 
 pub(crate) fn messages(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else { return };

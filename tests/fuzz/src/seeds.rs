@@ -20,6 +20,7 @@ use crate::{certificate, ledger};
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "peer" => messages::peer(),
+        "frames" => frames(),
         "gossip" => messages::gossip(),
         "members" => noise(12, 900),
         "ledger" => noise(16, 1200),
@@ -79,6 +80,15 @@ fn segments() -> Vec<Vec<u8>> {
     let outline = outliner.finish();
     list.push([vec![1, 0, 100, 100, 100], outline.bytes().to_vec(), vec![3; 100]].concat());
     list
+}
+
+/// As [`crate::peer::frames`] reads them: two frames and the beginning of a third, in pieces of several lengths; and one that is too long.
+fn frames() -> Vec<Vec<u8>> {
+    let frame = |len: usize| [&(len as u32).to_le_bytes()[..], &vec![7; len]].concat();
+    let stream = [frame(0), frame(200), frame(90)[..40].to_vec()].concat();
+    let whole = [0, 3, 255].map(|piece| [&[200, piece], &stream[..]].concat());
+    let long = [&[199, 9], &stream[..]].concat();
+    whole.into_iter().chain([long, vec![255, 0, 255, 255, 255, 255]]).collect()
 }
 
 fn store() -> Vec<Vec<u8>> {
