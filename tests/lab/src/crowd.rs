@@ -65,7 +65,7 @@ async fn used(lab: &Lab) -> anyhow::Result<Vec<Used>> {
 }
 
 /// How often any node has called another one down, and suspected it, so far.
-async fn alarms(lab: &Lab) -> anyhow::Result<(usize, usize)> {
+pub(crate) async fn alarms(lab: &Lab) -> anyhow::Result<(usize, usize)> {
     let (mut downs, mut suspects) = (0, 0);
     for host in lab.hosts() {
         for event in host.client().node_events(0).await? {

@@ -1,6 +1,8 @@
 //! One blob to many hosts, over links of a given rate: how long it takes beside one transfer, and who sends how much.
 
+mod control;
 mod killed;
+mod netcat;
 mod sources;
 
 use std::{fmt::Write as _, time::Duration};
@@ -10,7 +12,7 @@ use swarm_client::BlobLines;
 use swarm_proto::{Digest, api::BlobLine};
 use tokio::time::Instant;
 
-pub use self::{killed::killed, sources::sources};
+pub use self::{control::control, killed::killed, netcat::beside_nc, sources::sources};
 use crate::{lab::Lab, until};
 
 /// What one push has cost.

@@ -47,7 +47,7 @@ mod wait;
 
 pub use self::{
     crowd::crowd,
-    fan_out::{ROUNDS, fan_out, killed, sources},
+    fan_out::{ROUNDS, beside_nc, control, fan_out, killed, sources},
     finding::Finding,
     judge::judge,
     lab::{Lab, Preset, Spec},

@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand};
-use swarm_lab::{Finding, Lab, Mesh, Preset, ROUNDS, Spec, Step, crowd, fan_out, killed, readme, sources};
+use clap::{Parser, Subcommand, ValueEnum};
+use swarm_lab::{Finding, Lab, Mesh, Preset, ROUNDS, Spec, Step, beside_nc, control, crowd, fan_out, killed, readme, sources};
 
 /// Real daemons on a mesh of hosts, made of network namespaces on this machine. Needs root.
 #[derive(Parser)]
@@ -75,16 +75,26 @@ enum Verb {
         /// What each link carries, as tc writes it: little, so that the links are the limit and not the cores that all hosts share.
         #[arg(long, default_value = "60mbit")]
         rate: String,
-        /// Instead, to that many: the daemon in the middle of the chain is killed half way; time until the others have it.
-        #[arg(long, conflicts_with = "sources")]
-        kill: bool,
-        /// Instead, to one: from one host and from two, whose links carry half of the rate.
-        #[arg(long)]
-        sources: bool,
-        /// Fails where the ratio that is told of these two is worse.
-        #[arg(long, value_name = "RATIO")]
+        /// Something else is measured instead.
+        #[arg(long, value_enum, value_name = "CASE")]
+        case: Option<Case>,
+        /// Fails where the ratio that a case tells is worse.
+        #[arg(long, value_name = "RATIO", requires = "case")]
         bound: Option<f64>,
     },
+}
+
+/// What else there is to measure of blobs over links of a rate.
+#[derive(Clone, Copy, ValueEnum)]
+enum Case {
+    /// The daemon in the middle of the chain is killed half way; time until the others have it.
+    Kill,
+    /// To one: from one host and from two, whose links carry half of the rate.
+    Sources,
+    /// To one: what the leader's answers take meanwhile, at both ends of the full link.
+    Control,
+    /// Beside nc, that to each of them, and through them in a chain.
+    Nc,
 }
 
 fn main() -> ExitCode {
@@ -150,15 +160,20 @@ async fn verb(args: &Args, program: PathBuf) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Verb::FanOut { to, only, size, rate, kill, sources: has_two, bound } => {
-            let to = if *has_two { 2 } else { *to };
+        Verb::FanOut { to, only, size, rate, case, bound } => {
+            let to = match case {
+                Some(Case::Sources | Case::Control) => 2,
+                Some(Case::Kill | Case::Nc) | None => *to,
+            };
             let counts = if *only { vec![1, to] } else { ROUNDS.to_vec() };
             // one that pushes and one that leads, besides
             let mut lab = Lab::up(&Spec { hosts: to + 2, is_plain: true, ..spec }).await?;
-            let told = match (kill, has_two) {
-                (true, _) => killed(&mut lab, to, *size, rate, *bound).await?,
-                (_, true) => sources(&mut lab, *size, rate, *bound).await?,
-                (false, false) => fan_out(&mut lab, *size, rate, &counts).await?,
+            let told = match case {
+                Some(Case::Kill) => killed(&mut lab, to, *size, rate, *bound).await?,
+                Some(Case::Sources) => sources(&mut lab, *size, rate, *bound).await?,
+                Some(Case::Control) => control(&mut lab, *size, rate, *bound).await?,
+                Some(Case::Nc) => beside_nc(&mut lab, to, *size, rate, *bound).await?,
+                None => fan_out(&mut lab, *size, rate, &counts).await?,
             };
             say(&told);
             Ok(())
