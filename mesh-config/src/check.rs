@@ -2,7 +2,7 @@
 
 mod mesh;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use swarm_proto::{NodeId, access::Role, limits};
 
@@ -38,6 +38,9 @@ pub(crate) fn config(reader: &mut Reader<'_>) -> Option<Config> {
     Some(Config { node, mesh, exec, resources, blobs, api, log, ..Config::new(String::new()) })
 }
 
+/// The shortest and the longest look at all blobs.
+const SCRUBS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(366 * 24));
+
 fn blobs(reader: &mut Reader<'_>) -> Blobs {
     let rate = |reader: &mut Reader<'_>, key: &'static str| {
         let rate = reader.take(key).map(|Bytes(bytes)| bytes);
@@ -46,11 +49,17 @@ fn blobs(reader: &mut Reader<'_>) -> Blobs {
         }
         rate
     };
+    let scrub_every = reader.take("blobs.scrub_every");
+    if let Some(every) = scrub_every.filter(|every| !(SCRUBS.0..=SCRUBS.1).contains(every)) {
+        let what = format!("{} is not between 1s and a year", humantime::format_duration(every));
+        reader.fault_in("blobs.scrub_every", what, "scrub_every = \"168h\"");
+    }
     Blobs {
         quota: reader.take("blobs.quota").map(|Bytes(bytes)| bytes),
         send_rate: rate(reader, "blobs.send_rate"),
         send_rate_per_node: rate(reader, "blobs.send_rate_per_node"),
         key_file: reader.take("blobs.key_file"),
+        scrub_every,
     }
 }
 

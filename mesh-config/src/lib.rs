@@ -54,6 +54,9 @@ pub const API_PORT: u16 = 4749;
 /// Of a node.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 
+/// `blobs.scrub_every`, where it is not set.
+pub const SCRUB_EVERY: Duration = Duration::from_hours(7 * 24);
+
 /// The whole configuration of one daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -163,6 +166,8 @@ pub struct Blobs {
     pub send_rate_per_node: Option<u64>,
     /// A file of 32 random bytes that opens what is kept encrypted here. Default: `blobs.key` in `state_dir`, made when it is needed.
     pub key_file: Option<PathBuf>,
+    /// How long one look at every blob for bytes that changed on the disk takes. Default: [`SCRUB_EVERY`]. Between a second and a year.
+    pub scrub_every: Option<Duration>,
 }
 
 /// `[exec]`: whether this host runs processes for the swarm.

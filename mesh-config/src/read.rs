@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
 
 /// Every key there is: each is read by [`crate::check`], explained and written. A test holds the three together.
-pub(crate) const KEYS: [&str; 34] = [
+pub(crate) const KEYS: [&str; 35] = [
     "node.name",
     "node.state_dir",
     "node.labels",
@@ -39,6 +39,7 @@ pub(crate) const KEYS: [&str; 34] = [
     "blobs.send_rate",
     "blobs.send_rate_per_node",
     "blobs.key_file",
+    "blobs.scrub_every",
     "api.socket",
     "api.port",
     "api.group",

@@ -75,6 +75,9 @@ fn node(key: &str) -> Option<(&'static str, &'static str)> {
             "\"auto\"",
             "\"never\" keeps this host's disk out of the majority: right for laptops and SD cards. Otherwise the leader decides.",
         ),
+        "blobs.scrub_every" => {
+            ("\"168h\"", "How long one look at every blob here takes, for bytes that changed on the disk; without it, a week.")
+        }
         _ => return None,
     })
 }

@@ -69,6 +69,7 @@ quota = "50GiB"
 send_rate = "10MiB"
 send_rate_per_node = "2MiB"
 key_file = "/media/key/blobs.key"
+scrub_every = "36h"
 
 [api]
 socket = "/run/user/1000/swarmd.sock"
@@ -171,6 +172,7 @@ blobs.quota = (a quarter of the disk)  # default
 blobs.send_rate = (no bound)  # default
 blobs.send_rate_per_node = (no bound)  # default
 blobs.key_file = (blobs.key in state_dir)  # default
+blobs.scrub_every = (168h)  # default
 api.socket = "/run/swarmd/swarmd.sock"  # default
 api.port = 4749  # default
 api.group = (none)  # default
@@ -256,6 +258,15 @@ swarmd.toml:2: blobs.key_file: 'blobs.key' is not an absolute path
 "#);
     #[cfg(unix)]
     assert_eq!(parse("[blobs]\nkey_file = '/k'").unwrap().blobs.key_file, Some("/k".into()));
+}
+
+#[test]
+fn a_look_at_all_blobs_takes_its_time() {
+    assert_snapshot!(faults("[blobs]\nscrub_every = '100ms'", &[]), @r#"
+swarmd.toml:2: blobs.scrub_every: 100ms is not between 1s and a year
+    try: scrub_every = "168h"
+"#);
+    assert_eq!(parse("[blobs]\nscrub_every = '2s'").unwrap().blobs.scrub_every, Some(std::time::Duration::from_secs(2)));
 }
 
 #[test]

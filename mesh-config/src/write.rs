@@ -83,6 +83,7 @@ impl Config {
             "blobs.send_rate" => size(self.blobs.send_rate),
             "blobs.send_rate_per_node" => size(self.blobs.send_rate_per_node),
             "blobs.key_file" => self.blobs.key_file.as_deref().and_then(path),
+            "blobs.scrub_every" => self.blobs.scrub_every.map(|every| span(every).into()),
             "api.socket" => path(&self.api.socket),
             "api.group" => self.api.group.clone().map(Value::from),
             "api.group_role" => Some(self.api.group_role.word().into()),
@@ -125,6 +126,7 @@ fn absent(key: &str) -> &'static str {
         "blobs.quota" => "(a quarter of the disk)",
         "blobs.send_rate" | "blobs.send_rate_per_node" => "(no bound)",
         "blobs.key_file" => "(blobs.key in state_dir)",
+        "blobs.scrub_every" => "(168h)",
         _ if key.starts_with("resources.") => "(measured)",
         _ => "(none)",
     }

@@ -121,6 +121,8 @@ async fn a_receiver_that_is_killed_fetches_at_most_eight_segments_again() {
     }
     let first = first.expect("it went on");
     assert!(first + 8 * MIB as u64 >= before, "{before} bytes were there, {first} are left");
+    let taken = client.status().await.expect("it answers").blobs_taken;
+    assert!(taken <= (data.len() + 8 * MIB) as u64 - before, "{before} bytes were there, and {taken} came");
     let mut reader = client.read_blob(digest).await.expect("it is there");
     let mut at = 0;
     while let Some(piece) = reader.next().await.expect("it comes whole") {
@@ -177,6 +179,38 @@ async fn what_rots_on_a_disk_is_never_given_out_and_is_healed_from_another() {
     rig.swarm.stop().await;
 }
 
+#[tokio::test]
+async fn a_node_whose_disk_rots_hears_it_from_those_to_whom_it_gives_and_heals() {
+    let rig = Rig::start(3).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, data) = (dir.path().join("data"), bytes(40 * MIB + 1));
+    std::fs::write(&file, &data).expect("written");
+    let sockets: Vec<PathBuf> = rig.swarm.nodes().iter().map(|node| node.socket.clone()).collect();
+    let digest = put(&sockets[0], &file);
+    assert_eq!(put(&sockets[1], &file), digest);
+    let client = rig.client(2);
+    eventually("the leader knows both", async || (holders(&client, digest).await.len() == 2).then_some(())).await;
+    // whatever is asked of it but the end
+    let path = stored(&rig, 1, digest);
+    let mut disk = std::fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+    for segment in 0..40 {
+        disk.seek(SeekFrom::Start(segment * MIB as u64 + 5)).expect("it is long enough");
+        disk.write_all(b"rot").expect("it can be written");
+    }
+    drop(disk);
+    let to = dir.path().join("got");
+    run(&sockets[2], &["blob", "get", &digest.to_string(), &to.display().to_string()]);
+    assert!(std::fs::read(&to).expect("a file") == data);
+    // whoever got it has said who lied, and that one knows by now and has fetched it again
+    let liar = rig.swarm.nodes()[1].name.clone();
+    let named = async || {
+        client.node_events(0).await.ok()?.iter().any(|event| event.text.contains(&format!("{liar} gave what is not blob"))).then_some(())
+    };
+    eventually("the liar is named", named).await;
+    eventually("it is healed", async || std::fs::read(&path).is_ok_and(|stored| stored == data).then_some(())).await;
+    rig.swarm.stop().await;
+}
+
 #[test]
 fn the_benchmark_tells_that_nothing_passes_through_the_leader() {
     let args = ["bench", "blob", "--size", "16MiB", "--rounds", "1", "-o", "json"];
@@ -193,6 +227,7 @@ fn the_benchmark_tells_that_nothing_passes_through_the_leader() {
         assert!(report.pointer(side).is_some_and(serde_json::Value::is_f64), "{side}: {report}");
     }
     assert_eq!(report["leader_payload_bytes"], 0);
+    assert!(report["datagrams_a_call"].as_u64().is_some_and(|most| most > 0), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,6 +246,28 @@ async fn a_node_gives_no_faster_than_its_operator_wants() {
     }
     assert!(got == data);
     assert!(began.elapsed() > std::time::Duration::from_millis(2_500), "3 MiB at 1 MiB a second: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_changed_while_nobody_asked_for_them_are_found() {
+    let hosts = Hosts::start(2, |config| config.blobs.scrub_every = Some(std::time::Duration::from_secs(1))).await;
+    hosts.unite().await;
+    let data = bytes(3 * MIB);
+    let put = hosts.list[0].client().put_bytes(data.clone().into(), false).await.expect("it is put");
+    let client = hosts.list[1].client();
+    eventually("the leader knows", async || client.blob(put.digest).await.ok()).await;
+    let mut lines = client.fetch_blob(put.digest).await.expect("it begins");
+    while let Some(line) = lines.next().await.expect("it comes") {
+        assert!(!matches!(line, BlobLine::Failed { .. }), "{line:?}");
+    }
+    let name = put.digest.to_string();
+    let path = hosts.list[1].state.join("blobs/whole").join(&name[..2]).join(&name);
+    let mut rotten = data.clone();
+    rotten[2 * MIB] ^= 4;
+    std::fs::write(&path, rotten).expect("it can be written");
+    eventually("it is found and healed", async || std::fs::read(&path).is_ok_and(|stored| stored == data).then_some(())).await;
+    let told = client.node_events(0).await.expect("events");
+    assert!(told.iter().any(|event| event.text.contains("had changed on the disk and is fetched again")), "{told:?}");
 }
 
 /// Stands between a client and a daemon's socket, and lets each connection have so many bytes of the daemon until it may have more.

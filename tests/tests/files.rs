@@ -109,6 +109,78 @@ async fn an_array_over_files_of_one_node_runs_on_all_and_its_results_outlive_a_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_the_task_that_comes_next_comes_while_this_one_runs() {
+    let rig = Rig::start(3).await;
+    let client = rig.client(0);
+    let dir = tempfile::tempdir().expect("a directory");
+    let go = dir.path().join("go");
+    let names: Vec<String> = (0..9).map(|n| format!("{n}")).collect();
+    let texts: Vec<Vec<u8>> = (0..9).map(|n| vec![n; 5 << 20]).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().zip(&texts).map(|(name, text)| (name.as_str(), text.as_slice())).collect();
+    let each = put_tree(&client, &files).await;
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done; head -c 1 \"$SWARM_ITEM\" | od -An -tu1", go.display());
+    // one at a time on each node
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    #[expect(clippy::cast_precision_loss, reason = "a few")]
+    let request = SubmitRequest { each: Some(each), cores: Some(cores as f64), ..shell(&script) };
+    let job = submit(&client, request).await;
+    let named: Vec<Digest> = texts.iter().map(|text| Digest(*blake3::hash(text).as_bytes())).collect();
+    // two nodes have them all; the third one gets that of its task, and that of the task which it is told of
+    eventually("a node has the file of its next task", async || {
+        let mut everywhere = 0;
+        for digest in &named {
+            everywhere += usize::from(client.blob(*digest).await.ok()?.holders.len() == 3);
+        }
+        (everywhere == 2).then_some(())
+    })
+    .await;
+    assert_eq!(client.job(job).await.expect("it is known").counts.succeeded, 0, "all that run wait");
+    std::fs::write(&go, b"").expect("written");
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    for index in 0..9 {
+        let task = task(&client, job, index).await;
+        let said = task.output.expect("it said something").stdout.into_bytes().expect("text");
+        assert_eq!((String::from_utf8_lossy(&said).trim().to_owned(), task.attempt.0), (index.to_string(), 1));
+    }
+    rig.swarm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_rots_where_it_is_used_is_brought_again_within_the_attempt() {
+    let rig = Rig::start(2).await;
+    let client = rig.client(0);
+    let data = "some text ".repeat(300_000);
+    let inputs = put_tree(&client, &[("data", data.as_bytes()), ("other", b"other")]).await;
+    let here = rig.swarm.nodes()[1].clone();
+    assert!(ctl(&here.socket, &["node", "cordon", &rig.swarm.nodes()[0].name]).status.success());
+    let request = || SubmitRequest {
+        inputs: Some(inputs),
+        retries: [(swarm_proto::spec::Cause::Input, 0)].into(),
+        ..shell("wc -c < data; cat other")
+    };
+    let good = async |what: &str| {
+        let job = submit(&client, request()).await;
+        assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded), "{what}");
+        let task = task(&client, job, 0).await;
+        let said = task.output.as_ref().map(|output| output.stdout.clone().into_bytes().expect("text"));
+        assert_eq!((said, task.attempt.0), (Some(format!("{}\nother", data.len()).into_bytes()), 1), "{what}: {task:?}");
+    };
+    good("as it was put").await;
+    let blobs = rig.swarm.dir().join(&here.name).join("blobs/whole");
+    for (what, blob) in [("a file", blake3::hash(data.as_bytes())), ("the list of files", blake3::Hash::from_bytes(inputs.manifest.0))] {
+        let name = blob.to_hex().to_string();
+        let path = blobs.join(&name[..2]).join(&name);
+        let stored = std::fs::read(&path).expect("it is there");
+        let mut rotten = stored.clone();
+        rotten[stored.len() / 2] ^= 1;
+        std::fs::write(&path, rotten).expect("it can be written");
+        good(what).await;
+        assert!(std::fs::read(&path).is_ok_and(|healed| healed == stored), "{what}");
+    }
+    rig.swarm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_at_length_is_a_blob_and_long_lists_are_items() {
     let rig = Rig::start(2).await;
     let client = rig.client(0);
@@ -125,6 +197,19 @@ async fn what_is_said_at_length_is_a_blob_and_long_lists_are_items() {
         assert_eq!(output.stdout_len, want.len() as u64);
         assert_eq!(get(&rig.client(1), output.stdout_blob.expect("more than the head")).await, want.into_bytes());
     }
+    // what the outcome can hold is in it, and one byte more is a blob
+    for len in [limits::INLINE_RESULT, limits::INLINE_RESULT + 1] {
+        let job = submit(&client, shell(&format!("head -c {len} /dev/zero | tr '\\0' x"))).await;
+        assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+        let output = task(&client, job, 0).await.output.expect("it said something");
+        assert_eq!((output.stdout_len, output.stdout_blob.is_some()), (len as u64, len > limits::INLINE_RESULT));
+        let head = output.stdout.into_bytes().expect("text");
+        assert_eq!(head, vec![b'x'; limits::INLINE_RESULT]);
+        if let Some(blob) = output.stdout_blob {
+            assert_eq!(get(&client, blob).await, vec![b'x'; len]);
+        }
+    }
+    rig.swarm.stop().await;
 }
 
 /// More than a worker keeps of a stream.

@@ -238,6 +238,7 @@ blobs.quota               (a quarter of the disk)               default
 blobs.send_rate           (no bound)                            default
 blobs.send_rate_per_node  (no bound)                            default
 blobs.key_file            (blobs.key in state_dir)              default
+blobs.scrub_every         (168h)                                default
 api.socket                "/run/swarmd/swarmd.sock"             default
 api.port                  4749                                  default
 api.group                 (none)                                default

@@ -237,6 +237,7 @@ pub(crate) fn status() -> Status {
         log_written: 0,
         blobs_given: 0,
         blobs_taken: 0,
+        datagrams_a_call: 64,
         up_ms: 3_700_000,
         certificate_ends: None,
         clock_ahead_ms: 0,

@@ -576,6 +576,7 @@ impl Backend for Daemon {
             log_written: 0,
             blobs_given: 0,
             blobs_taken: 0,
+            datagrams_a_call: 64,
             up_ms: 1,
             certificate_ends: None,
             clock_ahead_ms: 0,

@@ -83,6 +83,11 @@ impl StoreError {
         }
     }
 
+    /// Whether another copy may be better: a sector that cannot be read is no better than one that changed.
+    pub const fn is_rot(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Io { .. })
+    }
+
     pub(crate) fn io(what: &'static str, source: io::Error) -> Self {
         let is_full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         if is_full { Self::DiskFull(source) } else { Self::Io { what, source } }

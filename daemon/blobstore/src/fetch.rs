@@ -6,6 +6,8 @@
 //!   a source that has not all of it --> a task that hears what comes there
 //! ```
 
+mod ask;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::Pin,
@@ -20,17 +22,17 @@ use futures_util::{StreamExt as _, future, stream::FuturesUnordered};
 use swarm_core::blobs::{AskId, Fetch, Order, SegmentSet, SourceView};
 use swarm_proto::{
     Digest, NodeId,
-    blob::{BlobAnswer, BlobPart, BlobRequest, Claim, SegmentHeader, SegmentRange},
+    blob::{BlobPart, Claim, SegmentHeader, SegmentRange},
     limits,
-    peer::Open,
 };
-use swarm_transport::{Connection, FrameRx, StreamError};
+use swarm_transport::{Connection, FrameRx};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
 
+use self::ask::{Answer, Here, Refused, answer, check, header, late};
 use crate::{
     error::StoreError,
     lanes::Lanes,
@@ -127,7 +129,7 @@ enum News {
     Bytes(AskId, u64),
     Kept(AskId, u32),
     Bad(AskId, u32),
-    Ended(AskId, Option<String>),
+    Ended(AskId, Option<Refused>),
     Has(NodeId, Vec<SegmentRange>),
     Comes(NodeId),
     Failed(StoreError),
@@ -212,7 +214,7 @@ impl Fetcher {
                         None => Ok((outline, last, sealed)),
                     };
                 }
-                Err(Refused(why)) => failures.push((node, why)),
+                Err(Refused { why, .. }) => failures.push((node, why)),
             }
         }
     }
@@ -229,7 +231,7 @@ impl Fetcher {
                     Answer::Coming(more) => {
                         let waited = now().saturating_duration_since(asked);
                         if waited >= COMES {
-                            return Err(Refused(format!("it was about to get it for {} s", COMES.as_secs())));
+                            return Err(Refused::new(format!("it was about to get it for {} s", COMES.as_secs())));
                         }
                         // two that wait for each other must not do so for ever
                         came.store(waited < OUTLINE, Ordering::Relaxed);
@@ -237,13 +239,19 @@ impl Fetcher {
                     }
                 }
             };
-            let rest = timeout(OUTLINE_REST, self.rest_of_outline(digest, rx, size, came)).await;
+            let rest = timeout(OUTLINE_REST, self.rest_of_outline((digest, size), node, rx, came)).await;
             rest.unwrap_or_else(|_| Err(late(OUTLINE_REST))).map(|(outline, last)| (outline, last, sealed))
         };
         (node, given.await)
     }
 
-    async fn rest_of_outline(&self, digest: Digest, mut rx: FrameRx, size: u64, came: &AtomicBool) -> Result<(Outline, Vec<u8>), Refused> {
+    async fn rest_of_outline(
+        &self,
+        (digest, size): (Digest, u64),
+        node: NodeId,
+        mut rx: FrameRx,
+        came: &AtomicBool,
+    ) -> Result<(Outline, Vec<u8>), Refused> {
         let say = |_| came.store(true, Ordering::Relaxed);
         let count = swarm_proto::blob::segments(size).ok_or(BadOutline::TooLarge(size))?;
         let mut values = vec![[0; 32]; if count == 1 { 0 } else { count as usize }];
@@ -253,7 +261,7 @@ impl Fetcher {
         }
         let outline = Outline::new(digest, size, values)?;
         let header = header(&mut rx).await?.filter(|header| header.index == count - 1);
-        let Some(header) = header else { return Err(Refused("it does not give the last segment with the outline".into())) };
+        let Some(header) = header else { return Err(Refused::new("it does not give the last segment with the outline")) };
         check(header, &outline)?;
         let mut landing = Landing::default();
         rx.read_exact(landing.room(header), |count| {
@@ -263,89 +271,11 @@ impl Fetcher {
         .await?;
         let judge = outline.clone();
         let work = move || landing.segment(header).filter(|data| judge.fits(count - 1, data)).map(<[u8]>::to_vec);
-        let data = self.lanes.run(work).await;
-        Ok((outline, data.ok_or_else(|| Refused(NOT_IT.into()))?))
-    }
-
-    /// Asks a node that has some of it, or is about to.
-    async fn ask(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<Here, Refused> {
-        let mut rx = self.open(digest, part, node).await?;
-        loop {
-            match answer(rx).await? {
-                Answer::Here(here) => return Ok(here),
-                Answer::Coming(more) => rx = more,
-            }
-        }
-    }
-
-    async fn open(&self, digest: Digest, part: BlobPart, node: NodeId) -> Result<FrameRx, Refused> {
-        let connection = (self.reach)(node).await.map_err(Refused)?;
-        let request = BlobRequest { digest, part, takes_zstd: true, claim: self.claim.clone() };
-        let (mut tx, rx) = connection.open(&Open::Blob(request)).await?;
-        // a finished half says nothing more; one that cannot be finished is a stream that has ended, which reading will tell
-        let _ = tx.finish();
-        Ok(rx)
-    }
-}
-
-/// What a node says that was asked.
-enum Answer {
-    Here(Here),
-    /// It has nothing yet, and will say more.
-    Coming(FrameRx),
-}
-
-async fn answer(mut rx: FrameRx) -> Result<Answer, Refused> {
-    match rx.recv::<BlobAnswer>().await? {
-        Some(BlobAnswer::Here { size, whole, sealed }) => Ok(Answer::Here(Here { rx, size, whole, sealed })),
-        Some(BlobAnswer::Coming) => Ok(Answer::Coming(rx)),
-        Some(BlobAnswer::Refused(problem)) => Err(Refused(problem.why)),
-        None => Err(StreamError::NoAnswer.into()),
-    }
-}
-
-fn late(limit: Duration) -> Refused {
-    Refused(format!("no answer within {} s", limit.as_secs()))
-}
-
-/// Of the segment that follows; `None` at the end of the stream.
-async fn header(rx: &mut FrameRx) -> Result<Option<SegmentHeader>, Refused> {
-    let mut bytes = [0; SegmentHeader::LEN];
-    Ok(rx.read_exact_or_end(&mut bytes).await?.then(|| SegmentHeader::decode(bytes)))
-}
-
-/// What follows a header is bounded by this before any of it is read.
-fn check(header: SegmentHeader, outline: &Outline) -> Result<(), Refused> {
-    let SegmentHeader { index, len, wire } = header;
-    if outline.len_of(index).is_some_and(|of| header.fits(of)) {
-        return Ok(());
-    }
-    Err(Refused(format!("it sends {len} bytes in {wire} as segment {index}, which the blob does not have")))
-}
-
-/// What a node says that has some of it, and the stream on which the rest comes.
-struct Here {
-    rx: FrameRx,
-    /// Bytes of all of it; a claim.
-    size: u64,
-    /// It has all of it.
-    whole: bool,
-    /// It is to be kept encrypted.
-    sealed: bool,
-}
-
-/// Why one source gave nothing.
-struct Refused(String);
-
-impl From<StreamError> for Refused {
-    fn from(error: StreamError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<BadOutline> for Refused {
-    fn from(error: BadOutline) -> Self {
-        Self(error.to_string())
+        let data = self.lanes.run(work).await.ok_or_else(|| {
+            self.doubt(digest, count - 1, node);
+            Refused::new(NOT_IT)
+        });
+        Ok((outline, data?))
     }
 }
 
@@ -418,15 +348,20 @@ impl<'a> Run<'a> {
                 if let Some((node, _)) = self.streams.get(&id) {
                     let digest = self.partial.outline().digest();
                     tracing::warn!(%node, %digest, index, "a source gave what is not the blob; it is not asked again");
+                    self.fetcher.doubt(digest, index, *node);
                     self.failures.insert(*node, NOT_IT.into());
                 }
                 self.decides.handle_bad(id, now());
             }
             News::Ended(id, why) => {
-                if let (Some((node, _)), Some(why)) = (self.streams.remove(&id), why) {
-                    self.failures.insert(node, why);
-                }
+                let source = self.streams.remove(&id).map(|(node, _)| node);
                 self.decides.handle_end(id, now());
+                if let (Some(node), Some(Refused { why, is_final })) = (source, why) {
+                    self.failures.insert(node, why);
+                    if is_final {
+                        self.decides.handle_gone(node, now());
+                    }
+                }
             }
             News::Has(node, ranges) if ranges.is_empty() => {
                 tracing::trace!(%node, "a source has told all that it has");
@@ -446,7 +381,7 @@ impl<'a> Run<'a> {
                 let incoming = Incoming { fetcher, partial, id, landings: self.landings.clone(), to };
                 let task = self.tasks.spawn(async move {
                     let why = incoming.take(source, ranges).await.err();
-                    let _ = incoming.to.send(News::Ended(id, why.map(|Refused(why)| why)));
+                    let _ = incoming.to.send(News::Ended(id, why));
                 });
                 self.streams.insert(id, (source, task));
             }
@@ -462,7 +397,7 @@ impl<'a> Run<'a> {
     fn follow(&mut self, node: NodeId) {
         let (fetcher, outline, to) = (self.fetcher.clone(), self.partial.outline().clone(), self.news.0.clone());
         self.tasks.spawn(async move {
-            if let Err(Refused(why)) = hear_of(&fetcher, &outline, node, &to).await {
+            if let Err(Refused { why, .. }) = hear_of(&fetcher, &outline, node, &to).await {
                 tracing::debug!(%node, why, "a source says no more of what it has");
             }
             let _ = to.send(News::Has(node, Vec::new()));
@@ -496,7 +431,7 @@ async fn hear_of(fetcher: &Fetcher, outline: &Outline, node: NodeId, to: &mpsc::
             let end = range.end().filter(|end| range.count > 0 && *end <= outline.segments());
             let is_new = end.is_some_and(|end| (range.first..end).all(|index| told.insert(index)));
             if !is_new {
-                return Err(Refused("it tells what it has wrongly".into()));
+                return Err(Refused::new("it tells what it has wrongly"));
             }
         }
         if !ranges.is_empty() && to.send(News::Has(node, ranges)).is_err() {
@@ -528,7 +463,7 @@ impl Incoming {
         let mut wanted: BTreeSet<u32> = ranges.iter().flat_map(|range| range.first..range.end().unwrap_or(range.first)).collect();
         let Here { mut rx, size, .. } = self.fetcher.ask(outline.digest(), BlobPart::Segments(ranges), node).await?;
         if size != outline.size() {
-            return Err(Refused(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
+            return Err(Refused::new(format!("it says that the blob has {size} bytes, and it has {}", outline.size())));
         }
         let mut came = None;
         loop {
@@ -549,7 +484,7 @@ impl Incoming {
             return Err(refused);
         }
         if !wanted.remove(&index) {
-            return Err(Refused(format!("it sends segment {index}, which it was not asked for")));
+            return Err(Refused::new(format!("it sends segment {index}, which it was not asked for")));
         }
         let mut landing = self.landings.take();
         let (mut got, mut told, mut said) = (0, 0, now());

@@ -1,4 +1,4 @@
-//! Gives a blob, or what is here of it, to a peer. Nothing is checked here: whoever gets it does.
+//! Gives a blob, or what is here of it, to a peer. Nothing is checked here: whoever gets it does, and says so where it is not the blob.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +20,8 @@ const QUIET: Duration = Duration::from_secs(60);
 /// How long an ask is kept for what is not here yet.
 const KEPT: Duration = Duration::from_secs(5);
 
+const NOT_GIVEN: &str = "the blob cannot be given";
+
 /// Answers one request, no faster than the route to the peer lets it, and as small as pays on it.
 ///
 /// # Errors
@@ -30,22 +32,26 @@ pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, route: Rout
     let reader = match lanes.run(move || from.reader_again(digest)).await {
         Ok(Some(reader)) => Arc::new(reader),
         Ok(None) => return refuse(tx, missing(digest)).await,
-        Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
+        Err(error) => {
+            store.suspect(digest, &error);
+            return refuse(tx, error.problem(NOT_GIVEN)).await;
+        }
     };
     let giver = Giver { store, reader, lanes, route, takes_zstd: request.takes_zstd };
     match request.part {
         BlobPart::Outline => giver.give_outline(tx).await,
         BlobPart::Segments(ranges) if ranges.len() > limits::BLOB_RANGES => {
             let why = format!("{} ranges, at most {} are taken", ranges.len(), limits::BLOB_RANGES);
-            refuse(tx, Problem::new(Code::BadRequest, "the blob cannot be given", why)).await
+            refuse(tx, Problem::new(Code::BadRequest, NOT_GIVEN, why)).await
         }
         BlobPart::Segments(ranges) => giver.give_segments(ranges, tx).await,
         BlobPart::Follow => tell_segments(&giver.reader, tx).await,
+        BlobPart::Doubt(index) => giver.judge(index, tx).await,
     }
 }
 
 fn missing(digest: Digest) -> Problem {
-    Problem::new(Code::NotFound, "the blob cannot be given", format!("nothing of {digest} is here"))
+    Problem::new(Code::NotFound, NOT_GIVEN, format!("nothing of {digest} is here"))
 }
 
 async fn refuse(mut tx: FrameTx, problem: Problem) -> Result<(), StreamError> {
@@ -102,7 +108,10 @@ impl Giver {
         let last = match self.parcel(outline.segments() - 1).await {
             Ok(Some(last)) => last,
             Ok(None) => return refuse(tx, missing(outline.digest())).await,
-            Err(error) => return refuse(tx, error.problem("the blob cannot be given")).await,
+            Err(error) => {
+                self.store.suspect(outline.digest(), &error);
+                return refuse(tx, error.problem(NOT_GIVEN)).await;
+            }
         };
         // whoever waits for it cannot begin before
         tx.hurry();
@@ -128,13 +137,26 @@ impl Giver {
                     // it did not come here in time: whoever asked sees what did not come
                     Ok(None) => {}
                     Err(error) => {
-                        tracing::warn!(digest = %self.reader.outline().digest(), index, %error, "a segment cannot be given");
+                        let digest = self.reader.outline().digest();
+                        tracing::warn!(%digest, index, %error, "a segment cannot be given");
+                        self.store.suspect(digest, &error);
                         return self.end(tx, handed).await;
                     }
                 }
             }
         }
         self.end(tx, handed).await
+    }
+
+    /// Looks at a segment that somebody found wrong.
+    async fn judge(&self, index: u32, mut tx: FrameTx) -> Result<(), StreamError> {
+        let from = self.reader.clone();
+        if let Err(error) = self.lanes.run(move || from.checked(index)).await {
+            self.store.suspect(self.reader.outline().digest(), &error);
+            return refuse(tx, error.problem(NOT_GIVEN)).await;
+        }
+        tx.send(&here(&self.reader)).await?;
+        tx.finish()
     }
 
     /// What is on its way here is passed on when it comes, to whoever has asked for it by then.

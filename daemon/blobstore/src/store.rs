@@ -2,6 +2,7 @@
 
 mod check;
 mod opening;
+mod suspects;
 
 use std::{
     fs::{self, File},
@@ -78,6 +79,7 @@ struct Inner {
     drafts: AtomicU64,
     carried: Carried,
     recent: Recent,
+    suspects: suspects::Suspects,
     /// Held while a whole blob's file comes, goes or changes its place, so that file and books change together. Taken before the books.
     shelves: Mutex<()>,
     books: Mutex<Books>,

@@ -30,6 +30,7 @@ mod absence;
 mod applied;
 mod batch;
 mod explain;
+mod hints;
 mod lease;
 mod loss;
 mod push;
@@ -49,7 +50,7 @@ use std::{
 };
 
 use swarm_proto::{
-    Code, Digest, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term,
+    Code, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term,
     api::Health,
     ledger::{Applied, Command, Finish},
     peer::{FromWorker, Load, NodeMeta, Report, ToWorker},
@@ -57,6 +58,7 @@ use swarm_proto::{
 
 use self::{
     batch::InFlight,
+    hints::Hints,
     lease::{Ask, Leases},
     queue::Queue,
     turns::Turns,
@@ -141,8 +143,7 @@ pub struct Dispatch {
     judgements: BTreeSet<(Instant, NodeId)>,
     leases: Leases,
     directory: Directory,
-    /// Who was told which files it may need; forgotten as a whole when that is much.
-    hinted: BTreeSet<(NodeId, Digest)>,
+    hints: Hints,
     /// What workers said before the first entry was applied.
     early: Vec<(NodeId, FromWorker)>,
     /// The last entry that the desk knows of; the ledger may be ahead by the one in flight.
@@ -178,7 +179,7 @@ impl Dispatch {
             judgements: BTreeSet::new(),
             leases: Leases::default(),
             directory: Directory::default(),
-            hinted: BTreeSet::new(),
+            hints: Hints::default(),
             early: Vec::new(),
             applied: LogIndex(0),
             starved: BTreeSet::new(),
@@ -351,9 +352,8 @@ impl Dispatch {
 
     /// Whether a node has an attempt of the job that is not over, or was told that one may come.
     pub fn is_for(&self, node: NodeId, job: JobId, ledger: &Ledger) -> bool {
-        let is_hinted =
-            || ledger.job(job).and_then(|job| job.spec().inputs).is_some_and(|tree| self.hinted.contains(&(node, tree.manifest)));
-        ledger.assigned_to(node).any(|(task, _)| task.job == job) || is_hinted()
+        let inputs = || ledger.job(job).and_then(|job| job.spec().inputs).map(|tree| tree.manifest);
+        ledger.assigned_to(node).any(|(task, _)| task.job == job) || self.hints.is_told(node, job, inputs())
     }
 
     /// Whether the task's attempt is known to run. One look a node.

@@ -441,7 +441,8 @@ impl Driver {
         drop(commands);
         self.refuse(unsent);
         if !forgotten.is_empty() {
-            bytes.extend_from_slice(&encode(&ToKeeper::Forget(forgotten))?);
+            // first: what is forgotten may begin once more
+            link.tx.write_all(&encode(&ToKeeper::Forget(forgotten))?).await?;
         }
         link.tx.write_all(&bytes).await
     }

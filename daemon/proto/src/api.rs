@@ -440,6 +440,9 @@ pub struct Status {
     pub blobs_given: u64,
     #[serde(default)]
     pub blobs_taken: u64,
+    /// How many datagrams of blobs the system takes in one call; 1: it has no UDP segmentation offload. 0 before the daemon is a node.
+    #[serde(default)]
+    pub datagrams_a_call: u32,
     pub peers: Vec<PeerStatus>,
     pub up_ms: u64,
     /// When this node's certificate ends; it is renewed long before.

@@ -101,6 +101,8 @@ pub enum BlobPart {
     Segments(Vec<SegmentRange>),
     /// Which segments are here, now and as they come.
     Follow,
+    /// Nothing: this segment came and was not the blob's, so the holder should look at its copy. It answers whether that is sound.
+    Doubt(u32),
 }
 
 /// The holder's first message.

@@ -224,8 +224,8 @@ pub enum ToWorker {
     View(View),
     /// Have these here and keep them until they are released; answered by [`FromWorker::Kept`].
     Keep { keep: Vec<Owing>, release: Vec<Owing> },
-    /// These files may be needed here soon, for this job. A hint, and no grant.
-    Hint { job: JobId, tree: Tree },
+    /// These files may be needed here soon, for this job; with `place`, the one there alone. A hint, and no grant.
+    Hint { job: JobId, tree: Tree, place: Option<u32> },
 }
 
 /// A job as a worker needs it.

@@ -32,6 +32,7 @@ pub(super) fn unjoined(config: &Config) -> Status {
         log_written: 0,
         blobs_given: 0,
         blobs_taken: 0,
+        datagrams_a_call: 0,
         peers: Vec::new(),
         up_ms: 0,
         certificate_ends: None,

@@ -213,6 +213,7 @@ async fn prepare(
         may_vote: config.node.voter == Voter::Auto,
         meta: Arc::new(meta),
         require_signed: config.exec.require_signed,
+        scrub_every: config.blobs.scrub_every.unwrap_or(mesh_config::SCRUB_EVERY),
         load: offer::load_of(state.path.clone()),
         ask_tailnet: tailnet::ask(config.mesh.look()),
         set_log_level,

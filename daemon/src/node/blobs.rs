@@ -13,7 +13,7 @@ mod push;
 pub(super) mod scrub;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -105,7 +105,7 @@ pub(crate) async fn serve(node: Arc<Node>, peer: NodeId, request: BlobRequest, m
         }
         return;
     }
-    if !matches!(request.part, BlobPart::Segments(_)) && wait_until_it_comes(&node, request.digest, &mut tx).await.is_err() {
+    if matches!(request.part, BlobPart::Outline | BlobPart::Follow) && wait_until_it_comes(&node, request.digest, &mut tx).await.is_err() {
         return;
     }
     let Blobs { store, lanes, routes, .. } = &node.blobs;
@@ -246,6 +246,7 @@ async fn fetch_from(
     let Blobs { store, lanes, .. } = &node.blobs;
     let fetcher = Fetcher { store: store.clone(), lanes: *lanes, reach: reach(node), claim: claim.clone() };
     let progress = watch::Sender::new(Progress::default());
+    let mut liars = BTreeSet::new();
     let mut seen = progress.subscribe();
     let fetching = fetcher.fetch(digest, Some(size), sources, &progress);
     tokio::pin!(fetching);
@@ -255,6 +256,12 @@ async fn fetch_from(
             end = &mut fetching => return end,
             Ok(()) = seen.changed() => {
                 let progress = seen.borrow_and_update().clone();
+                for source in progress.sources.iter().filter(|source| source.is_liar) {
+                    if liars.insert(source.node) {
+                        let name = node.roster.name(source.node);
+                        node.journal.warn(format!("{name} gave what is not blob {digest}, and is not asked for the rest of it"));
+                    }
+                }
                 tx.send_modify(|coming| coming.progress = progress);
             }
         }
@@ -366,7 +373,7 @@ async fn give(
 ) -> Result<(), Problem> {
     arrived(bring(node, digest, claim.clone(), None)).await?;
     let mut reader = match open(node, digest).await {
-        Err(error) if is_rotten(&error) => {
+        Err(error) if error.is_rot() => {
             verify(node, claim.clone(), digest).await?;
             open(node, digest).await
         }
@@ -377,7 +384,7 @@ async fn give(
     let mut first = Some(BlobPiece::Size(size));
     for index in segments_of(part.start..part.end.min(size)) {
         let data = match segment(node, &reader, index).await {
-            Err(error) if is_rotten(&error) => {
+            Err(error) if error.is_rot() => {
                 verify(node, claim.clone(), digest).await?;
                 reader = open(node, digest).await.map_err(|error| error.problem(UNREADABLE))?;
                 segment(node, &reader, index).await
@@ -401,11 +408,6 @@ async fn give(
 }
 
 const UNREADABLE: &str = "the blob cannot be read";
-
-/// Whether another copy may be better: a sector that cannot be read is no better than one that changed.
-const fn is_rotten(error: &StoreError) -> bool {
-    matches!(error, StoreError::Damaged { .. } | StoreError::Io { .. })
-}
 
 async fn open(node: &Node, digest: Digest) -> Result<Arc<Reader>, StoreError> {
     let store = node.blobs.store.clone();

@@ -84,6 +84,8 @@ pub struct Settings {
     pub meta: Arc<NodeMeta>,
     /// Processes run only for those who sign what they ask for.
     pub require_signed: bool,
+    /// How long one look at all blobs of this node takes.
+    pub scrub_every: Duration,
     /// Free space and load of the host now.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
     /// Asks this host's tailnet whom an address belongs to.

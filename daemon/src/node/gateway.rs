@@ -66,6 +66,7 @@ fn early(settings: &Settings, cluster: ClusterId) -> Status {
         log_written: 0,
         blobs_given: 0,
         blobs_taken: 0,
+        datagrams_a_call: 0,
         up_ms: 0,
         certificate_ends: None,
         clock_ahead_ms: 0,

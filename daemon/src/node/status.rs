@@ -34,6 +34,7 @@ pub(crate) fn of(node: &Node) -> Status {
         log_written: node.consensus.as_ref().map_or(0, |consensus| consensus.health().written),
         blobs_given: carried.given(),
         blobs_taken: carried.taken(),
+        datagrams_a_call: u32::try_from(node.bulk.datagrams_a_call()).unwrap_or(u32::MAX),
         up_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         certificate_ends: Some(node.papers.current().validity().until),
         clock_ahead_ms: node.clock.ahead(),

@@ -1,5 +1,7 @@
 //! The worker of this node: one task that owns [`Attempts`] and speaks with whoever leads.
 
+mod inputs;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -72,6 +74,8 @@ struct Worker {
     signatures: Result<Signatures, String>,
     /// Attempts whose files are on their way.
     gathering: BTreeMap<Key, AbortHandle>,
+    /// Attempts that were begun with their files, until they have started or ended.
+    placing: BTreeMap<Key, Start>,
     /// Attempts that are to leave files.
     leaves: BTreeSet<Key>,
     /// What the leader has kept here. Of what it has not spoken of since the stream to it began: when that may go.
@@ -86,6 +90,8 @@ struct Worker {
 /// Work with files that was done elsewhere.
 enum Done {
     Gathered(Key, Result<Start, String>),
+    /// What had changed on the disk is here again; or why the attempt got no files.
+    Healed(Key, Result<Start, String>),
     Delivered(ExecEvent),
     Kept(Owing, Result<(), Problem>),
 }
@@ -124,6 +130,7 @@ pub(crate) async fn run(node: Arc<Node>, workshop: Workshop, life: u64, stop: wa
         blobs: None,
         signatures,
         gathering: BTreeMap::new(),
+        placing: BTreeMap::new(),
         leaves,
         owed: BTreeMap::new(),
         keeps,
@@ -202,6 +209,10 @@ impl Worker {
     fn handle_event(&mut self, event: ExecEvent, boot: Duration) {
         match event {
             ExecEvent::Ended { task, fence, outcome } => {
+                let placing = self.placing.remove(&(task, fence));
+                if let (Some(start), End::Input(why)) = (placing, &outcome.end) {
+                    return self.heal(start, why.clone());
+                }
                 let has_files = self.leaves.remove(&(task, fence));
                 if !leaves_more(has_files, &outcome) {
                     return self.attempts.handle_event(ExecEvent::Ended { task, fence, outcome }, boot);
@@ -212,7 +223,10 @@ impl Worker {
                     let _ = done.send(Done::Delivered(ExecEvent::Ended { task, fence, outcome }));
                 });
             }
-            started @ ExecEvent::Started { .. } => self.attempts.handle_event(started, boot),
+            ExecEvent::Started { task, fence, at } => {
+                self.placing.remove(&(task, fence));
+                self.attempts.handle_event(ExecEvent::Started { task, fence, at }, boot);
+            }
         }
     }
 
@@ -237,13 +251,17 @@ impl Worker {
         match done {
             Done::Delivered(event) => self.attempts.handle_event(event, (self.node.clocks.boot)()),
             Done::Gathered(key, gathered) => {
-                // one that was killed meanwhile has ended already
-                if self.gathering.remove(&key).is_some() {
-                    match gathered {
-                        Ok(start) => self.execute(start),
-                        Err(why) => self.end_unrun(key, End::Input(why)),
-                    }
+                if let Ok(start) = &gathered {
+                    self.placing.insert(key, start.clone());
                 }
+                self.handle_gathered(key, gathered);
+            }
+            Done::Healed(key, gathered) => {
+                if gathered.is_ok() {
+                    // or the executor would hold it for one that has ended
+                    self.executors.values().for_each(|executor| executor.forget(key.0, key.1));
+                }
+                self.handle_gathered(key, gathered);
             }
             // released while it was brought
             Done::Kept(owing, Ok(())) if !self.owed.contains_key(&owing) => self.keep(Vec::new(), vec![owing]),
@@ -275,9 +293,9 @@ impl Worker {
                 self.tell_view();
             }
             Some(ToWorker::Keep { keep, release }) => self.keep(keep, release),
-            Some(ToWorker::Hint { job, tree }) => {
+            Some(ToWorker::Hint { job, tree, place }) => {
                 let node = self.node.clone();
-                self.node.blobs.runtime().spawn(async move { files::prefetch(&node, job, tree).await });
+                self.node.blobs.runtime().spawn(async move { files::prefetch(&node, job, tree, place).await });
             }
             Some(message) => self.attempts.handle_to_worker(message, boot),
         }
@@ -428,18 +446,6 @@ impl Worker {
             (false, _) => format!("the executor '{name}' is not enabled on {}", self.node.settings.meta.name),
         };
         self.end_unrun(key, End::Refused(why));
-    }
-
-    /// Has its files brought first.
-    fn gather(&mut self, start: Start) {
-        let key = (start.task, start.fence);
-        self.node.files.begin(key);
-        let (node, done) = (self.node.clone(), self.done.0.clone());
-        let gathering = self.node.blobs.runtime().spawn(async move {
-            let gathered = files::gather(&node, start).await;
-            let _ = done.send(Done::Gathered(key, gathered));
-        });
-        self.gathering.insert(key, gathering.abort_handle());
     }
 
     fn execute(&mut self, start: Start) {

@@ -117,11 +117,21 @@ pub(crate) struct Shared {
     pub(crate) tasks: Handle,
     links: Mutex<Links>,
     noise: Noise,
+    /// The socket, and where it listens.
+    bound: Mutex<(Arc<Watched>, SocketAddr)>,
 }
 
 impl Shared {
     pub(crate) fn pool(&self) -> MutexGuard<'_, Links> {
         self.links.lock().expect("nothing panics with this lock held")
+    }
+
+    pub(crate) fn datagrams_a_call(&self) -> usize {
+        self.bound().0.max_transmit_segments()
+    }
+
+    fn bound(&self) -> MutexGuard<'_, (Arc<Watched>, SocketAddr)> {
+        self.bound.lock().expect("nothing panics with this lock held")
     }
 
     /// What the next dial of a plane is made with; `None` if it is not served here.
@@ -183,8 +193,6 @@ fn configs(
 #[derive(Clone)]
 pub struct Endpoint {
     shared: Arc<Shared>,
-    /// The socket, and where it listens.
-    bound: Arc<Mutex<(Arc<Watched>, SocketAddr)>>,
     end: watch::Receiver<Option<EndpointEnd>>,
 }
 
@@ -213,9 +221,11 @@ impl Endpoint {
         let links = Mutex::new(Links::new(me, derive("swarm dial backoff 1")));
         let tasks = Handle::current();
         let (clients, adopted, noise) = (Mutex::new(clients), AtomicU64::new(0), Noise::default());
-        let shared = Arc::new(Shared { quinn, me, tongue, clients, planes, seed, clock, adopted, hello, doorkeeper, tasks, links, noise });
+        let bound = Mutex::new((socket, local));
+        let shared =
+            Arc::new(Shared { quinn, me, tongue, clients, planes, seed, clock, adopted, hello, doorkeeper, tasks, links, noise, bound });
         let end = spawn_accepting(&shared);
-        Ok(Self { shared, bound: Arc::new(Mutex::new((socket, local))), end })
+        Ok(Self { shared, end })
     }
 
     /// Its connections.
@@ -225,7 +235,7 @@ impl Endpoint {
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.bound().1
+        self.shared.bound().1
     }
 
     /// Goes on with another socket, as when the host has got another address. Every connection is closed: peers hold fast to the
@@ -238,15 +248,11 @@ impl Endpoint {
         let local = socket.local_addr()?;
         let watched = Arc::new(Watched::new(socket, is_bulk(&self.shared.planes)));
         self.shared.quinn.rebind_abstract(watched.clone())?;
-        *self.bound() = (watched, local);
+        *self.shared.bound() = (watched, local);
         for connection in self.pool().connections() {
             connection.close(CloseCode::Replaced, "this node goes on at another address");
         }
         Ok(())
-    }
-
-    fn bound(&self) -> MutexGuard<'_, (Arc<Watched>, SocketAddr)> {
-        self.bound.lock().expect("nothing panics with this lock held")
     }
 
     /// Lets what has arrived be heard: yields until the socket was found empty, and until its connections had their turn.
@@ -255,7 +261,7 @@ impl Endpoint {
         for _ in 0..LOOKS {
             // one yield lets the runtime look for I/O and the endpoint's driver read
             yield_now().await;
-            if self.bound().0.is_drained() {
+            if self.shared.bound().0.is_drained() {
                 break;
             }
         }

@@ -55,6 +55,11 @@ impl Pool {
         links.nodes.get(&node).and_then(|key| links.best(plane, key))
     }
 
+    /// How many datagrams the system takes from the endpoint in one call; 1: it has no UDP segmentation offload, or lost it.
+    pub fn datagrams_a_call(&self) -> usize {
+        self.0.datagrams_a_call()
+    }
+
     /// Every live connection, by plane, then by key.
     pub fn connections(&self) -> Vec<Connection> {
         self.0.pool().all().filter(|connection| connection.is_open()).cloned().collect()

@@ -160,6 +160,7 @@ fn settings(host: u64) -> Settings {
         may_vote: true,
         meta: Arc::new(meta),
         require_signed: false,
+        scrub_every: mesh_config::SCRUB_EVERY,
         ask_tailnet: Arc::new(|_| Err("there is no tailnet here".into())),
         set_log_level: Arc::new(|_| {}),
         load: Arc::new(Load::default),

@@ -71,6 +71,8 @@ struct Report {
     cpu_s_per_gib: Option<Cpu>,
     control_p99_ms: Control,
     leader_payload_bytes: u64,
+    /// Of the sender: what the system takes at once; 1: no UDP segmentation offload.
+    datagrams_a_call: u32,
 }
 
 /// Of the two daemons.
@@ -177,6 +179,7 @@ async fn measure(args: &Blob, swarm: &Throwaway) -> Result<Report, Problem> {
         }),
         control_p99_ms: Control { idle: percentile(&mut idle, 0.99), busy },
         leader_payload_bytes: roles.carried().await? - carried,
+        datagrams_a_call: Client::new(&roles.from.socket).status().await?.datagrams_a_call,
     })
 }
 
@@ -241,7 +244,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn table(report: &Report) -> String {
-    let Report { size, rounds, gbit_s, raw_quic_gbit_s, ratio, cpu_s_per_gib, control_p99_ms, leader_payload_bytes } = report;
+    let Report { size, rounds, gbit_s, raw_quic_gbit_s, ratio, cpu_s_per_gib, control_p99_ms, leader_payload_bytes, datagrams_a_call } =
+        report;
     let mut lines = vec![
         format!("{:<28}{}, medians of {rounds}", "blob", view::bytes(*size)),
         format!("{:<28}{gbit_s:.2} Gbit/s, verified", "file to file"),
@@ -256,6 +260,7 @@ fn table(report: &Report) -> String {
         "control round trip, p99", control_p99_ms.idle, control_p99_ms.busy
     ));
     lines.push(format!("{:<28}{}", "through the leader", view::bytes(*leader_payload_bytes)));
+    lines.push(format!("{:<28}{datagrams_a_call}", "datagrams a call, at most"));
     lines.join("\n") + "\n"
 }
 
@@ -273,6 +278,7 @@ mod tests {
             cpu_s_per_gib: Some(Cpu { send: 0.61, recv: 0.935 }),
             control_p99_ms: Control { idle: 0.4, busy: 1.25 },
             leader_payload_bytes: 0,
+            datagrams_a_call: 64,
         }
     }
 
@@ -286,6 +292,7 @@ mod tests {
         CPU a GiB                   0.61 s where it is sent, 0.94 s where it is received
         control round trip, p99     0.400 ms idle, 1.250 ms while blobs move
         through the leader          0 B
+        datagrams a call, at most   64
         ");
         let elsewhere = Report { cpu_s_per_gib: None, ..report() };
         assert_eq!(table(&elsewhere).lines().count(), table(&report()).lines().count() - 1);
@@ -293,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_program_reads_the_same() {
-        insta::assert_snapshot!(crate::output::compact(&report()), @r#"{"size":1073741824,"rounds":3,"gbit_s":8.5,"raw_quic_gbit_s":9.125,"ratio":0.9315,"cpu_s_per_gib":{"send":0.61,"recv":0.935},"control_p99_ms":{"idle":0.4,"busy":1.25},"leader_payload_bytes":0}"#);
+        insta::assert_snapshot!(crate::output::compact(&report()), @r#"{"size":1073741824,"rounds":3,"gbit_s":8.5,"raw_quic_gbit_s":9.125,"ratio":0.9315,"cpu_s_per_gib":{"send":0.61,"recv":0.935},"control_p99_ms":{"idle":0.4,"busy":1.25},"leader_payload_bytes":0,"datagrams_a_call":64}"#);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(super) async fn ask(place: Place) -> (Daemon, Vec<Finding>) {
     findings.push(leader(&within(client.leader()).await, &status));
     findings.push(versions(&status, &within(client.nodes()).await));
     findings.push(clock(&status));
+    findings.extend(payloads(&status));
     (Daemon { status: Some(status) }, findings)
 }
 
@@ -78,6 +79,16 @@ fn phase(status: &Status) -> Finding {
             "ask again",
         ),
     }
+}
+
+/// What a payload costs depends on it more than on anything else that a host can be told.
+fn payloads(status: &Status) -> Option<Finding> {
+    let what = match status.datagrams_a_call {
+        0 => return None,
+        1 => "one datagram a system call: this system has no UDP segmentation offload, so payloads cost more CPU".to_owned(),
+        most => format!("up to {most} datagrams a system call (UDP segmentation offload)"),
+    };
+    Some(Finding::ok("payloads", what))
 }
 
 fn leader(leader: &Result<LeaderView, Problem>, status: &Status) -> Finding {

@@ -368,6 +368,7 @@ impl Table {
             log_written: 0,
             blobs_given: 7,
             blobs_taken: 8,
+            datagrams_a_call: 64,
             up_ms: 1_500,
             certificate_ends: None,
             clock_ahead_ms: 0,

@@ -39,8 +39,7 @@ impl Store {
         for index in 0..reader.outline().segments() {
             match reader.checked(index) {
                 Ok(_) => {}
-                // a sector that cannot be read is no better than one that changed
-                Err(StoreError::Damaged { .. } | StoreError::Io { .. }) => bad.push(index),
+                Err(error) if error.is_rot() => bad.push(index),
                 Err(error) => return Err(error),
             }
         }

@@ -12,7 +12,7 @@ use std::{
 
 use swarm_proto::{Digest, peer::Holding};
 
-use super::{Inner, Store};
+use super::{Inner, Store, suspects::Suspects};
 use crate::{
     body::Body,
     books::{Pin, read_pins},
@@ -30,7 +30,17 @@ impl Store {
     /// In this run of the host's kernel.
     pub(crate) fn open_in(boot: String, dir: PathBuf, quota: u64, key: KeyAt) -> Result<Self, StoreError> {
         let (keys, drafts, carried, recent) = (Keys::new(key), AtomicU64::new(0), Carried::default(), Recent::default());
-        let inner = Inner { dir, boot, keys, drafts, carried, recent, shelves: Mutex::default(), books: Mutex::default() };
+        let inner = Inner {
+            dir,
+            boot,
+            keys,
+            drafts,
+            carried,
+            recent,
+            suspects: Suspects::default(),
+            shelves: Mutex::default(),
+            books: Mutex::default(),
+        };
         let io = |e| StoreError::io("the directory of blobs", e);
         for name in ["whole", "sealed", "outline", "part", "draft"] {
             fs::create_dir_all(inner.dir.join(name)).map_err(io)?;

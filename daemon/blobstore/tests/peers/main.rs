@@ -21,9 +21,10 @@ async fn blobs_of_any_size_come_whole() {
     let mut all = 0;
     for len in [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 40 * SEGMENT + 3] {
         let data = bytes(1, len);
-        let digest = a.put(&data);
+        let (digest, before) = (a.put(&data), a.asked());
         b.fetch(digest, &[&a]).await.unwrap();
         assert!(b.has(digest, &data), "{len}");
+        assert_eq!(a.asked() == before + 1, len <= SEGMENT, "what is small comes with the first answer: {len}");
         b.fetch(digest, &[]).await.expect("what is here needs nobody");
         all += len as u64;
         let (from, to) = (a.store.carried(), b.store.carried());
@@ -71,6 +72,10 @@ async fn a_liar_is_named_and_costs_one_segment() {
     file.write_all(b"rot").unwrap();
     let error = to.fetch(digest, &[&honest]).await.unwrap_err();
     assert!(error.to_string().contains("n1: what it gives is not the blob"), "{error}");
+    // which was told so, and the liar was too, whose disk is sound
+    let suspected = tokio::time::timeout(Duration::from_secs(10), honest.store.suspected());
+    assert_eq!(suspected.await.unwrap(), digest);
+    assert!(tokio::time::timeout(Duration::ZERO, liar.store.suspected()).await.is_err());
     assert_eq!(honest.store.check(digest).unwrap(), Checked::Partial(vec![0]));
     // and healed by somebody else, who gives that segment alone
     let healer = Host::start(4);
@@ -204,6 +209,33 @@ async fn a_fetch_that_was_dropped_goes_on_where_it_was() {
     // what was under way when it was dropped may still come, and is not counted twice by much
     assert!(again < 60.0, "{again:.1} segments of 60 came again");
     assert!(again < 45.0, "20 were there before: {again:.1}");
+}
+
+#[tokio::test]
+async fn one_that_is_removed_while_it_is_given_is_had_from_another() {
+    let (a, b, other) = (Host::start(1), Host::start(2), Host::start(3));
+    b.knows(&[&a, &other]);
+    let data = bytes(8, 60 * SEGMENT);
+    let digest = a.put(&data);
+    let (fetcher, sources) = (b.fetcher(), [SourceAt { node: a.node, is_spare: false }]);
+    let progress = watch::Sender::new(Progress::default());
+    let mut seen = progress.subscribe();
+    let removed = async {
+        seen.wait_for(|progress| progress.have >= 10 * SEGMENT as u64).await.unwrap();
+        a.store.remove(digest).unwrap();
+    };
+    let (end, ()) = tokio::join!(fetcher.fetch(digest, None, &sources, &progress), removed);
+    let error = end.unwrap_err();
+    assert!(error.to_string().contains("n1: "), "{error}");
+    let had = progress.borrow().have;
+    assert!(had >= 10 * SEGMENT as u64 && !b.has(digest, &data), "{had}");
+    // what came stays, and somebody else gives the rest
+    other.put(&data);
+    b.fetch(digest, &[&a, &other]).await.unwrap();
+    assert!(b.has(digest, &data));
+    let given = other.store.carried().given();
+    // two sources may be asked for the same at the end
+    assert!(given <= data.len() as u64 - had + 8 * SEGMENT as u64, "{given} were given, {had} were there");
 }
 
 #[tokio::test]

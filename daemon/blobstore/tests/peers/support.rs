@@ -110,6 +110,7 @@ struct Keeper {
     others_take_plain: AtomicBool,
     gives: Mutex<Gives>,
     given: Arc<AtomicU64>,
+    asked: AtomicU64,
     handle: Handle,
 }
 
@@ -120,6 +121,7 @@ impl Doorkeeper for Keeper {
 
     fn stream(&self, peer: Peer, open: Open, mut tx: FrameTx, _: FrameRx) {
         let Open::Blob(mut request) = open else { panic!("only blobs are asked for here: {open:?}") };
+        self.asked.fetch_add(1, Ordering::Relaxed);
         request.takes_zstd &= !self.others_take_plain.load(Ordering::Relaxed);
         let route = self.routes.to(peer.node.unwrap());
         let (store, gives, given) = (self.store.clone(), *self.gives.lock().unwrap(), self.given.clone());
@@ -249,6 +251,7 @@ impl Host {
             others_take_plain: AtomicBool::new(false),
             gives: Mutex::new(Gives::Rightly),
             given: Arc::default(),
+            asked: AtomicU64::new(0),
             handle: Handle::current(),
         });
         let spec = BindSpec {
@@ -297,6 +300,11 @@ impl Host {
     /// As if nobody who asks it took frames.
     pub(crate) fn gives_plain(&self, is_plain: bool) {
         self.keeper.others_take_plain.store(is_plain, Ordering::Relaxed);
+    }
+
+    /// Requests that came, so far.
+    pub(crate) fn asked(&self) -> u64 {
+        self.keeper.asked.load(Ordering::Relaxed)
     }
 
     /// Bytes of all its connections, sent.

@@ -1,6 +1,9 @@
 //! Makes the next entry of the log.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Instant,
+};
 
 use swarm_proto::{
     JobId, NodeId, TaskId, UnixMillis,
@@ -109,10 +112,6 @@ impl Draft {
         self.entry.sent.push(sent);
     }
 }
-
-/// Nodes that are told which files they may need next, and how many such words are remembered.
-const HINTS: usize = 4;
-const HINTED: usize = 4_096;
 
 impl Dispatch {
     /// The next entry, if none is in flight and there is anything to say: outcomes, losses, clients' commands, then grants of all pending
@@ -231,7 +230,7 @@ impl Dispatch {
             looks = looks.saturating_sub(self.workers.len());
             let places = rooms.iter().fold(0u32, |sum, room| sum.saturating_add(room.free).saturating_add(room.ahead));
             if places == 0 {
-                self.hint(group);
+                self.hint(group, &draft.commands, ledger);
                 self.queue.block(group);
                 continue;
             }
@@ -240,7 +239,7 @@ impl Dispatch {
             if slices.is_empty() && self.queue.next().is_some_and(|(next, _)| next == group) {
                 self.queue.block(group);
             }
-            self.hand_out(draft, group, slices, &rooms);
+            self.hand_out(draft, group, slices.into(), &rooms, ledger);
             self.queue.release(group);
         }
         self.queue.drop_fresh();
@@ -262,42 +261,23 @@ impl Dispatch {
         rooms.filter(|room| room.free > 0 || room.ahead > 0).collect()
     }
 
-    /// Tasks of this group wait for room. Nodes that may run them next can have their files brought meanwhile.
-    fn hint(&mut self, group: GroupId) {
-        let group = self.queue.group(group);
-        let Some((job, tree)) = group.next_job().zip(group.spec.inputs).filter(|_| placement::heavy(&group.spec)[0].is_some()) else {
-            return;
-        };
-        let holders: BTreeSet<NodeId> = self.directory.get(tree.manifest).map(|known| known.holders().collect()).unwrap_or_default();
-        let may_run =
-            |node: &NodeId| self.workers.get(node).is_some_and(|at| placement::room(&group.spec, None, &at.standing(*node)).is_some());
-        let mut nodes: Vec<NodeId> = self.workers.keys().copied().filter(|node| may_run(node) && !holders.contains(node)).collect();
-        nodes.sort_by_key(|node| self.workers.get(node).map_or(u32::MAX, |worker| worker.standing(*node).held));
-        if self.hinted.len() > HINTED {
-            self.hinted.clear();
-        }
-        for node in nodes.into_iter().take(HINTS) {
-            if self.hinted.insert((node, tree.manifest)) {
-                self.say(node, ToWorker::Hint { job, tree });
-            }
-        }
-    }
-
     /// Cuts the slices to the nodes' shares.
-    fn hand_out(&mut self, draft: &mut Draft, group: GroupId, slices: Vec<Slice>, rooms: &[Room]) {
+    fn hand_out(&mut self, draft: &mut Draft, group: GroupId, mut slices: VecDeque<Slice>, rooms: &[Room], ledger: &Ledger) {
         let want: u32 = slices.iter().map(|slice| slice.count).sum();
-        let mut slices = slices.into_iter();
-        let mut rest: Option<Slice> = None;
         for share in placement::share(want, rooms, self.turn) {
             let Some(worker) = self.workers.get_mut(&share.node) else { continue };
             worker.reserve(self.queue.needs(group), share.count, share.waits);
             let mut left = share.count;
             while left > 0 {
-                let Some(Slice { job, first, count: most }) = rest.take().or_else(|| slices.next()) else { break };
+                let next = self.hints.take(share.node, &mut slices, ledger).or_else(|| slices.pop_front());
+                let Some(Slice { job, first, count: most }) = next else { break };
                 let count = most.min(left);
                 left -= count;
                 if count < most {
-                    rest = Some(Slice { job, first: first + count, count: most - count });
+                    slices.push_front(Slice { job, first: first + count, count: most - count });
+                }
+                if let JobRef::Known(job) = job {
+                    self.hints.granted(job, first, count);
                 }
                 self.queue.share(group, 1);
                 let sent = Sent::Assign { group, job, node: share.node, count, waits: share.waits };

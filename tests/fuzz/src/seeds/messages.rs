@@ -178,6 +178,7 @@ pub(super) fn peer() -> Vec<Vec<u8>> {
     add(10, encoded(&view()));
     add(11, encoded(&request(BlobPart::Segments(vec![range, range]))));
     add(11, encoded(&request(BlobPart::Outline)));
+    add(11, encoded(&request(BlobPart::Doubt(3))));
     add(12, encoded(&BlobAnswer::Here { size: 5, whole: true, sealed: false }));
     add(12, encoded(&BlobAnswer::Coming));
     add(13, encoded(&BlobNews::Progress { have: 1, size: 2, sources: vec![(NodeId(1), 1, 2)] }));
@@ -224,7 +225,7 @@ fn workers(owing: Owing) -> Vec<Vec<u8>> {
         ToWorker::Welcome { term: Term(1), lease: Millis(3), view: view(), now: UnixMillis(1) },
         ToWorker::Grants { jobs: vec![job], grants: vec![grant] },
         ToWorker::Keep { keep: vec![owing], release: Vec::new() },
-        ToWorker::Hint { job: JobId(7), tree: tree() },
+        ToWorker::Hint { job: JobId(7), tree: tree(), place: Some(3) },
     ] {
         list.push(kind(5, encoded(&said)));
     }

@@ -83,6 +83,7 @@ fn settings(host: u64, life: u64, nodes: u64, papers: u64) -> Settings {
         may_vote: true,
         meta: Arc::new(meta),
         require_signed: false,
+        scrub_every: mesh_config::SCRUB_EVERY,
         ask_tailnet: Arc::new(|_| Err("there is no tailnet here".into())),
         set_log_level: Arc::new(|_| {}),
         load: Arc::new(Load::default),

@@ -38,6 +38,27 @@ impl Bench {
         self.granted(node).iter().map(|(_, count)| count).sum()
     }
 
+    /// What it was granted, and of which places it was told.
+    fn told(&mut self, node: NodeId) -> (Vec<(u32, u32)>, Vec<u32>) {
+        let (mut granted, mut places) = (Vec::new(), Vec::new());
+        for message in self.heard(node) {
+            if let ToWorker::Grants { grants, .. } = &message {
+                granted.extend(grants.iter().map(|grant| (grant.first, grant.count)));
+            }
+            if let ToWorker::Hint { place, .. } = message {
+                places.extend(place);
+            }
+        }
+        (granted, places)
+    }
+
+    fn ends(&mut self, node: NodeId, task: TaskId) {
+        let end = self.ended(task, 5_000);
+        self.from(node, FromWorker::Outcomes { seq: u64::from(task.index) + 1, list: vec![end] });
+        self.turn();
+        self.turn();
+    }
+
     fn hints(&mut self, node: NodeId) -> Vec<Tree> {
         let hint = |message| if let ToWorker::Hint { tree, .. } = message { Some(tree) } else { None };
         self.heard(node).into_iter().filter_map(hint).collect()
@@ -88,6 +109,53 @@ fn what_waits_has_its_files_brought_meanwhile() {
     assert_eq!((bench.hints(ONE), bench.hints(TWO)), (vec![heavy], vec![]), "once, and only to those who lack it");
     let heavies = |node| [JobId(3), JobId(4)].map(|job| bench.desk.is_for(node, job, &bench.ledger));
     assert_eq!((heavies(ONE), heavies(TWO)), ([true, true], [false, false]), "who was told may fetch them");
+}
+
+#[test]
+fn a_task_s_own_file_comes_to_whoever_runs_it_next() {
+    let mut bench = Bench::new(3);
+    bench.connect(ONE);
+    bench.connect(TWO);
+    let each = Tree { manifest: Digest([9; 32]), files: 8, bytes: 8 << 30 };
+    bench.submit(JobSpec { each: Some(each), ..exec(5_000, 4_000) }, tasks(8));
+    bench.turn();
+    bench.turn();
+    assert_eq!((bench.told(ONE), bench.told(TWO)), ((vec![(0, 1)], vec![2]), (vec![(1, 1)], vec![3])));
+    let is_for = |bench: &Bench, node| bench.desk.is_for(node, JobId(1), &bench.ledger);
+    assert!(!is_for(&bench, NodeId(3)));
+    // whoever has room first gets what it was told of, and hears of what nobody was told of
+    bench.ends(TWO, task(1, 1));
+    assert_eq!((bench.told(ONE), bench.told(TWO)), ((vec![], vec![]), (vec![(3, 1)], vec![4])));
+    // one that was told nothing takes what is first, and whoever was told of that is told of something else
+    bench.connect(NodeId(3));
+    bench.turn();
+    assert_eq!(bench.told(NodeId(3)), (vec![(2, 1)], vec![6]));
+    assert_eq!((bench.told(ONE), bench.told(TWO)), ((vec![], vec![5]), (vec![], vec![])));
+    // what one was told of that is gone is the next one's
+    bench.desk.handle_worker_gone(ONE, bench.now);
+    bench.ends(TWO, task(1, 3));
+    assert_eq!(bench.told(TWO), (vec![(4, 1)], vec![5]));
+    bench.ends(NodeId(3), task(1, 2));
+    assert_eq!(bench.told(NodeId(3)), (vec![(6, 1)], vec![7]));
+    // and nothing is left behind
+    bench.ends(TWO, task(1, 4));
+    bench.ends(NodeId(3), task(1, 6));
+    assert_eq!((bench.told(TWO), bench.told(NodeId(3))), ((vec![(5, 1)], vec![]), (vec![(7, 1)], vec![])));
+}
+
+#[test]
+fn a_task_may_be_cancelled_that_somebody_was_told_of() {
+    let mut bench = Bench::new(1);
+    bench.connect(ONE);
+    let each = Tree { manifest: Digest([9; 32]), files: 4, bytes: 4 << 30 };
+    bench.submit(JobSpec { each: Some(each), ..exec(5_000, 4_000) }, tasks(4));
+    bench.turn();
+    bench.turn();
+    assert_eq!(bench.told(ONE), (vec![(0, 1)], vec![1]));
+    bench.desk.handle_command(0, 2, Command::CancelTask { task: task(1, 1) });
+    bench.turn();
+    bench.ends(ONE, task(1, 0));
+    assert_eq!(bench.told(ONE), (vec![(2, 1)], vec![3]));
 }
 
 #[test]
