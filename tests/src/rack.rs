@@ -39,6 +39,11 @@ fn run(command: &mut Command) -> Result<(), String> {
     if done.status.success() { Ok(()) } else { Err(format!("{program}: {}", String::from_utf8_lossy(&done.stderr).trim())) }
 }
 
+/// Of which nothing is on the disk yet.
+fn make_file(path: &Path, len: u64) -> Result<(), String> {
+    File::create(path).and_then(|file| file.set_len(len)).map_err(|e| format!("{}: {e}", path.display()))
+}
+
 impl Rack {
     /// Makes and mounts a disk of `size` bytes at each of these directories; `dir` holds the files. To be called by a test that stays on
     /// one thread, before it starts anything. `None`, said on stderr, where this user or this host cannot.
@@ -53,14 +58,39 @@ impl Rack {
         }
     }
 
-    fn make(&self, image: &Path) -> Result<(), String> {
-        let file = |path: &Path, len| File::create(path).and_then(|file| file.set_len(len)).map_err(|e| format!("{}: {e}", path.display()));
+    /// Puts these directories on one disk, which says that it has `size` bytes and takes of this host's only what is written. As
+    /// [`Self::mount`], but no power is cut.
+    pub fn vast(dir: &Path, at: &[&Path], size: u64) -> Option<Self> {
+        let rack = Self { shelf: dir.join("shelf"), at: at.iter().map(|at| at.to_path_buf()).collect(), size };
+        let bound = || {
+            rack.make_shelf(&dir.join("shelf.img"), size)?;
+            for (n, at) in rack.at.iter().enumerate() {
+                let place = rack.shelf.join(n.to_string());
+                fs::create_dir_all(&place).and_then(|()| fs::create_dir_all(at)).map_err(|e| e.to_string())?;
+                run(Command::new("mount").arg("--bind").arg(place).arg(at))?;
+            }
+            Ok::<_, String>(())
+        };
+        match bound() {
+            Ok(()) => Some(rack),
+            Err(why) => {
+                skip(&format!("a disk that is larger than this host's: {why}"));
+                None
+            }
+        }
+    }
+
+    fn make_shelf(&self, image: &Path, size: u64) -> Result<(), String> {
         own_mounts()?;
-        file(image, 8 << 30)?;
+        make_file(image, size)?;
         run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(image))?;
         fs::create_dir_all(&self.shelf).map_err(|e| e.to_string())?;
-        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(&self.shelf))?;
-        file(&self.image("rack"), self.size * self.at.len() as u64)?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(&self.shelf))
+    }
+
+    fn make(&self, image: &Path) -> Result<(), String> {
+        self.make_shelf(image, 8 << 30)?;
+        make_file(&self.image("rack"), self.size * self.at.len() as u64)?;
         for n in 0..self.at.len() {
             let offset = format!("offset={},nodiscard", self.offset(n));
             let mut mkfs = Command::new("mkfs.ext4");
