@@ -5,7 +5,7 @@ mod blobs;
 mod charter;
 mod clocks;
 mod finder;
-mod founding;
+pub(crate) mod founding;
 mod keeper;
 #[cfg(target_os = "linux")]
 mod notify;

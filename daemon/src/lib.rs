@@ -13,6 +13,9 @@
 pub mod args;
 pub mod demo;
 pub mod dev;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod node;
 pub mod raw;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::{
     Json,
     body::{Body, BodyDataStream},
-    extract::Path,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -25,7 +24,7 @@ use tokio::{
 
 use crate::{
     follow::{JSON_LINES, write_line},
-    query::{self, query},
+    query::{self, Id, query},
     refusal::Refusal,
     router::{Api, misfit, reply},
 };
@@ -72,7 +71,7 @@ pub(crate) async fn list(api: Api, uri: Uri) -> Result<Json<Vec<BlobView>>, Refu
     reply!(api, Call::Blobs { after: asked.after, limit: query::page(asked.limit)? }, Reply::Blobs).map(Json)
 }
 
-pub(crate) async fn show(api: Api, Path(digest): Path<String>) -> Result<Json<BlobView>, Refusal> {
+pub(crate) async fn show(api: Api, Id(digest): Id) -> Result<Json<BlobView>, Refusal> {
     reply!(api, Call::Blob { digest: query::id(&digest)? }, Reply::Blob).map(Json)
 }
 
@@ -108,7 +107,7 @@ async fn feed(mut body: BodyDataStream, pieces: mpsc::Sender<Option<Bytes>>) -> 
 
 /// All of it, or the part that a `Range` asks for. A problem that comes first is an answer of its own; one that comes later breaks the
 /// transfer off.
-pub(crate) async fn read(api: Api, Path(digest): Path<String>, method: Method, headers: HeaderMap) -> Result<Response, Refusal> {
+pub(crate) async fn read(api: Api, Id(digest): Id, method: Method, headers: HeaderMap) -> Result<Response, Refusal> {
     let digest: Digest = query::id(&digest)?;
     // bytes by name are the same wherever and whenever they are read
     let tag = format!("\"{digest}\"");
@@ -142,12 +141,12 @@ pub(crate) async fn read(api: Api, Path(digest): Path<String>, method: Method, h
     Ok((StatusCode::PARTIAL_CONTENT, head, [length(end - asked.start), range], Body::from_stream(stream)).into_response())
 }
 
-pub(crate) async fn fetch(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {
+pub(crate) async fn fetch(api: Api, Id(digest): Id, body: Body) -> Result<Response, Refusal> {
     query::nothing(body).await?;
     Ok(lines(api.backend.bring_blob(&api.caller, query::id(&digest)?, None)?))
 }
 
-pub(crate) async fn push(api: Api, Path(digest): Path<String>, body: Body) -> Result<Response, Refusal> {
+pub(crate) async fn push(api: Api, Id(digest): Id, body: Body) -> Result<Response, Refusal> {
     let request: PushRequest = query::json(body).await?;
     if request.to.is_empty() {
         return Err(Refusal::bad("the blob is not pushed", "no node is named in \"to\""));
@@ -179,15 +178,15 @@ async fn order(api: &Api, call: BlobCall, body: Body) -> Result<StatusCode, Refu
     if reply == BlobReply::Done { Ok(StatusCode::NO_CONTENT) } else { Err(misfit(&reply)) }
 }
 
-pub(crate) async fn pin(api: Api, Path(digest): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn pin(api: Api, Id(digest): Id, body: Body) -> Result<StatusCode, Refusal> {
     order(&api, BlobCall::Pin(query::id(&digest)?), body).await
 }
 
-pub(crate) async fn unpin(api: Api, Path(digest): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn unpin(api: Api, Id(digest): Id, body: Body) -> Result<StatusCode, Refusal> {
     order(&api, BlobCall::Unpin(query::id(&digest)?), body).await
 }
 
-pub(crate) async fn verify(api: Api, Path(digest): Path<String>, body: Body) -> Result<Json<Verified>, Refusal> {
+pub(crate) async fn verify(api: Api, Id(digest): Id, body: Body) -> Result<Json<Verified>, Refusal> {
     query::nothing(body).await?;
     own!(api, BlobCall::Verify(query::id(&digest)?), BlobReply::Verified).map(Json)
 }

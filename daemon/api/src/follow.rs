@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::Path,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use swarm_proto::{
 use tokio::sync::mpsc;
 
 use crate::{
-    query,
+    query::{self, Id},
     refusal::Refusal,
     router::{Api, reply},
 };
@@ -67,13 +66,13 @@ const fn is_last(line: &FollowLine) -> bool {
     }
 }
 
-pub(crate) async fn job(api: Api, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn job(api: Api, Id(id): Id) -> Result<Response, Refusal> {
     let job = query::id(&id)?;
     reply!(api, Call::Job { job }, Reply::Job)?;
     Ok(lines(api, Target::Job(job)))
 }
 
-pub(crate) async fn task(api: Api, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn task(api: Api, Id(id): Id) -> Result<Response, Refusal> {
     let task = query::id(&id)?;
     reply!(api, Call::Task { task }, Reply::Task)?;
     Ok(lines(api, Target::Task(task)))

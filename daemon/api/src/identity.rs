@@ -1,6 +1,6 @@
 //! Who may come in: this host's own place in a swarm, tokens, users, authorities.
 
-use axum::{Json, body::Body, extract::Path};
+use axum::{Json, body::Body};
 use http::StatusCode;
 use swarm_proto::api::{
     Belonging, Call, Choices, HostCall, JoinRequest, PassRequest, Reply, RootView, RotateRequest, TokenLine, TokenRequest, TokenView,
@@ -8,7 +8,7 @@ use swarm_proto::api::{
 };
 
 use crate::{
-    query,
+    query::{self, Id},
     refusal::Refusal,
     router::{Api, reply},
 };
@@ -39,7 +39,7 @@ pub(crate) async fn tokens(api: Api) -> Result<Json<Vec<TokenView>>, Refusal> {
     reply!(api, Call::Tokens, Reply::Tokens).map(Json)
 }
 
-pub(crate) async fn revoke_token(api: Api, Path(token): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn revoke_token(api: Api, Id(token): Id, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
     api.order(Call::RevokeToken { token: query::id(&token)? }).await
 }
@@ -58,12 +58,12 @@ pub(crate) async fn users(api: Api) -> Result<Json<Vec<UserView>>, Refusal> {
     reply!(api, Call::Users, Reply::Users).map(Json)
 }
 
-pub(crate) async fn revoke_user(api: Api, Path(name): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn revoke_user(api: Api, Id(name): Id, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
     api.order(Call::RevokeUser { name }).await
 }
 
-pub(crate) async fn revoke_node(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn revoke_node(api: Api, Id(node): Id, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
     api.order(Call::Revoke { node }).await
 }

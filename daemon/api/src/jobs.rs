@@ -1,6 +1,6 @@
 //! Jobs: list, show (and wait), cancel, retry.
 
-use axum::{Json, body::Body, extract::Path};
+use axum::{Json, body::Body};
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use swarm_proto::{
@@ -12,7 +12,7 @@ use swarm_proto::{
 
 use crate::{
     follow,
-    query::{self, query},
+    query::{self, Id, query},
     refusal::Refusal,
     router::{Api, misfit, reply},
 };
@@ -45,7 +45,7 @@ pub(crate) struct ShowQuery {
 }
 
 /// With `?wait=SECONDS` not before the job has ended or that time is over; the answer says which.
-pub(crate) async fn show(api: Api, Path(id): Path<String>, uri: Uri) -> Result<Json<Box<JobView>>, Refusal> {
+pub(crate) async fn show(api: Api, Id(id): Id, uri: Uri) -> Result<Json<Box<JobView>>, Refusal> {
     let job: JobId = query::id(&id)?;
     let wait = query::wait(query::<ShowQuery>(&uri)?.wait)?;
     let view = reply!(api, Call::Job { job }, Reply::Job)?;
@@ -54,12 +54,12 @@ pub(crate) async fn show(api: Api, Path(id): Path<String>, uri: Uri) -> Result<J
     reply!(api, Call::Job { job }, Reply::Job).map(Json)
 }
 
-pub(crate) async fn cancel(api: Api, Path(id): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn cancel(api: Api, Id(id): Id, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
     api.order(Call::CancelJob { job: query::id(&id)? }).await
 }
 
-pub(crate) async fn retry(api: Api, Path(id): Path<String>, body: Body) -> Result<Json<Accepted>, Refusal> {
+pub(crate) async fn retry(api: Api, Id(id): Id, body: Body) -> Result<Json<Accepted>, Refusal> {
     let RetryRequest { key } = query::json_or_default(body).await?;
     accepted(&api, Call::RetryJob { job: query::id(&id)?, key }).await
 }

@@ -12,6 +12,9 @@ mod blobs;
 mod enroll;
 mod events;
 mod follow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod jobs;
 mod logs;
@@ -40,7 +43,4 @@ pub use pipe::{ListenError, Socket};
 pub use server::{Accept, Again, Bounds, GroupAccess, Visitor, serve, serve_within};
 #[cfg(unix)]
 pub use socket::{ListenError, Socket};
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub use submit::fuzzing;
 pub use tls::{Doorway, Judge, TlsSocket};

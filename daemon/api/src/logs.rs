@@ -5,7 +5,6 @@
 
 use axum::{
     body::Body,
-    extract::Path,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     follow::{JSON_LINES, write_line},
-    query::{self, query},
+    query::{self, Id, query},
     refusal::Refusal,
     router::{Api, reply},
 };
@@ -40,7 +39,7 @@ struct LogsQuery {
     raw: Option<String>,
 }
 
-pub(crate) async fn logs(api: Api, Path(id): Path<String>, uri: Uri) -> Result<Response, Refusal> {
+pub(crate) async fn logs(api: Api, Id(id): Id, uri: Uri) -> Result<Response, Refusal> {
     let task: TaskId = query::id(&id)?;
     let asked: LogsQuery = query(&uri)?;
     let follow = query::switch("follow", asked.follow.as_deref())?;
@@ -54,7 +53,7 @@ pub(crate) async fn logs(api: Api, Path(id): Path<String>, uri: Uri) -> Result<R
 }
 
 /// The whole standard output of a task that has ended, as it is.
-pub(crate) async fn result(api: Api, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn result(api: Api, Id(id): Id) -> Result<Response, Refusal> {
     let task: TaskId = query::id(&id)?;
     let view = reply!(api, Call::Task { task }, Reply::Task)?;
     if !view.state.is_terminal() {

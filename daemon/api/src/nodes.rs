@@ -1,6 +1,6 @@
 //! Nodes, by id or name: list, show, and whether they are given work.
 
-use axum::{Json, body::Body, extract::Path};
+use axum::{Json, body::Body};
 use http::StatusCode;
 use swarm_proto::{
     api::{Call, NodeView, Reply},
@@ -8,7 +8,7 @@ use swarm_proto::{
 };
 
 use crate::{
-    query,
+    query::{self, Id},
     refusal::Refusal,
     router::{Api, reply},
 };
@@ -17,7 +17,7 @@ pub(crate) async fn list(api: Api) -> Result<Json<Vec<NodeView>>, Refusal> {
     reply!(api, Call::Nodes, Reply::Nodes).map(Json)
 }
 
-pub(crate) async fn show(api: Api, Path(node): Path<String>) -> Result<Json<Box<NodeView>>, Refusal> {
+pub(crate) async fn show(api: Api, Id(node): Id) -> Result<Json<Box<NodeView>>, Refusal> {
     reply!(api, Call::Node { node }, Reply::Node).map(Json)
 }
 
@@ -26,14 +26,14 @@ async fn schedule(api: &Api, node: String, to: Schedule, body: Body) -> Result<S
     api.order(Call::Schedule { node, to }).await
 }
 
-pub(crate) async fn cordon(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn cordon(api: Api, Id(node): Id, body: Body) -> Result<StatusCode, Refusal> {
     schedule(&api, node, Schedule::Cordoned, body).await
 }
 
-pub(crate) async fn uncordon(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn uncordon(api: Api, Id(node): Id, body: Body) -> Result<StatusCode, Refusal> {
     schedule(&api, node, Schedule::Open, body).await
 }
 
-pub(crate) async fn drain(api: Api, Path(node): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn drain(api: Api, Id(node): Id, body: Body) -> Result<StatusCode, Refusal> {
     schedule(&api, node, Schedule::Draining, body).await
 }

@@ -3,8 +3,11 @@
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
-use axum::{body::Body, extract::Query};
-use http::{StatusCode, Uri};
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Path, Query},
+};
+use http::{StatusCode, Uri, request::Parts};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use swarm_proto::{Code, Problem, limits};
@@ -20,6 +23,18 @@ pub(crate) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     Query::try_from_uri(uri).map(|Query(value)| value).map_err(|e| {
         Refusal::bad("the query cannot be understood", std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string))
     })
+}
+
+/// What stands in the path for `{id}`, of which nothing is known but that it is text.
+pub(crate) struct Id(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(id)| Self(id)).map_err(|e| Refusal::bad("the path cannot be understood", e.body_text()))
+    }
 }
 
 /// An id in the path.

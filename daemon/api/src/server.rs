@@ -302,7 +302,7 @@ fn name(
 }
 
 /// Denies everything that is not plainly allowed, before any handler sees it.
-fn guard(request: &Request<Incoming>) -> Result<(), Refusal> {
+pub(crate) fn guard<B>(request: &Request<B>) -> Result<(), Refusal> {
     let head = head_size(request);
     if head > limits::HTTP_HEADER {
         let why = format!("its head has {head} bytes, at most {} are taken", limits::HTTP_HEADER);
@@ -318,7 +318,7 @@ fn guard(request: &Request<Incoming>) -> Result<(), Refusal> {
 }
 
 /// Bytes of the head as it is usually sent: request line, one line a header, empty line.
-fn head_size(request: &Request<Incoming>) -> usize {
+fn head_size<B>(request: &Request<B>) -> usize {
     let line = request.method().as_str().len() + request.uri().to_string().len() + " HTTP/1.1\r\n".len() + 1;
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum();
     line + headers + "\r\n".len()

@@ -1,6 +1,6 @@
 //! What is set for the whole swarm: list, set, set no more.
 
-use axum::{Json, body::Body, extract::Path};
+use axum::{Json, body::Body};
 use http::StatusCode;
 use swarm_proto::{
     api::{Call, Reply, SettingView},
@@ -8,7 +8,7 @@ use swarm_proto::{
 };
 
 use crate::{
-    query,
+    query::{self, Id},
     refusal::Refusal,
     router::{Api, reply},
 };
@@ -17,7 +17,7 @@ pub(crate) async fn list(api: Api) -> Result<Json<Vec<SettingView>>, Refusal> {
     reply!(api, Call::Settings, Reply::Settings).map(Json)
 }
 
-pub(crate) async fn set(api: Api, Path(key): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn set(api: Api, Id(key): Id, body: Body) -> Result<StatusCode, Refusal> {
     let SetRequest { value } = query::json_or_default(body).await?;
     api.order(Call::Set { key, value }).await
 }

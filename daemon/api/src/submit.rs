@@ -15,7 +15,7 @@
 
 mod desk;
 #[cfg(feature = "fuzzing")]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod lines;
 mod reading;
 

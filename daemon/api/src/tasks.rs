@@ -1,6 +1,6 @@
 //! Tasks: list, show (and wait), explain, cancel, retry. What they wrote: `logs`.
 
-use axum::{Json, body::Body, extract::Path};
+use axum::{Json, body::Body};
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use swarm_proto::{
@@ -13,7 +13,7 @@ use swarm_proto::{
 
 use crate::{
     follow, jobs,
-    query::{self, query},
+    query::{self, Id, query},
     refusal::Refusal,
     router::{Api, reply},
 };
@@ -35,7 +35,7 @@ pub(crate) async fn list(api: Api, uri: Uri) -> Result<Json<Vec<TaskView>>, Refu
 }
 
 /// With `?wait=SECONDS` not before the task has ended or that time is over; the answer says which.
-pub(crate) async fn show(api: Api, Path(id): Path<String>, uri: Uri) -> Result<Json<Box<TaskView>>, Refusal> {
+pub(crate) async fn show(api: Api, Id(id): Id, uri: Uri) -> Result<Json<Box<TaskView>>, Refusal> {
     let task: TaskId = query::id(&id)?;
     let wait = query::wait(query::<jobs::ShowQuery>(&uri)?.wait)?;
     let view = reply!(api, Call::Task { task }, Reply::Task)?;
@@ -44,16 +44,16 @@ pub(crate) async fn show(api: Api, Path(id): Path<String>, uri: Uri) -> Result<J
     reply!(api, Call::Task { task }, Reply::Task).map(Json)
 }
 
-pub(crate) async fn explain(api: Api, Path(id): Path<String>) -> Result<Json<Box<Explain>>, Refusal> {
+pub(crate) async fn explain(api: Api, Id(id): Id) -> Result<Json<Box<Explain>>, Refusal> {
     reply!(api, Call::Explain { task: query::id(&id)? }, Reply::Explain).map(Json)
 }
 
-pub(crate) async fn cancel(api: Api, Path(id): Path<String>, body: Body) -> Result<StatusCode, Refusal> {
+pub(crate) async fn cancel(api: Api, Id(id): Id, body: Body) -> Result<StatusCode, Refusal> {
     query::nothing(body).await?;
     api.order(Call::CancelTask { task: query::id(&id)? }).await
 }
 
-pub(crate) async fn retry(api: Api, Path(id): Path<String>, body: Body) -> Result<Json<Accepted>, Refusal> {
+pub(crate) async fn retry(api: Api, Id(id): Id, body: Body) -> Result<Json<Accepted>, Refusal> {
     let RetryRequest { key } = query::json_or_default(body).await?;
     jobs::accepted(&api, Call::RetryTask { task: query::id(&id)?, key }).await
 }

@@ -60,7 +60,7 @@ impl Keys {
 }
 
 /// A key as an operator gives it, or as [`make`] writes it: with what tells whether it still is what was written.
-fn key_in(bytes: &[u8]) -> Result<[u8; StoreKey::LEN], String> {
+pub(crate) fn key_in(bytes: &[u8]) -> Result<[u8; StoreKey::LEN], String> {
     match bytes.split_first_chunk::<{ StoreKey::LEN }>() {
         Some((key, [])) => Ok(*key),
         Some((key, check)) if *check == check_of(key) => Ok(*key),
@@ -79,6 +79,11 @@ fn check_of(key: &[u8]) -> [u8; CHECK] {
         .finalize_xof()
         .fill(&mut check);
     check
+}
+
+/// What [`make`] writes.
+pub(crate) fn file_of(key: &[u8; StoreKey::LEN]) -> Vec<u8> {
+    [&key[..], &check_of(key)].concat()
 }
 
 /// Bytes that nobody can guess.
@@ -103,8 +108,7 @@ fn make(path: &Path) -> io::Result<[u8; StoreKey::LEN]> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&draft)?;
-    file.write_all(&bytes)?;
-    file.write_all(&check_of(&bytes))?;
+    file.write_all(&file_of(&bytes))?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     files::sync_dir(path.parent().unwrap_or(path))?;

@@ -27,14 +27,18 @@ pub fn load<T: DeserializeOwned>(disk: &dyn Disk, file: &str) -> Result<Option<T
 
 fn read<T: DeserializeOwned>(disk: &dyn Disk, file: &str) -> Result<Option<T>, StartError> {
     let bytes = disk.read(file).map_err(|source| StartError::Io { what: format!("{} cannot be read", disk.place(file)), source })?;
-    let Some(bytes) = bytes else { return Ok(None) };
+    bytes.map(|bytes| decode(&bytes, file)).transpose()
+}
+
+/// What the bytes of a file of that name hold.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], file: &str) -> Result<T, StartError> {
     let damaged = |why: String| StartError::Damaged { file: file.into(), offset: 0, why };
     let Some((crc, body)) = bytes.split_first_chunk::<4>() else { return Err(damaged("it is cut off".into())) };
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
         return Err(damaged("its checksum is wrong".into()));
     }
     match body.split_first() {
-        Some((&FORMAT, body)) => frame::decode(body).map(Some).map_err(|e| damaged(e.to_string())),
+        Some((&FORMAT, body)) => frame::decode(body).map_err(|e| damaged(e.to_string())),
         Some((&found, _)) => Err(StartError::Newer { file: file.into(), found: found.into(), known: FORMAT.into() }),
         None => Err(damaged("it is cut off".into())),
     }
@@ -45,8 +49,14 @@ fn read<T: DeserializeOwned>(disk: &dyn Disk, file: &str) -> Result<Option<T>, S
 /// # Errors
 /// The disk's; the old one is then still there, or the new one.
 pub fn save<T: Serialize>(disk: &dyn Disk, file: &str, what: &T) -> io::Result<()> {
+    let (crc, body) = encode(what)?;
+    disk::replace(disk, file, &[&crc, &body])
+}
+
+/// The two parts of a file.
+pub(crate) fn encode<T: Serialize>(what: &T) -> io::Result<([u8; 4], Vec<u8>)> {
     let body = postcard::to_extend(what, vec![FORMAT]).map_err(io::Error::other)?;
-    disk::replace(disk, file, &[&crc32fast::hash(&body).to_le_bytes(), &body])
+    Ok((crc32fast::hash(&body).to_le_bytes(), body))
 }
 
 #[cfg(test)]

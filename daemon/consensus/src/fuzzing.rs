@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use swarm_proto::{RaftDir, frame, ledger::Batch};
 
 use crate::{
-    Disk, DiskFile, directory,
+    Disk, DiskFile, checked, directory,
     engine::{Data, Types},
     log::{self, Sound},
     snapshot, wire,
@@ -66,6 +66,21 @@ pub fn snapshot(file: &[u8]) -> bool {
 /// Reads the file that names the directory; answers whether it names one.
 pub fn directory(file: &[u8]) -> bool {
     directory::raft_dir(&Shelf(vec![("directory".into(), file.to_vec())]), RaftDir([0; 16])).is_ok()
+}
+
+/// Reads the file that says whose the directory is.
+pub fn owner(file: &[u8]) -> Option<Vec<u8>> {
+    checked_file::<directory::Owner>(file)
+}
+
+/// Reads a checked file; answers what is written for what it holds.
+pub fn checked_file<T: Serialize + DeserializeOwned>(file: &[u8]) -> Option<Vec<u8>> {
+    checked::decode::<T>(file, "file").ok().and_then(|held| written(&held))
+}
+
+/// A checked file as it is written.
+pub fn written<T: Serialize>(held: &T) -> Option<Vec<u8>> {
+    checked::encode(held).ok().map(|(crc, body)| [&crc[..], &body].concat())
 }
 
 /// Reads what an entry holds.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use swarm_proto::frame;
 
 use crate::{
-    TaskUser, argv,
+    TaskUser, argv, id,
     link::Link,
     linux,
     output::kept,
@@ -80,4 +80,9 @@ pub fn user_in(name: &str, passwd: &str, group: &str) -> bool {
 /// They are too long.
 pub fn with_item(argv: &[String], item: &str) -> Result<Vec<String>, String> {
     argv::with_item(argv, Some(item))
+}
+
+/// The keeper's id in its file, and the file that is written for it.
+pub fn id_in(file: &[u8]) -> Option<(&str, String)> {
+    id::id_in(file).ok().flatten().map(|id| (id, id::line_of(id)))
 }

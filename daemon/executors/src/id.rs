@@ -12,8 +12,20 @@ use rand::{TryRngCore as _, rngs::OsRng};
 const LEN: usize = 32;
 
 /// The id, then what tells whether it still is what was written.
-fn line_of(id: &str) -> String {
+pub(crate) fn line_of(id: &str) -> String {
     format!("{id} {}", &blake3::hash(id.as_bytes()).to_hex()[..8])
+}
+
+/// A file that is not what was written.
+pub(crate) struct Changed;
+
+/// The id in a file; `None` in one that was never written whole, which marks nothing.
+pub(crate) fn id_in(found: &[u8]) -> Result<Option<&str>, Changed> {
+    match std::str::from_utf8(found).ok().and_then(|text| text.get(..LEN)) {
+        Some(id) if found.len() == LEN || found == line_of(id).as_bytes() => Ok(Some(id)),
+        None if found.len() < LEN => Ok(None),
+        Some(_) | None => Err(Changed),
+    }
 }
 
 /// The id of a directory, made where there is none.
@@ -23,11 +35,10 @@ fn line_of(id: &str) -> String {
 pub(crate) fn keeper_id(dir: &Path) -> io::Result<String> {
     let path = dir.join("id");
     match fs::read(&path) {
-        Ok(found) => match std::str::from_utf8(&found).ok().and_then(|text| text.get(..LEN)) {
-            Some(id) if found.len() == LEN || found == line_of(id).as_bytes() => return Ok(id.to_owned()),
-            // one that was never written whole marks nothing
-            None if found.len() < LEN => {}
-            Some(_) | None => {
+        Ok(found) => match id_in(&found) {
+            Ok(Some(id)) => return Ok(id.to_owned()),
+            Ok(None) => {}
+            Err(Changed) => {
                 let why = format!("{} has changed on the disk; once no task of this host runs any more, remove it", path.display());
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why));
             }

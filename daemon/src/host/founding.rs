@@ -29,8 +29,7 @@ pub(crate) fn make(cluster: ClusterId) -> Result<(Found, Ca), IdentityError> {
 /// Writes them into a state directory.
 pub(crate) fn save(dir: &Path, found: &Found) -> Result<(), Problem> {
     let write = || -> anyhow::Result<()> {
-        let mut bytes = postcard::to_stdvec(found)?;
-        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        let bytes = encode(found)?;
         let mut options = atomic_write_file::OpenOptions::new();
         private(&mut options);
         let mut file = options.open(dir.join(FILE))?;
@@ -54,12 +53,24 @@ fn private(_: &mut atomic_write_file::OpenOptions) {}
 /// Those that the ledger does not have yet, if any.
 pub(crate) fn load(dir: &Path) -> Result<Option<Found>, Problem> {
     match std::fs::read(dir.join(FILE)) {
-        Ok(bytes) => match bytes.split_last_chunk::<{ blake3::OUT_LEN }>() {
-            Some((found, hash)) if blake3::hash(found) == *hash => frame::decode(found).map(Some).map_err(|e| unusable(dir, &e)),
-            Some(_) | None => Err(unusable(dir, &"it has changed on the disk: its checksum is wrong")),
-        },
+        Ok(bytes) => decode(&bytes).map(Some).map_err(|why| unusable(dir, &why)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(unusable(dir, &e)),
+    }
+}
+
+/// The file's bytes.
+pub(crate) fn encode(found: &Found) -> postcard::Result<Vec<u8>> {
+    let mut bytes = postcard::to_stdvec(found)?;
+    bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+    Ok(bytes)
+}
+
+/// What the file's bytes hold.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Found, String> {
+    match bytes.split_last_chunk::<{ blake3::OUT_LEN }>() {
+        Some((found, hash)) if blake3::hash(found) == *hash => frame::decode(found).map_err(|e| e.to_string()),
+        Some(_) | None => Err("it has changed on the disk: its checksum is wrong".to_owned()),
     }
 }
 

@@ -44,25 +44,35 @@ impl ClusterFile {
     /// # Errors
     /// The file system's.
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
+        let mut file = atomic_write_file::AtomicWriteFile::open(dir.join(CLUSTER))?;
+        file.write_all(self.text().as_bytes())?;
+        file.commit()
+    }
+
+    /// What the file holds.
+    pub(crate) fn text(&self) -> String {
         let text =
             format!("cluster = \"{}\"\nfounder = {}\nepoch = {}\nrecover = {}\n", self.cluster, self.founder, self.epoch, self.recover);
-        let mut file = atomic_write_file::AtomicWriteFile::open(dir.join(CLUSTER))?;
-        file.write_all(with_check(&text).as_bytes())?;
-        file.commit()
+        with_check(&text)
     }
 
     fn load(dir: &Path) -> Result<Option<Self>, Problem> {
         let path = dir.join(CLUSTER);
-        let what = || format!("{} cannot be used", path.display());
         match fs::read_to_string(&path) {
-            Ok(text) => match check(&text) {
-                Ok(()) => toml::from_str(&text).map(Some).map_err(|e| Problem::new(Code::NotReady, what(), e.to_string())),
-                Err(why) => Err(Problem::new(Code::NotReady, what(), why).hint(
-                    "if somebody changed it on purpose, take its first line away; the swarm's id is in `swarmctl status` of other hosts",
-                )),
-            },
+            Ok(text) => Self::parse(&text, &path).map(Some),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Problem::new(Code::NotReady, what(), e.to_string())),
+            Err(e) => Err(Problem::new(Code::NotReady, format!("{} cannot be used", path.display()), e.to_string())),
+        }
+    }
+
+    /// What the text of such a file says.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Problem> {
+        let unusable = |why: String| Problem::new(Code::NotReady, format!("{} cannot be used", path.display()), why);
+        match check(text) {
+            Ok(()) => toml::from_str(text).map_err(|e| unusable(e.to_string())),
+            Err(why) => Err(unusable(why.into()).hint(
+                "if somebody changed it on purpose, take its first line away; the swarm's id is in `swarmctl status` of other hosts",
+            )),
         }
     }
 }

@@ -31,14 +31,16 @@ pub(crate) struct Signatures {
 
 type Row = (PeerKey, String, JobId, UnixMillis);
 
+/// What is written down of it.
+pub(crate) type Kept = (UnixMillis, Vec<Row>);
+
 impl Signatures {
     /// Those of the last run.
     ///
     /// # Errors
     /// A file that cannot be read: what it held must not be run again.
     pub(crate) fn load(disk: Arc<dyn Disk>) -> Result<Self, String> {
-        let kept: Option<(UnixMillis, Vec<Row>)> =
-            checked::load(&*disk, FILE).map_err(|e| format!("which signatures were used is not known: {e}"))?;
+        let kept: Option<Kept> = checked::load(&*disk, FILE).map_err(|e| format!("which signatures were used is not known: {e}"))?;
         let (forgotten, rows) = kept.unwrap_or_default();
         Ok(Self { disk, seen: rows.into_iter().map(|(by, key, job, ends)| ((by, key), (job, ends))).collect(), forgotten })
     }

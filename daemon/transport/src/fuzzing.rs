@@ -6,7 +6,14 @@ use rustls::{
 };
 use swarm_proto::{Problem, frame::FrameError, peer::Hello};
 
-use crate::{IdentityError, frames::Deframer, handshake, tls::Judge};
+use crate::{
+    Identity, IdentityError, SecretKey,
+    frames::Deframer,
+    handshake,
+    identity::files::{certificates_in, pem_of},
+    tls::Judge,
+    with_check,
+};
 
 /// Takes the frames of a stream that comes in pieces of that length, and how many bytes are left behind them.
 ///
@@ -45,4 +52,16 @@ impl Verifier {
     pub fn takes(&self, leaf: &CertificateDer<'_>) -> bool {
         self.0.verify_client_cert(leaf, &[], UnixTime::since_unix_epoch(std::time::Duration::ZERO)).is_ok()
     }
+}
+
+/// Reads the key, the certificates and the authorities that a node keeps; answers the files that are written for them.
+pub fn identity([key, certificates, roots]: [&str; 3]) -> Option<[String; 3]> {
+    let key = SecretKey::in_text(key).ok()?;
+    let identity = Identity::of(key, certificates_in(certificates).ok()?, certificates_in(roots).ok()?).ok()?;
+    Some(files_of(&identity))
+}
+
+/// The three files of an identity.
+pub fn files_of(identity: &Identity) -> [String; 3] {
+    [identity.key().pem(), pem_of(&identity.certificates()), pem_of(identity.roots())].map(|text| with_check(&text))
 }

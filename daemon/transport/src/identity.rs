@@ -9,7 +9,7 @@
 //! that is believed; and in a file of its own the key of a CA that a throw-away swarm is made with.
 
 mod ca;
-mod files;
+pub(crate) mod files;
 mod leaf;
 mod papers;
 
@@ -117,7 +117,7 @@ impl SecretKey {
     /// # Errors
     /// [`IdentityError::File`].
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        files::write(path, &self.pair.serialize_pem(), 0o600)
+        files::write(path, &self.pem(), 0o600)
     }
 
     /// Reads what [`Self::save`] wrote.
@@ -125,11 +125,19 @@ impl SecretKey {
     /// # Errors
     /// [`IdentityError::File`], [`IdentityError::Content`], [`IdentityError::Readable`].
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let content = |why: String| IdentityError::Content { path: path.to_owned(), why };
-        let text = files::read_secret(path)?;
-        let pair =
-            KeyPair::from_pkcs8_pem_and_sign_algo(&text, &PKCS_ED25519).map_err(|e| content(format!("not an Ed25519 private key: {e}")))?;
-        Self::from_pair(pair).map_err(|e| content(e.to_string()))
+        Self::in_text(&files::read_secret(path)?).map_err(|why| IdentityError::Content { path: path.to_owned(), why })
+    }
+
+    /// The key in the text of a file.
+    pub(crate) fn in_text(text: &str) -> Result<Self, String> {
+        crate::check(text)?;
+        let pair = KeyPair::from_pkcs8_pem_and_sign_algo(text, &PKCS_ED25519).map_err(|e| format!("not an Ed25519 private key: {e}"))?;
+        Self::from_pair(pair).map_err(|e| e.to_string())
+    }
+
+    /// PKCS#8, PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.pair.serialize_pem()
     }
 
     /// Signs (RFC 8032).
@@ -246,8 +254,17 @@ impl Identity {
             | IdentityError::Readable { .. }
             | IdentityError::Crypto(_)) => other,
         };
+        Self::of(key, certificates, roots).map_err(named)
+    }
+
+    /// Puts the parts of the files together.
+    pub(crate) fn of(
+        key: SecretKey,
+        certificates: Vec<CertificateDer<'static>>,
+        roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, IdentityError> {
         let papers: Result<Vec<Paper>, _> =
-            certificates.into_iter().map(|certificate| Paper::new(certificate, key.peer_key(), &roots).map_err(named)).collect();
+            certificates.into_iter().map(|certificate| Paper::new(certificate, key.peer_key(), &roots)).collect();
         Ok(Self { key: Arc::new(key), papers: papers?, roots })
     }
 
@@ -265,9 +282,13 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::File`] names the file.
     pub fn save_certificates(&self, dir: &Path) -> Result<(), IdentityError> {
-        let all: Vec<_> = self.papers.iter().map(|paper| paper.certificate.clone()).collect();
         files::write_certificates(&dir.join(CA_CERTIFICATE), &self.roots)?;
-        files::write_certificates(&dir.join(NODE_CERTIFICATE), &all)
+        files::write_certificates(&dir.join(NODE_CERTIFICATE), &self.certificates())
+    }
+
+    /// All of its own, the newest first.
+    pub(crate) fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.papers.iter().map(|paper| paper.certificate.clone()).collect()
     }
 
     pub(crate) fn papers(&self) -> &[Paper] {

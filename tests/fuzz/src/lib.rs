@@ -35,6 +35,8 @@ mod host;
 mod keeper;
 mod ledger;
 mod peer;
+mod requests;
+mod state;
 mod words;
 
 use std::{
@@ -82,8 +84,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config", run: words::config, memory: (512 << 10, 256), longest: 4096 },
     Target { name: "host", run: host::answers, memory: (64 << 10, 256), longest: 8192 },
     Target { name: "api", run: api::bodies, memory: (256 << 10, 256), longest: 4096 },
+    // the routes are made with the first one
+    Target { name: "request", run: requests::requests, memory: (1 << 20, 256), longest: 4096 },
     Target { name: "keeper", run: keeper::messages, memory: (8 * LIST, 256), longest: 4096 },
     Target { name: "certificate", run: certificate::shown, memory: (64 << 10, 64), longest: 2048 },
+    Target { name: "state", run: state::files, memory: (2 * LIST, 256), longest: 4096 },
 ];
 
 /// The target of that name.

@@ -14,7 +14,7 @@ use swarm_proto::{
     manifest::{FileEntry, Manifest},
 };
 
-use crate::{certificate, ledger};
+use crate::{certificate, ledger, requests, state};
 
 /// The inputs that a target begins with.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
@@ -35,8 +35,10 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "config" => bodies::configs(),
         "host" => bodies::answers(),
         "api" => bodies::api(),
+        "request" => requests::seeds(),
         "keeper" => messages::keeper(),
         "certificate" => certificates(),
+        "state" => state::seeds(&messages::view()),
         _ => Vec::new(),
     }
 }
@@ -56,11 +58,11 @@ fn kind(number: usize, bytes: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 /// Bytes with their length before them, as [`crate::input::Input::piece`] takes them.
-fn piece(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn piece(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_le_bytes(), bytes].concat()
 }
 
-fn encoded<T: Serialize>(message: &T) -> Vec<u8> {
+pub(crate) fn encoded<T: Serialize>(message: &T) -> Vec<u8> {
     postcard::to_stdvec(message).expect("plain data")
 }
 

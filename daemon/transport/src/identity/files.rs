@@ -24,9 +24,7 @@ fn read(path: &Path) -> Result<String, IdentityError> {
     if len > LONGEST {
         return Err(IdentityError::Content { path: path.to_owned(), why: format!("{len} bytes are too many for a key or a certificate") });
     }
-    let text = fs::read_to_string(path).map_err(named(path))?;
-    check(&text).map_err(|why| IdentityError::Content { path: path.to_owned(), why: why.to_owned() })?;
-    Ok(text)
+    fs::read_to_string(path).map_err(named(path))
 }
 
 pub(super) fn read_secret(path: &Path) -> Result<String, IdentityError> {
@@ -38,18 +36,27 @@ pub(super) fn read_secret(path: &Path) -> Result<String, IdentityError> {
 
 /// At least one.
 pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let content = |why: String| IdentityError::Content { path: path.to_owned(), why };
-    let text = read(path)?;
+    certificates_in(&read(path)?).map_err(|why| IdentityError::Content { path: path.to_owned(), why })
+}
+
+/// The certificates in the text of a file, at least one.
+pub(crate) fn certificates_in(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    check(text)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let all = all.map_err(|e| content(format!("not a certificate in PEM: {e}")))?;
+    let all = all.map_err(|e| format!("not a certificate in PEM: {e}"))?;
     if all.is_empty() {
-        return Err(content("not a certificate in PEM: there is none in it".to_owned()));
+        return Err("not a certificate in PEM: there is none in it".to_owned());
     }
-    all.iter().try_for_each(|one| Leaf::parse(one).map(drop)).map_err(|e| content(e.to_string()))?;
+    all.iter().try_for_each(|one| Leaf::parse(one).map(drop)).map_err(|e| e.to_string())?;
     Ok(all)
 }
 
 pub(super) fn write_certificates(path: &Path, certificates: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
+    write(path, &pem_of(certificates), 0o644)
+}
+
+/// The text of a file with these certificates.
+pub(crate) fn pem_of(certificates: &[CertificateDer<'_>]) -> String {
     let mut pem = String::new();
     for certificate in certificates {
         let text = BASE64_STANDARD.encode(certificate);
@@ -63,7 +70,7 @@ pub(super) fn write_certificates(path: &Path, certificates: &[CertificateDer<'_>
         }
         pem.push_str("-----END CERTIFICATE-----\n");
     }
-    write(path, &pem, 0o644)
+    pem
 }
 
 /// Written beside, synced, renamed: a crash leaves the old file or the new one.

@@ -93,7 +93,7 @@ fn meta() -> NodeMeta {
     }
 }
 
-fn view() -> View {
+pub(super) fn view() -> View {
     let record = NodeRecord {
         id: NodeId(1),
         key: PeerKey([1; 32]),
