@@ -32,10 +32,7 @@ pub async fn serve(store: Store, lanes: Lanes, request: BlobRequest, route: Rout
     let reader = match lanes.run(move || from.reader_again(digest)).await {
         Ok(Some(reader)) => Arc::new(reader),
         Ok(None) => return refuse(tx, missing(digest)).await,
-        Err(error) => {
-            store.suspect(digest, &error);
-            return refuse(tx, error.problem(NOT_GIVEN)).await;
-        }
+        Err(error) => return refuse_unread(&store, digest, &error, tx).await,
     };
     let giver = Giver { store, reader, lanes, route, takes_zstd: request.takes_zstd };
     match request.part {
@@ -57,6 +54,12 @@ fn missing(digest: Digest) -> Problem {
 async fn refuse(mut tx: FrameTx, problem: Problem) -> Result<(), StreamError> {
     tx.send(&BlobAnswer::Refused(problem)).await?;
     tx.finish()
+}
+
+/// What could not be read may be damaged.
+async fn refuse_unread(store: &Store, digest: Digest, error: &StoreError, tx: FrameTx) -> Result<(), StreamError> {
+    store.suspect(digest, error);
+    refuse(tx, error.problem(NOT_GIVEN)).await
 }
 
 fn here(reader: &Reader) -> BlobAnswer {
@@ -108,10 +111,7 @@ impl Giver {
         let last = match self.parcel(outline.segments() - 1).await {
             Ok(Some(last)) => last,
             Ok(None) => return refuse(tx, missing(outline.digest())).await,
-            Err(error) => {
-                self.store.suspect(outline.digest(), &error);
-                return refuse(tx, error.problem(NOT_GIVEN)).await;
-            }
+            Err(error) => return refuse_unread(&self.store, outline.digest(), &error, tx).await,
         };
         // whoever waits for it cannot begin before
         tx.hurry();
@@ -152,8 +152,7 @@ impl Giver {
     async fn judge(&self, index: u32, mut tx: FrameTx) -> Result<(), StreamError> {
         let from = self.reader.clone();
         if let Err(error) = self.lanes.run(move || from.checked(index)).await {
-            self.store.suspect(self.reader.outline().digest(), &error);
-            return refuse(tx, error.problem(NOT_GIVEN)).await;
+            return refuse_unread(&self.store, self.reader.outline().digest(), &error, tx).await;
         }
         tx.send(&here(&self.reader)).await?;
         tx.finish()
