@@ -1,7 +1,7 @@
 //! Blobs: segments as they come, outlines, manifests, and what the store keeps beside the bytes.
 
 use swarm_blobstore::{Outline, Outliner, fuzzing};
-use swarm_core::blobs::SegmentSet;
+use swarm_core::blobs::{Cipher, SEAL, SegmentSet, StoreKey};
 use swarm_proto::{
     Digest,
     blob::{SegmentHeader, SegmentRange},
@@ -10,6 +10,9 @@ use swarm_proto::{
 };
 
 use crate::input::Input;
+
+/// Of the store that is read here.
+pub(crate) const SEAL_KEY: StoreKey = StoreKey::new([7; StoreKey::LEN]);
 
 /// What a holder sends: an outline, then a segment with its header.
 pub(crate) fn segment(bytes: &[u8]) {
@@ -80,7 +83,21 @@ pub(crate) fn store(bytes: &[u8]) {
     assert_eq!(SegmentSet::from_bytes(segments, &set.to_bytes()).as_ref(), Some(&set), "a set that changes");
     assert_eq!(set.count() as usize, set.iter().count());
     fuzzing::map_in(input.0, segments);
-    fuzzing::pins_in(input.rest());
+    let rest = input.rest();
+    sealed(rest);
+    fuzzing::pins_in(rest);
+}
+
+/// What a node that encrypts its blobs finds behind one: no other than a seal of its own opens, and what that sealed comes back.
+fn sealed(bytes: &[u8]) {
+    let Some((data, seal)) = bytes.split_last_chunk::<SEAL>() else { return };
+    let Some(cipher) = Cipher::open(&SEAL_KEY, seal) else { return };
+    assert_eq!(cipher.seal(), seal, "a seal that changes");
+    let (mut there, at) = (data.to_vec(), u64::from(seal[SEAL - 1]) << 16);
+    cipher.apply(at, &mut there);
+    assert!(there != data || data.len() < 16, "bytes that are as they were");
+    cipher.apply(at, &mut there);
+    assert_eq!(there, data, "other bytes than were sealed");
 }
 
 /// A manifest is read, written, and read again.

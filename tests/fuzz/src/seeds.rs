@@ -8,13 +8,13 @@ use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use swarm_blobstore::{Outliner, fuzzing};
-use swarm_core::blobs::SegmentSet;
+use swarm_core::blobs::{Cipher, SALT, SegmentSet};
 use swarm_proto::{
     Digest,
     manifest::{FileEntry, Manifest},
 };
 
-use crate::{certificate, ledger, requests, state};
+use crate::{blobs::SEAL_KEY, certificate, ledger, requests, state};
 
 /// The inputs that a target begins with.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
@@ -103,6 +103,8 @@ fn store() -> Vec<Vec<u8>> {
         let map = fuzzing::map_of("0d3b1f0a-1111", &have);
         list.push([&[segments as u8, 0], &map[4..]].concat());
     }
+    let seal = *Cipher::new(&SEAL_KEY, [9; SALT]).seal();
+    list.push(kind(9, [&b"\x01\x00what was sealed, at some length"[..], &seal].concat()));
     list
 }
 

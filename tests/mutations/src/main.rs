@@ -4,8 +4,8 @@
 //!   tracked files --copy--> <target>/mutants/tree --one line--> the tests that should see it --> caught, or SURVIVED
 //!                                                 <--as it was--
 //! ```
-//! Nothing is changed where people work. The copy has a target directory of its own, since cargo does not tell the crates of two
-//! checkouts apart; it stays there for the next time.
+//! Nothing is changed where people work. What is built of the copy lies beside what is built of the checkout, and shares all crates of
+//! others with it: cargo keeps apart what a wrapper of the compiler made (`RUSTC_WORKSPACE_WRAPPER`).
 //!
 //! A mutation that does not compile proves nothing and is an error, as is a suite that fails without any. What hangs counts as seen.
 
@@ -107,8 +107,7 @@ struct Bench {
 impl Bench {
     fn prepare() -> Result<Self> {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        let place = target.join("mutants");
-        let bench = Self { tree: place.join("tree"), target: place.join("target"), sound: BTreeSet::new() };
+        let bench = Self { tree: target.join("mutants"), target, sound: BTreeSet::new() };
         bench.copy_sources()?;
         Ok(bench)
     }
@@ -121,7 +120,7 @@ impl Bench {
             let Ok(bytes) = fs::read(&from) else { continue };
             if fs::read(&to).ok().as_ref() != Some(&bytes) {
                 fs::create_dir_all(to.parent().context("a file has a directory")?)?;
-                fs::write(&to, bytes)?;
+                fs::copy(&from, &to)?; // with its mode: some are programs
             }
         }
         Ok(())
@@ -170,10 +169,13 @@ impl Bench {
     fn cargo(&self, suite: Suite) -> Command {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target).env("CARGO_INCREMENTAL", "1");
-        cargo.args(["test", "--release", "--quiet", "--package", suite.package]);
+        cargo.env("RUSTC_WORKSPACE_WRAPPER", self.tree.join("tests/mutations/rustc"));
+        cargo.args(["test", "--release", "--quiet"]);
         match suite.tests {
-            Tests::Unit(_) => cargo.arg("--lib"),
-            Tests::File(file) | Tests::Some(file, _) => cargo.args(["--test", file]),
+            // of all packages, every one of these would be built
+            Tests::Unit(_) => cargo.args(["--package", suite.package, "--lib"]),
+            // of one package, crates of others would be built again for it, with fewer features
+            Tests::File(file) | Tests::Some(file, _) => cargo.args(["--workspace", "--test", file]),
         };
         cargo
     }

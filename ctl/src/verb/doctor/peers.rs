@@ -56,7 +56,8 @@ pub(super) async fn examine(daemon: &Daemon, host: Option<&Host>) -> Vec<Finding
     for mut peer in peers {
         peer.path = paths.get(&peer.addr.ip()).cloned();
         probes.spawn(async move {
-            let probed = probe(peer.addr).await;
+            let is_gone = matches!(peer.seen, Some((Health::Down | Health::Left, _)));
+            let probed = probe(peer.addr, !is_gone).await;
             (peer, probed)
         });
     }

@@ -18,9 +18,10 @@ const SIZES: [usize; 5] = [LEAST, 1_232, 1_252, 1_392, 1_452];
 /// How long one answer may take, and how often it is asked for again: packets get lost.
 const PATIENCE: Duration = Duration::from_millis(700);
 const TRIES: usize = 3;
-/// How often for the first one. A WireGuard handshake that crosses the other side's, or is lost, is made again after 5.3 s at the
-/// latest (whitepaper section 6.1, `Rekey-Timeout` and its jitter): a path that nobody has used yet is no silent one.
-const FIRST_TRIES: usize = 9;
+/// How often for the first one where somebody should be there. A WireGuard handshake that crosses the other side's, or is lost, is
+/// made again after 5.3 s at the latest (whitepaper section 6.1, `Rekey-Timeout` and its jitter), and may cross once more then: two
+/// such rounds, so that a path that nobody has used yet is no silent one.
+const FIRST_TRIES: usize = 16;
 /// A version that RFC 9000 section 15 reserves: nobody speaks it.
 const NO_VERSION: u32 = 0x1a2a_3a4a;
 /// Ours; the answer carries it back.
@@ -44,19 +45,20 @@ pub(super) enum Probed {
     NoRoute,
 }
 
-/// Probes one control endpoint.
-pub(super) async fn probe(addr: SocketAddr) -> Probed {
-    probe_within(addr, PATIENCE).await.unwrap_or(Probed::NoRoute)
+/// Probes one control endpoint: for 2.1 s, and where somebody `should_be_there` for 11.2 s.
+pub(super) async fn probe(addr: SocketAddr, should_be_there: bool) -> Probed {
+    let first_tries = if should_be_there { FIRST_TRIES } else { TRIES };
+    probe_within(addr, PATIENCE, first_tries).await.unwrap_or(Probed::NoRoute)
 }
 
-async fn probe_within(addr: SocketAddr, patience: Duration) -> io::Result<Probed> {
+async fn probe_within(addr: SocketAddr, patience: Duration, first_tries: usize) -> io::Result<Probed> {
     let any: SocketAddr = if addr.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
     forbid_fragments(&socket, addr);
     socket.connect(addr).await?;
     let mut best: Option<(Duration, usize)> = None;
     for size in SIZES {
-        let tries = if best.is_none() { FIRST_TRIES } else { TRIES };
+        let tries = if best.is_none() { first_tries } else { TRIES };
         match ask(&socket, size, patience, tries).await {
             Ok(Some(rtt)) => best = Some((best.map_or(rtt, |(known, _)| known.min(rtt)), size)),
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(Probed::Refused),
@@ -130,6 +132,11 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
+    /// The answer: a list of one version.
+    fn versions() -> Vec<u8> {
+        [&[0x80, 0, 0, 0, 0, 8][..], &CONNECTION_ID, &[8], &CONNECTION_ID, &[0, 0, 0, 1]].concat()
+    }
+
     /// Answers as a QUIC server must, to what is at most `largest` long.
     async fn server(largest: usize) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -138,9 +145,8 @@ mod tests {
             let mut buffer = [0; 2_048];
             while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
                 if (LEAST..=largest).contains(&len) && buffer[..23] == packet(23) {
-                    let answer = [&[0x80, 0, 0, 0, 0, 8][..], &CONNECTION_ID, &[8], &CONNECTION_ID, &[0, 0, 0, 1]].concat();
                     socket.send_to(&[9; 40], from).await.unwrap();
-                    socket.send_to(&answer, from).await.unwrap();
+                    socket.send_to(&versions(), from).await.unwrap();
                 }
             }
         });
@@ -151,9 +157,31 @@ mod tests {
     fn the_largest_packet_that_is_answered_is_told() {
         block_on(async {
             for (largest, told) in [(1_200, 1_200), (1_300, 1_252), (9_000, 1_452)] {
-                let probed = probe_within(server(largest).await, Duration::from_millis(30)).await.unwrap();
+                let probed = probe_within(server(largest).await, Duration::from_millis(30), TRIES).await.unwrap();
                 assert!(matches!(probed, Probed::Answered { largest, .. } if largest == told), "{largest}: {probed:?}");
             }
+        });
+    }
+
+    #[test]
+    fn a_path_that_opens_after_two_handshakes_that_crossed_is_no_silent_one() {
+        assert!(PATIENCE * u32::try_from(FIRST_TRIES).unwrap() > Duration::from_millis(2 * 5_334));
+        block_on(async {
+            let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let addr = server.local_addr().unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 2_048];
+                for asked in 1.. {
+                    let (_, from) = server.recv_from(&mut buffer).await.unwrap();
+                    if asked >= FIRST_TRIES {
+                        server.send_to(&versions(), from).await.unwrap();
+                    }
+                }
+            });
+            let patience = Duration::from_millis(20);
+            assert_eq!(probe_within(addr, patience, TRIES).await.unwrap(), Probed::Silent);
+            let probed = probe_within(addr, patience, FIRST_TRIES).await.unwrap();
+            assert!(matches!(probed, Probed::Answered { .. }), "{probed:?}");
         });
     }
 
@@ -162,9 +190,9 @@ mod tests {
         block_on(async {
             let quiet = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let addr = quiet.local_addr().unwrap();
-            assert_eq!(probe_within(addr, Duration::from_millis(5)).await.unwrap(), Probed::Silent);
+            assert_eq!(probe_within(addr, Duration::from_millis(5), TRIES).await.unwrap(), Probed::Silent);
             drop(quiet);
-            assert_eq!(probe_within(addr, Duration::from_millis(500)).await.unwrap(), Probed::Refused);
+            assert_eq!(probe_within(addr, Duration::from_millis(500), TRIES).await.unwrap(), Probed::Refused);
         });
     }
 }
