@@ -125,6 +125,7 @@ async fn a_review_closes_who_may_not_stay() {
     let stays = c.connect(&b).await.unwrap();
     b.set_member(a.key, None);
     b.endpoint.pool().review();
+    until("the one who may not stay is closed out", || !gone.is_open()).await;
     assert!(matches!(gone.closed().await, Ended::There(CloseCode::ClosedOut, why) if why.contains("revoked")));
     assert!(stays.is_open());
 }
