@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("swarm-blobstore", "daemon/blobstore", &["swarm-proto", "swarm-core", "swarm-transport"]),
     ("swarm-executors", "daemon/executors", &["swarm-proto", "swarm-core", "swarm-win32"]),
     ("swarm-api", "daemon/api", &["swarm-proto", "swarm-core", "swarm-win32"]),
+    ("base2histogram", "daemon/consensus/histogram", &[]),
     ("swarm-linux", "daemon/linux", &[]),
     ("swarm-win32", "daemon/win32", &[]),
     (

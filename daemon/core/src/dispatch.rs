@@ -283,7 +283,7 @@ impl Dispatch {
     }
 
     fn begin_round(&mut self, now: Instant) {
-        if let Some(asked) = self.leases.poll_round(self.settings.lease / 3, now) {
+        if let Some(asked) = self.leases.poll_round(self.settings.lease, now) {
             self.outputs.push_back(Output::ConfirmLeadership { asked });
         }
     }
@@ -337,7 +337,7 @@ impl Dispatch {
             return None;
         }
         let judge = self.judgements.first().map(|(at, _)| (*at, "judge a node's absence"));
-        let round = self.leases.timeout(self.settings.lease / 3).map(|at| (at, "confirm leadership again"));
+        let round = self.leases.timeout(self.settings.lease).map(|at| (at, "confirm leadership"));
         let again = self.again.filter(|_| self.in_flight.is_none()).map(|at| (at, "go on placing"));
         [judge, round, again].into_iter().flatten().min_by_key(|(at, _)| *at)
     }

@@ -9,6 +9,7 @@
 pub mod attempts;
 pub mod blobs;
 pub mod dispatch;
+pub mod docs;
 pub mod ledger;
 pub mod members;
 pub mod placement;

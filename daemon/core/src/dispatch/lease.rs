@@ -1,7 +1,8 @@
 //! Leases: a worker asks, a majority confirms this leader after that, the worker is answered.
 //!
 //! One confirmation serves every ask that arrived before it was begun, so the cost is one round for all workers at a time, not one
-//! each. A worker's first unanswered ask is kept beside its latest: answering the first already renews the lease, and a worker that asks
+//! each. Rounds keep a pace: the first ask in a while begins one at once, what comes soon after it waits for the next. A thousand workers
+//! cost no more rounds than thirty do. A worker's first unanswered ask is kept beside its latest: answering the first already renews the lease, and a worker that asks
 //! faster than rounds end is not starved by its own haste.
 
 use std::{
@@ -23,7 +24,14 @@ pub(super) struct Leases {
     asks: BTreeMap<NodeId, (Ask, Option<Ask>)>,
     /// When the round under way was begun.
     round: Option<Instant>,
+    /// When the last one was, under way or not.
+    last: Option<Instant>,
 }
+
+/// Rounds in the time of one lease. Workers ask three times in it, and an ask that waits for a round counts from when it was made.
+const ROUNDS: u32 = 30;
+/// Of that time, after this part a round that was not answered is as good as lost.
+const LOST: u32 = 3;
 
 impl Leases {
     pub(super) fn ask(&mut self, node: NodeId, ask: Ask) {
@@ -35,15 +43,26 @@ impl Leases {
         self.asks.remove(&node);
     }
 
-    /// Begins a round if anybody waits for one and none is under way, or the one under way is as good as lost.
-    pub(super) fn poll_round(&mut self, again: Duration, now: Instant) -> Option<Instant> {
-        let is_due = !self.asks.is_empty() && self.round.is_none_or(|begun| now >= begun + again);
-        is_due.then(|| *self.round.insert(now))
+    /// Begins a round if anybody waits for one and it is time.
+    pub(super) fn poll_round(&mut self, lease: Duration, now: Instant) -> Option<Instant> {
+        if self.asks.is_empty() || self.due(lease).is_some_and(|due| now < due) {
+            return None;
+        }
+        (self.round, self.last) = (Some(now), Some(now));
+        self.last
     }
 
-    /// When to give the round under way up.
-    pub(super) fn timeout(&self, again: Duration) -> Option<Instant> {
-        self.round.filter(|_| !self.asks.is_empty()).map(|begun| begun + again)
+    /// When the next round may begin, for whoever waits.
+    pub(super) fn timeout(&self, lease: Duration) -> Option<Instant> {
+        self.due(lease).filter(|_| !self.asks.is_empty())
+    }
+
+    /// `None`: at once.
+    fn due(&self, lease: Duration) -> Option<Instant> {
+        match self.round {
+            Some(begun) => Some(begun + lease / LOST),
+            None => self.last.map(|begun| begun + lease / ROUNDS),
+        }
     }
 
     /// A round begun at `asked` confirmed this leader: the latest ask of each worker that it covers.
@@ -75,21 +94,26 @@ impl Leases {
 mod tests {
     use super::*;
 
+    const LEASE: Duration = Duration::from_secs(3);
+
     #[test]
     fn one_round_answers_all_who_asked_before_it_and_nobody_else() {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut leases = Leases::default();
         leases.ask(NodeId(1), Ask { seq: 1, at: at(0) });
-        assert_eq!(leases.poll_round(Duration::from_secs(1), at(0)), Some(at(0)));
+        assert_eq!(leases.poll_round(LEASE, at(0)), Some(at(0)));
         leases.ask(NodeId(2), Ask { seq: 7, at: at(3) });
         leases.ask(NodeId(1), Ask { seq: 2, at: at(4) });
-        assert_eq!(leases.poll_round(Duration::from_secs(1), at(4)), None, "one round at a time");
+        assert_eq!(leases.poll_round(LEASE, at(4)), None, "one round at a time");
         assert_eq!(leases.confirmed(at(0)), [(NodeId(1), Ask { seq: 1, at: at(0) })]);
-        assert_eq!(leases.poll_round(Duration::from_secs(1), at(5)), Some(at(5)));
+        assert_eq!((leases.poll_round(LEASE, at(99)), leases.timeout(LEASE)), (None, Some(at(100))), "and not one after the other");
+        assert_eq!(leases.poll_round(LEASE, at(100)), Some(at(100)));
         let both = [(NodeId(1), Ask { seq: 2, at: at(4) }), (NodeId(2), Ask { seq: 7, at: at(3) })];
-        assert_eq!(leases.confirmed(at(5)), both);
-        assert_eq!(leases.poll_round(Duration::from_secs(1), at(6)), None, "nobody waits");
+        assert_eq!(leases.confirmed(at(100)), both);
+        assert_eq!((leases.poll_round(LEASE, at(300)), leases.timeout(LEASE)), (None, None), "nobody waits");
+        leases.ask(NodeId(1), Ask { seq: 3, at: at(300) });
+        assert_eq!(leases.poll_round(LEASE, at(300)), Some(at(300)), "the first ask in a while does not wait");
     }
 
     #[test]
@@ -97,9 +121,26 @@ mod tests {
         let start = Instant::now();
         let mut leases = Leases::default();
         leases.ask(NodeId(1), Ask { seq: 1, at: start });
-        let again = Duration::from_secs(1);
-        assert!(leases.poll_round(again, start).is_some());
-        assert_eq!(leases.timeout(again), Some(start + again));
-        assert!(leases.poll_round(again, start + again).is_some());
+        assert!(leases.poll_round(LEASE, start).is_some());
+        assert_eq!(leases.timeout(LEASE), Some(start + LEASE / 3));
+        assert!(leases.poll_round(LEASE, start + LEASE / 3).is_some());
+    }
+
+    #[test]
+    fn a_thousand_workers_cost_as_many_rounds_as_thirty() {
+        let start = Instant::now();
+        let mut rounds = 0;
+        let mut leases = Leases::default();
+        let mut under_way = None;
+        for ms in 0..3_000 {
+            let now = start + Duration::from_millis(ms);
+            leases.ask(NodeId(ms % 1_000), Ask { seq: ms, at: now });
+            if let Some(asked) = under_way.take() {
+                leases.confirmed(asked);
+            }
+            under_way = leases.poll_round(LEASE, now);
+            rounds += u32::from(under_way.is_some());
+        }
+        assert_eq!(rounds, ROUNDS);
     }
 }

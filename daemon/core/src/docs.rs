@@ -1,0 +1,4 @@
+//! Pages that belong to no one module.
+
+#[doc = include_str!("docs/cost.md")]
+pub mod cost {}
