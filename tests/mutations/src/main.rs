@@ -31,7 +31,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::list::{ALL, Mutation, Suite, Tests};
 
 /// How long the tests of one suite may take once they are built.
-const PATIENCE: Duration = Duration::from_mins(5);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 #[derive(Parser)]
 #[command(about = "Breaks the sources on purpose, and looks whether a test sees it")]
