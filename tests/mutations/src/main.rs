@@ -21,7 +21,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 struct Args {
     /// Only these, by name
     names: Vec<String>,
-    /// Only so many, other ones with each commit
+    /// Only so many, other ones with each commit (each day where there is no git)
     #[arg(long, value_name = "N")]
     some: Option<usize>,
     /// Names them, and does nothing
@@ -75,8 +75,9 @@ fn choose(args: &Args) -> Result<Vec<&'static Mutation>> {
     }
     let mut chosen: Vec<&Mutation> = ALL.iter().filter(|m| args.names.is_empty() || args.names.iter().any(|name| name == m.name)).collect();
     if let Some(count) = args.some {
-        let head = git(&["rev-parse", "HEAD"])?;
-        let turn = usize::from_str_radix(head.get(..8).unwrap_or("0"), 16).unwrap_or_default();
+        let day = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / (24 * 3600));
+        let head = git(&["rev-parse", "HEAD"]).ok().and_then(|head| u64::from_str_radix(head.get(..8)?, 16).ok());
+        let turn = usize::try_from(head.unwrap_or_else(day)).unwrap_or_default();
         let len = chosen.len().max(1);
         chosen.rotate_left(turn % len);
         chosen.truncate(count);
@@ -94,6 +95,26 @@ fn git(args: &[&str]) -> Result<String> {
     let done = Command::new("git").arg("-C").arg(root()).args(args).output().context("git cannot be run")?;
     ensure!(done.status.success(), "git {}: {}", args.join(" "), String::from_utf8_lossy(&done.stderr));
     Ok(String::from_utf8(done.stdout)?.trim_end().to_owned())
+}
+
+/// Every file that is a source, from the checkout's root: what git knows, or all there is in a tree that is no checkout.
+fn sources() -> Result<Vec<String>> {
+    if let Ok(files) = git(&["ls-files", "--cached", "--others", "--exclude-standard"]) {
+        return Ok(files.lines().map(str::to_owned).collect());
+    }
+    let (mut files, mut dirs) = (Vec::new(), vec![root().to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+            let is_made = path.parent() == Some(root()) && (path.ends_with("target") || path.ends_with(".git"));
+            if kind.is_dir() && !is_made {
+                dirs.push(path);
+            } else if kind.is_file() {
+                files.push(path.strip_prefix(root())?.to_str().context("a name of text")?.to_owned());
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// A copy of the sources, and where it is built.
@@ -114,8 +135,8 @@ impl Bench {
 
     /// Writes only what differs, so that nothing is built again for having been copied.
     fn copy_sources(&self) -> Result<()> {
-        for file in git(&["ls-files", "--cached", "--others", "--exclude-standard"])?.lines() {
-            let (from, to) = (root().join(file), self.tree.join(file));
+        for file in sources()? {
+            let (from, to) = (root().join(&file), self.tree.join(&file));
             // one that was removed and not committed yet
             let Ok(bytes) = fs::read(&from) else { continue };
             if fs::read(&to).ok().as_ref() != Some(&bytes) {
