@@ -2,8 +2,8 @@
 //!
 //! One confirmation serves every ask that arrived before it was begun, so the cost is one round for all workers at a time, not one
 //! each. Rounds keep a pace: the first ask in a while begins one at once, what comes soon after it waits for the next. A thousand workers
-//! cost no more rounds than thirty do. A worker's first unanswered ask is kept beside its latest: answering the first already renews the lease, and a worker that asks
-//! faster than rounds end is not starved by its own haste.
+//! cost no more rounds than thirty do. A worker's first unanswered ask is kept beside its latest: answering the first already renews the
+//! lease, and a worker that asks faster than rounds end is not starved by its own haste.
 
 use std::{
     collections::BTreeMap,
@@ -22,10 +22,10 @@ pub(super) struct Ask {
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     asks: BTreeMap<NodeId, (Ask, Option<Ask>)>,
-    /// When the round under way was begun.
-    round: Option<Instant>,
-    /// When the last one was, under way or not.
-    last: Option<Instant>,
+    /// When the last round was begun.
+    begun: Option<Instant>,
+    /// Whether it was not answered yet.
+    is_under_way: bool,
 }
 
 /// Rounds in the time of one lease. Workers ask three times in it, and an ask that waits for a round counts from when it was made.
@@ -48,8 +48,8 @@ impl Leases {
         if self.asks.is_empty() || self.due(lease).is_some_and(|due| now < due) {
             return None;
         }
-        (self.round, self.last) = (Some(now), Some(now));
-        self.last
+        self.is_under_way = true;
+        Some(*self.begun.insert(now))
     }
 
     /// When the next round may begin, for whoever waits.
@@ -59,16 +59,14 @@ impl Leases {
 
     /// `None`: at once.
     fn due(&self, lease: Duration) -> Option<Instant> {
-        match self.round {
-            Some(begun) => Some(begun + lease / LOST),
-            None => self.last.map(|begun| begun + lease / ROUNDS),
-        }
+        let pause = lease / if self.is_under_way { LOST } else { ROUNDS };
+        self.begun.map(|begun| begun + pause)
     }
 
     /// A round begun at `asked` confirmed this leader: the latest ask of each worker that it covers.
     pub(super) fn confirmed(&mut self, asked: Instant) -> Vec<(NodeId, Ask)> {
-        if self.round.is_some_and(|begun| begun <= asked) {
-            self.round = None;
+        if self.begun.is_some_and(|begun| begun <= asked) {
+            self.is_under_way = false;
         }
         let mut answers = Vec::new();
         self.asks.retain(|node, (first, latest)| {
