@@ -370,3 +370,51 @@ async fn what_is_pinned_by_hand_stays_where_the_rest_is_collected() {
     // and comes back from there
     assert_eq!(ctl(&one, &["blob", "get", &wanted_name, "-"]).stdout, wanted);
 }
+
+/// What swarmctl shows on a terminal while it runs.
+fn shown(socket: &Path, args: &[&str]) -> String {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&terminal).expect("it is ours");
+    unlockpt(&terminal).expect("it opens");
+    let name = ptsname(&terminal, Vec::new()).expect("its name").into_string().expect("text");
+    let end = || std::fs::File::options().read(true).write(true).open(&name).expect("its other end");
+    let size = rustix::termios::Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&terminal, size).expect("a size");
+    let mut child = std::process::Command::new(program("swarmctl"))
+        .args(args)
+        .env("SWARM_SOCKET", socket)
+        .stdout(Stdio::null())
+        .stderr(end())
+        .spawn()
+        .expect("starts");
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        // the last end that is closed is an error here
+        let _ = std::io::Read::read_to_end(&mut std::fs::File::from(terminal), &mut all);
+        String::from_utf8(all).expect("text")
+    });
+    let done = child.wait().expect("it ends");
+    let shown = reader.join().expect("all of it");
+    assert!(done.success(), "{shown}");
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_how_far_a_blob_is_and_from_whom_it_comes() {
+    let hosts = Hosts::start(2, |config| config.blobs.send_rate_per_node = Some(4 * MIB as u64)).await;
+    hosts.unite().await;
+    let put = hosts.list[0].client().put_bytes(bytes(12 * MIB).into(), false).await.expect("it is put");
+    let other = hosts.list[1].client();
+    eventually("the leader knows", async || other.blob(put.digest).await.ok()).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let to = dir.path().join("got").display().to_string();
+    let shown = tokio::task::block_in_place(|| shown(&hosts.list[1].socket, &["blob", "get", &put.digest.to_string(), &to]));
+    // such as: █████░░░░░ 5.00 MiB/12.00 MiB 4.01 MiB/s 2s host1 4.0 MiB/s
+    let line = shown
+        .split(['\r', '\n'])
+        .rfind(|line| line.contains("/12.00 MiB ") && line.contains("host1 "))
+        .unwrap_or_else(|| panic!("{shown}"));
+    let has_eta = |word: &str| word.strip_suffix('s').is_some_and(|span| span.parse::<u32>().is_ok());
+    assert!(line.matches("iB/s").count() >= 2 && line.split(' ').any(has_eta), "{line}");
+}

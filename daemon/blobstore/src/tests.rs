@@ -1,6 +1,8 @@
 //! The store on a real directory.
 
 mod faults;
+#[cfg(target_os = "linux")]
+mod killed;
 mod sealed;
 
 use std::{fs, path::Path, sync::Arc};

@@ -21,6 +21,7 @@
 
 mod check;
 mod close;
+mod congestion;
 mod connection;
 mod dial;
 mod endpoint;

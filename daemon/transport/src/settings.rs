@@ -21,6 +21,7 @@ use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 use swarm_proto::limits;
 
 use crate::{
+    congestion::ShortQueues,
     identity::{Identity, IdentityError},
     plane::Plane,
     tls::{self, Clock, Tongue},
@@ -37,10 +38,10 @@ const BULK_RTT: Duration = Duration::from_millis(100);
 const REORDERED: u32 = 128;
 /// How many round trips an overtaken bulk packet may be late; RFC 9002 has 9/8.
 const LATE: f32 = 1.5;
-/// Bulk packets that one acknowledgement may stand for, beyond the first (draft-ietf-quic-ack-frequency): ten in all, as many as a
-/// connection begins with, so that none of them waits for a timer. With QUIC's own two, half as many packets went back as came, over the
+/// Bulk packets that one acknowledgement may stand for, beyond the first (draft-ietf-quic-ack-frequency): six in all, fewer than are always
+/// allowed to be under way, so that none of them waits for a timer. With QUIC's own two, half as many packets went back as came, over the
 /// link on which a node of a chain passes on what it gets.
-const ACKNOWLEDGED: u32 = 9;
+pub(crate) const ACKNOWLEDGED: u32 = 5;
 /// How long the last few packets of a segment wait for theirs. The time until all of it is acknowledged tells how fast a link is; QUIC's own
 /// 25 ms would make every quick one look slow.
 const LAST: Duration = Duration::from_millis(2);
@@ -76,7 +77,7 @@ fn transport(is_bulk: bool) -> Arc<TransportConfig> {
         .datagram_receive_buffer_size((!is_bulk).then_some(limits::DATAGRAMS))
         .datagram_send_buffer_size(limits::DATAGRAMS);
     if is_bulk {
-        config.packet_threshold(REORDERED).time_threshold(LATE);
+        config.packet_threshold(REORDERED).time_threshold(LATE).congestion_controller_factory(Arc::<ShortQueues>::default());
         let mut rarely = AckFrequencyConfig::default();
         rarely
             .max_ack_delay(Some(LAST))

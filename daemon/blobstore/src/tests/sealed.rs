@@ -7,7 +7,7 @@ use super::*;
 const MARKER: &[u8] = b"nobody shall find these words on a disk";
 
 /// Bytes with the marker at each place where something could be left out.
-fn secret(len: usize) -> Vec<u8> {
+pub(super) fn secret(len: usize) -> Vec<u8> {
     let mut data = bytes(1, len);
     for at in [0, 99_990, SEGMENT - 7, SEGMENT, 2 * SEGMENT + 5, len.saturating_sub(MARKER.len())] {
         if let Some(place) = data.get_mut(at..at + MARKER.len()) {
@@ -18,7 +18,7 @@ fn secret(len: usize) -> Vec<u8> {
 }
 
 /// Files in which the marker can be read.
-fn leaks(dir: &Path) -> Vec<String> {
+pub(super) fn leaks(dir: &Path) -> Vec<String> {
     let has_it = |path: &String| fs::read(path).unwrap().windows(MARKER.len()).any(|window| window == MARKER);
     files(dir).into_iter().filter(has_it).collect()
 }
