@@ -25,7 +25,12 @@ use quinn_proto::RttEstimator;
 const ROOM: Duration = Duration::from_micros(500);
 /// Datagrams that are always allowed beyond what the path holds: so many may wait to be acknowledged together.
 const EXTRA: u64 = 8;
-/// Rounds in a row that tell of a queue before it is believed.
+/// How much longer they are where something is done about it: less harms nobody.
+const HARM: Duration = Duration::from_millis(5);
+/// Bytes a second beyond which nothing is done. No buffer holds such a path up for long (12 MB, what a large switch has for all of its
+/// ports, are 40 ms of it); what waits there waits for the hosts' own cores, which do less where less is under way.
+const FAST: u64 = 300_000_000;
+/// Rounds in a row that tell of that before it is believed.
 const QUEUED: u32 = 2;
 /// How long the least round trip is remembered: between one and two of these.
 const MEMORY: Duration = Duration::from_secs(10);
@@ -236,12 +241,16 @@ impl Room {
             return;
         }
         let flow = Flow { bytes: round.delivered, took: now.saturating_duration_since(began) };
+        let waits = shortest - least;
         let room = least.max(ROOM);
-        let has_queue = shortest > least + room && flow.within(shortest - least) > EXTRA * self.mtu;
         match &mut self.bound {
-            Some(bound) if bound.most < cubic => bound.round(flow, has_queue, cubic.saturating_mul(2), self.mtu),
+            Some(bound) if bound.most < cubic => {
+                let has_queue = waits > room && flow.within(waits) > EXTRA * self.mtu;
+                bound.round(flow, has_queue, cubic.saturating_mul(2), self.mtu);
+            }
             Some(_) | None => {
-                self.queued = if has_queue { self.queued + 1 } else { 0 };
+                let is_slow = flow.within(Duration::from_secs(1)) < FAST;
+                self.queued = if is_slow && waits > least.max(HARM) { self.queued + 1 } else { 0 };
                 if self.queued >= QUEUED {
                     self.queued = 0;
                     self.bound = Some(Bound::new(flow.within(least + room / 2).saturating_add(EXTRA * self.mtu)));
