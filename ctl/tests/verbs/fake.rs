@@ -11,11 +11,11 @@ use std::{
 use blobs::Blobs;
 use swarm_api::{Backend, BlobPiece, BlobTaker, CallFuture};
 use swarm_proto::{
-    AttemptNo, ClusterId, Code, Cursor, Digest, JobId, LogIndex, NodeId, Problem, TaskId, Term, UnixMillis,
+    ClusterId, Code, Cursor, Digest, JobId, LogIndex, NodeId, Problem, TaskId, Term, UnixMillis,
     access::Caller,
     api::{
-        BlobLine, Call, Explain, Health, JobOutcome, JobView, LeaderView, MeshStatus, NodeEvent, NodeView, OutputView, Phase, Reply,
-        SpecView, Stats, Status, TaskView, Text, Verdict,
+        BlobLine, Call, Explain, Health, JobOutcome, JobView, LeaderView, NodeEvent, NodeView, OutputView, Phase, Reply, SpecView, Stats,
+        Status, TaskView, Text, Verdict,
     },
     ledger::{Addrs, Counts, End, Event, Schedule, Submit, TaskState, What},
     limits,
@@ -108,19 +108,7 @@ impl Fake {
             Work::Noop => Vec::new(),
             Work::Exec(exec) => exec.argv.clone(),
         };
-        let view = TaskView {
-            task: TaskId { job: id, index: 0 },
-            state: TaskState::Pending,
-            running: false,
-            attempt: AttemptNo(0),
-            fence: None,
-            node: None,
-            end: None,
-            started: None,
-            ended: None,
-            output: None,
-            item: None,
-        };
+        let view = TaskView::bare(TaskId { job: id, index: 0 }, TaskState::Pending);
         let (attempts, others) = (Vec::new(), Vec::new());
         let state = State { submit, view, others, attempts, read: 0, looks: 0, is_seen: false, cut: usize::MAX, is_cancelled: false };
         let job: Job = Arc::new(watch::Sender::new(state));
@@ -562,26 +550,12 @@ impl Backend for Daemon {
     fn status(&self) -> Status {
         Status {
             node: Some(NodeId(1)),
-            name: "pi4".into(),
-            software: "9.9.9".into(),
-            cluster: ClusterId::default(),
             phase: Phase::Ready,
-            trouble: String::new(),
-            addrs: addrs(),
-            leader: None,
-            term: Term(0),
             is_voter: true,
             log_index: LogIndex(20),
-            peers: vec![],
-            log_written: 0,
-            blobs_given: 0,
-            blobs_taken: 0,
             datagrams_a_call: 64,
             up_ms: 1,
-            certificate_ends: None,
-            clock_ahead_ms: 0,
-            preset: String::new(),
-            mesh: MeshStatus::default(),
+            ..Status::new("pi4".into(), "9.9.9".into(), ClusterId::default(), addrs())
         }
     }
 }

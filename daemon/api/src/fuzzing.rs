@@ -10,9 +10,9 @@ use axum::{Router, body::Body, response::IntoResponse as _};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use swarm_proto::{
-    AttemptNo, ClusterId, Code, Cursor, Digest, JobId, LogIndex, Problem, TaskId, Term, UnixMillis,
+    ClusterId, Code, Cursor, Digest, JobId, Problem, TaskId, UnixMillis,
     access::Caller,
-    api::{BlobCall, BlobLine, Call, HostCall, JobView, MeshStatus, NodeEvent, Phase, Reply, SpecView, Status, TaskView},
+    api::{BlobCall, BlobLine, Call, HostCall, JobView, NodeEvent, Reply, SpecView, Status, TaskView},
     ledger::{Addrs, Counts, TaskState},
     peer::{Answer, EventPage, Numbered, OutputChunk, Target, Which},
     spec::{OnPartition, Resources},
@@ -94,22 +94,6 @@ fn job_view(job: JobId) -> JobView {
     }
 }
 
-const fn task_view(task: TaskId) -> TaskView {
-    TaskView {
-        task,
-        state: TaskState::Succeeded,
-        running: false,
-        attempt: AttemptNo(1),
-        fence: None,
-        node: None,
-        end: None,
-        started: None,
-        ended: None,
-        output: None,
-        item: None,
-    }
-}
-
 /// All that comes, at once.
 fn ready<T>(list: Vec<T>) -> mpsc::Receiver<T> {
     let (tx, rx) = mpsc::channel(list.len().max(1));
@@ -124,7 +108,7 @@ impl Backend for Noting {
         let reply = if let Call::Job { job } = call {
             Ok(Reply::Job(Box::new(job_view(job))))
         } else if let Call::Task { task } = call {
-            Ok(Reply::Task(Box::new(task_view(task))))
+            Ok(Reply::Task(Box::new(TaskView::bare(task, TaskState::Succeeded))))
         } else {
             Err(refused())
         };
@@ -190,29 +174,7 @@ impl Backend for Noting {
 
 fn status() -> Status {
     let at = |port| ([127, 0, 0, 1], port).into();
-    Status {
-        node: None,
-        name: NAME.into(),
-        software: String::new(),
-        cluster: ClusterId([1; 16]),
-        phase: Phase::Ready,
-        trouble: String::new(),
-        addrs: Addrs { control: at(1), bulk: at(2) },
-        leader: None,
-        term: Term(0),
-        is_voter: false,
-        log_index: LogIndex(0),
-        log_written: 0,
-        blobs_given: 0,
-        blobs_taken: 0,
-        datagrams_a_call: 0,
-        peers: Vec::new(),
-        up_ms: 0,
-        certificate_ends: None,
-        clock_ahead_ms: 0,
-        preset: String::new(),
-        mesh: MeshStatus::default(),
-    }
+    Status::new(NAME.into(), String::new(), ClusterId([1; 16]), Addrs { control: at(1), bulk: at(2) })
 }
 
 /// Made once: it is the same for all.

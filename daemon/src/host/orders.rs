@@ -4,9 +4,9 @@ use std::{net::Ipv4Addr, path::Path};
 
 use mesh_config::{Config, Edit, Env};
 use swarm_proto::{
-    ClusterId, Code, LogIndex, Problem, Term, UnixMillis,
+    ClusterId, Code, Problem, UnixMillis,
     admission::Rule,
-    api::{Belonging, Choices, HostCall, JoinRequest, MeshStatus, Phase, Status},
+    api::{Belonging, Choices, HostCall, JoinRequest, Phase, Status},
     identity::Kind,
     token::Token,
 };
@@ -17,28 +17,11 @@ use crate::node::HostOrder;
 
 /// The status of a daemon that belongs to no swarm.
 pub(super) fn unjoined(config: &Config) -> Status {
+    let (name, addrs) = (config.node.name.clone(), config.mesh.addrs_at(Ipv4Addr::UNSPECIFIED.into()));
     Status {
-        node: None,
-        name: config.node.name.clone(),
-        software: env!("CARGO_PKG_VERSION").into(),
-        cluster: ClusterId::default(),
         phase: Phase::Unjoined,
         trouble: "this host belongs to no swarm yet: `swarmctl mesh init` founds one, `swarmctl mesh join TOKEN` joins one".into(),
-        addrs: config.mesh.addrs_at(Ipv4Addr::UNSPECIFIED.into()),
-        leader: None,
-        term: Term(0),
-        is_voter: false,
-        log_index: LogIndex(0),
-        log_written: 0,
-        blobs_given: 0,
-        blobs_taken: 0,
-        datagrams_a_call: 0,
-        peers: Vec::new(),
-        up_ms: 0,
-        certificate_ends: None,
-        clock_ahead_ms: 0,
-        preset: String::new(),
-        mesh: MeshStatus::default(),
+        ..Status::new(name, env!("CARGO_PKG_VERSION").into(), ClusterId::default(), addrs)
     }
 }
 

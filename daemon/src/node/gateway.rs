@@ -9,9 +9,9 @@ use std::{
 
 use swarm_api::{Backend, BlobFuture, BlobPiece, BlobTaker, CallFuture, EnrollFuture, HostFuture};
 use swarm_proto::{
-    ClusterId, Code, Cursor, Digest, LogIndex, Problem, TaskId, Term,
+    ClusterId, Code, Cursor, Digest, Problem, TaskId,
     access::Caller,
-    api::{Belonging, BlobCall, BlobLine, Call, HostCall, MeshStatus, NodeEvent, Phase, Reply, Status},
+    api::{Belonging, BlobCall, BlobLine, Call, HostCall, NodeEvent, Phase, Reply, Status},
     identity::Petition,
     peer::{Answer, EventPage, Numbered, Open, OutputChunk, Target, Which},
     token::Token,
@@ -50,29 +50,8 @@ pub struct HostOrder {
 
 /// The status of a node that is not up yet.
 fn early(settings: &Settings, cluster: ClusterId) -> Status {
-    Status {
-        node: None,
-        name: settings.meta.name.clone(),
-        software: settings.meta.software.clone(),
-        cluster,
-        phase: Phase::Joining,
-        trouble: String::new(),
-        addrs: settings.meta.addrs,
-        leader: None,
-        term: Term(0),
-        is_voter: false,
-        log_index: LogIndex(0),
-        peers: Vec::new(),
-        log_written: 0,
-        blobs_given: 0,
-        blobs_taken: 0,
-        datagrams_a_call: 0,
-        up_ms: 0,
-        certificate_ends: None,
-        clock_ahead_ms: 0,
-        preset: String::new(),
-        mesh: MeshStatus::default(),
-    }
+    let meta = &settings.meta;
+    Status { phase: Phase::Joining, ..Status::new(meta.name.clone(), meta.software.clone(), cluster, meta.addrs) }
 }
 
 impl Gateway {

@@ -23,17 +23,13 @@ struct Echo(Table);
 
 fn outcome(job: JobId) -> JobOutcome {
     let task = TaskView {
-        task: TaskId { job, index: 0 },
-        state: TaskState::Succeeded,
-        running: false,
         attempt: AttemptNo(1),
         fence: Some(Fence { index: LogIndex(job.0), attempt: AttemptNo(1) }),
         node: Some(NodeId(2)),
         end: Some(End::Succeeded),
         started: Some(UnixMillis(1_763_000_000_000)),
         ended: Some(UnixMillis(1_763_000_000_001)),
-        output: None,
-        item: None,
+        ..TaskView::bare(TaskId { job, index: 0 }, TaskState::Succeeded)
     };
     JobOutcome { job, state: TaskState::Succeeded, counts: Counts { succeeded: 1, ..Counts::default() }, reruns: 0, task: Some(task) }
 }

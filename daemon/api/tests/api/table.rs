@@ -15,8 +15,8 @@ use swarm_proto::{
     AttemptNo, ClusterId, Code, Cursor, Digest, Fence, JobId, LogIndex, Millis, NodeId, Problem, TaskId, Term, UnixMillis,
     access::Caller,
     api::{
-        Call, Explain, Health, JobOutcome, JobView, LeaderView, MeshStatus, NodeEvent, NodeReason, NodeView, OutputView, Phase, Reason,
-        Reply, SpecView, Stats, Status, TaskView, Text, Verdict,
+        Call, Explain, Health, JobOutcome, JobView, LeaderView, NodeEvent, NodeReason, NodeView, OutputView, Phase, Reason, Reply,
+        SpecView, Stats, Status, TaskView, Text, Verdict,
     },
     ledger::{Addrs, Counts, End, Event, Output, Schedule, Submit, TaskState, What},
     peer::{Answer, EventPage, Numbered, OutputChunk, Stream, Target, Which},
@@ -315,17 +315,12 @@ fn missing(what: &impl std::fmt::Display) -> Problem {
 
 fn assigned(task: TaskId) -> TaskView {
     TaskView {
-        task,
-        state: TaskState::Assigned,
         running: true,
         attempt: AttemptNo(1),
         fence: Some(Fence { index: LogIndex(9), attempt: AttemptNo(1) }),
         node: Some(NodeId(1)),
-        end: None,
         started: Some(UnixMillis(1_500)),
-        ended: None,
-        output: None,
-        item: None,
+        ..TaskView::bare(task, TaskState::Assigned)
     }
 }
 
@@ -354,26 +349,16 @@ impl Table {
         };
         let status = Status {
             node: Some(NodeId(1)),
-            name: "one".into(),
-            software: "0.1.0".into(),
-            cluster: ClusterId([1; 16]),
             phase: Phase::Ready,
-            trouble: String::new(),
-            addrs,
             leader: Some(NodeId(1)),
             term: Term(7),
             is_voter: true,
             log_index: LogIndex(3),
-            peers: vec![],
-            log_written: 0,
             blobs_given: 7,
             blobs_taken: 8,
             datagrams_a_call: 64,
             up_ms: 1_500,
-            certificate_ends: None,
-            clock_ahead_ms: 0,
-            preset: String::new(),
-            mesh: MeshStatus::default(),
+            ..Status::new("one".into(), "0.1.0".into(), ClusterId([1; 16]), addrs)
         };
         let state = State {
             jobs: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! What others read.
 
 use swarm_proto::{
-    AttemptNo, Cursor, Fence, JobId, LogIndex, NodeId, PeerKey, TaskId, UnixMillis,
+    Cursor, Fence, JobId, LogIndex, NodeId, PeerKey, TaskId, UnixMillis,
     api::{JobOutcome, JobView, SpecView, TaskView},
     ledger::{Counts, End, Event, NodeRecord, Output, TaskState, View},
 };
@@ -65,19 +65,8 @@ impl Ledger {
     pub fn task_view(&self, id: TaskId) -> Option<TaskView> {
         let (job, cell) = self.cell(id)?;
         let array = job.array();
-        let bare = TaskView {
-            task: id,
-            state: self.state_of(cell),
-            running: false,
-            attempt: AttemptNo(0),
-            fence: None,
-            node: None,
-            end: None,
-            started: None,
-            ended: None,
-            output: None,
-            item: array.is_array.then(|| array.item(id.index)),
-        };
+        let item = array.is_array.then(|| array.item(id.index));
+        let bare = TaskView { item, ..TaskView::bare(id, self.state_of(cell)) };
         Some(match cell {
             Cell::Fresh => bare,
             Cell::Bare(state) => TaskView { end: bare_end(state), ..bare },

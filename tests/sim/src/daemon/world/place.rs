@@ -159,6 +159,24 @@ impl Place {
         self.ahead.load(Ordering::Relaxed) == skew(host)
     }
 
+    /// Since when it goes on although its log's disk failed, once that is longer than it may. Says so once.
+    pub(super) fn overdue(&mut self, now: Duration) -> Option<Duration> {
+        if self.log.failed() == self.failed {
+            return None;
+        }
+        let since = *self.failing.get_or_insert(now);
+        (now > since + ENDS).then(|| {
+            self.failed = self.log.failed();
+            since
+        })
+    }
+
+    /// The disk of its log.
+    #[cfg(test)]
+    pub(super) fn log(&self) -> &SimDisk {
+        &self.log
+    }
+
     fn pace(&self, sync: (Duration, Duration)) {
         self.log.set_faults(|faults| faults.sync = sync);
         self.records.set_faults(|faults| faults.sync = sync);
@@ -394,12 +412,10 @@ impl World {
         let mut inner = self.lock();
         for host in 1..=inner.hosts.len() as u64 {
             let this = inner.host(host);
-            if this.door.is_none() || this.log.failed() == this.failed {
+            if this.door.is_none() {
                 continue;
             }
-            let since = *this.failing.get_or_insert(now);
-            if now > since + ENDS {
-                this.failed = this.log.failed();
+            if let Some(since) = this.overdue(now) {
                 inner.violate(&format_args!("h{host} goes on although its log's disk failed at {since:?}"));
             }
         }

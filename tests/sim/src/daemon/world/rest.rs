@@ -73,7 +73,7 @@ impl Inner {
     }
 
     fn unrest_of(&self, leader: &Look, host: u64, place: &Place) -> Result<(), String> {
-        let Some(status) = place.status.as_ref().filter(|_| place.door.is_some()) else { return Err(format!("h{host} has no daemon")) };
+        let Some(status) = place.status.as_ref().filter(|_| place.is_up) else { return Err(format!("h{host} has no daemon")) };
         if status.phase != Phase::Ready || !status.trouble.is_empty() {
             return Err(format!("h{host} is {:?} {}", status.phase, status.trouble));
         }
@@ -114,3 +114,6 @@ impl Inner {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
