@@ -378,14 +378,14 @@ fn shown(socket: &Path, args: &[&str]) -> String {
     grantpt(&terminal).expect("it is ours");
     unlockpt(&terminal).expect("it opens");
     let name = ptsname(&terminal, Vec::new()).expect("its name").into_string().expect("text");
-    let end = || std::fs::File::options().read(true).write(true).open(&name).expect("its other end");
+    let end = std::fs::File::options().read(true).write(true).open(&name).expect("its other end");
     let size = rustix::termios::Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&terminal, size).expect("a size");
     let mut child = std::process::Command::new(program("swarmctl"))
         .args(args)
         .env("SWARM_SOCKET", socket)
         .stdout(Stdio::null())
-        .stderr(end())
+        .stderr(end)
         .spawn()
         .expect("starts");
     let reader = std::thread::spawn(move || {

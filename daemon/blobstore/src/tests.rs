@@ -56,6 +56,18 @@ fn fill(partial: &Partial, data: &[u8], count: u32) {
     }
 }
 
+/// Gets all of a blob that is missing; answers how many segments were there.
+fn finish(store: &Store, data: &[u8]) -> u32 {
+    let partial = match store.begin(outline(data), false).unwrap() {
+        Begun::Partial(partial) => partial,
+        Begun::Whole => return outline(data).segments(),
+    };
+    let kept = partial.count();
+    fill(&partial, data, u32::MAX);
+    store.complete(&partial).unwrap();
+    kept
+}
+
 fn read(store: &Store, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(reader) = store.reader(digest)? else { return Ok(None) };
     let mut all = Vec::new();

@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use swarm_proto::Digest;
 
-use super::{MIB, PLENTY, SEGMENT, begin, bytes, files, fill, open, open_in, outline, put, read, shelf};
+use super::{MIB, PLENTY, SEGMENT, begin, bytes, files, fill, finish, open, open_in, outline, put, read, shelf};
 use crate::{Begun, Checked, KeyAt, Outline, Pin, Store, StoreError};
 
 /// Segments that may come again where the map was not written since.
@@ -81,18 +81,18 @@ impl Sample {
             }
             if is_hurt {
                 // what is left of it is of use, and the whole of it can come again
-                self.finish(&store, data);
+                finish(&store, data);
                 assert!(read(&store, digest).unwrap().as_ref() == Some(data), "{}: not healed", changed.display());
             }
         }
-        let kept = self.finish(&store, &self.part);
+        let kept = finish(&store, &self.part);
         let digest = outline(&self.part).digest();
         match read(&store, digest) {
             Ok(Some(got)) => assert!(got == self.part, "{}: wrong bytes", changed.display()),
             // a map of this boot is believed, so that what rots under it is found when somebody reads it
             Err(StoreError::Damaged { .. }) if self.is_bytes(changed) && boot == "this boot" => {
                 assert!(matches!(store.check(digest), Ok(Checked::Partial(_))), "{}", changed.display());
-                self.finish(&store, &self.part);
+                finish(&store, &self.part);
                 assert!(read(&store, digest).unwrap().as_ref() == Some(&self.part));
             }
             other => panic!("{}: {:?}", changed.display(), other.map(|data| data.is_some())),
@@ -105,18 +105,6 @@ impl Sample {
         }
         assert_eq!(store.room().0, self.whole.iter().chain([&self.part]).map(|data| data.len() as u64).sum::<u64>());
         assert_eq!(files(&dir.join("part")), [""; 0], "{}", changed.display());
-        kept
-    }
-
-    /// Gets all of a blob that is missing; answers how many segments were there.
-    fn finish(&self, store: &Store, data: &[u8]) -> u32 {
-        let partial = match store.begin(outline(data), false).unwrap() {
-            Begun::Partial(partial) => partial,
-            Begun::Whole => return outline(data).segments(),
-        };
-        let kept = partial.count();
-        fill(&partial, data, u32::MAX);
-        store.complete(&partial).unwrap();
         kept
     }
 }

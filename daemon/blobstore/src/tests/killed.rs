@@ -4,15 +4,18 @@ use std::{
     env,
     io::{Write as _, stdout},
     os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use super::{
-    MIB, PLENTY, SEGMENT, begin, bytes, files, fill, flip, open, open_in, outline, put, put_sealed, read,
+    MIB, PLENTY, SEGMENT, begin, bytes,
+    faults::copy,
+    files, fill, finish, flip, open, open_in, outline, put, put_sealed, read,
     sealed::{leaks, secret},
     shelf,
 };
-use crate::{Begun, Checked, Pin, Store, StoreError};
+use crate::{Checked, Pin, Store, StoreError};
 
 /// Where the run that shall be killed has its store.
 const VICTIM: &str = "SWARM_KILLED_STORE";
@@ -37,7 +40,7 @@ impl Work {
         Self { plain: bytes(11, SEGMENT + 100), sealed: secret(SEGMENT + 50), parts: bytes(13, 2 * SEGMENT + 9), gone: bytes(14, 700) }
     }
 
-    fn run(&self, store: &Store, dir: &std::path::Path, mut said: impl FnMut(&str)) {
+    fn run(&self, store: &Store, dir: &Path, mut said: impl FnMut(&str)) {
         let plain = put(store, &self.plain).unwrap();
         said("put");
         store.pin(plain, Pin::Hand).unwrap();
@@ -60,7 +63,7 @@ impl Work {
     }
 
     /// What a store makes of what a run left that had said so much.
-    fn judge(&self, dir: &std::path::Path, boot: &str, said: &[&str]) {
+    fn judge(&self, dir: &Path, boot: &str, said: &[&str]) {
         let has = |step: &str| said.contains(&step);
         let store = open_in(boot, dir, PLENTY);
         let kept: u64 = store.list().iter().map(|held| held.size).sum();
@@ -86,7 +89,7 @@ impl Work {
         assert_eq!(leaks(dir), [""; 0], "{said:?}");
         // and everything can be done again
         for data in [&self.plain, &self.parts, &self.gone] {
-            finish(&store, data);
+            heal(&store, data);
         }
         put_sealed(&store, &self.sealed).unwrap();
         drop(store);
@@ -103,23 +106,20 @@ impl Work {
     }
 }
 
-/// Brings what is missing of a blob.
-fn finish(store: &Store, data: &[u8]) {
+/// Brings what is missing of a blob, once it was found out what is.
+fn heal(store: &Store, data: &[u8]) {
     let digest = outline(data).digest();
     if matches!(read(store, digest), Err(StoreError::Damaged { .. })) {
         store.check(digest).unwrap();
     }
-    if let Begun::Partial(partial) = store.begin(outline(data), false).unwrap() {
-        fill(&partial, data, u32::MAX);
-        store.complete(&partial).unwrap();
-    }
+    finish(store, data);
 }
 
 #[test]
 fn a_run_that_is_killed_at_any_call_keeps_what_it_said() {
     let work = Work::new();
     if let Some(dir) = env::var_os(VICTIM) {
-        let dir = std::path::PathBuf::from(dir);
+        let dir = PathBuf::from(dir);
         work.run(&open(&dir, PLENTY), &dir, |step| {
             println!("\n{step}");
             stdout().flush().unwrap();
@@ -139,9 +139,9 @@ fn a_run_that_is_killed_at_any_call_keeps_what_it_said() {
         let told = String::from_utf8(done.stdout).unwrap();
         let said: Vec<&str> = STEPS.into_iter().filter(|step| told.lines().any(|line| line == *step)).collect();
         for boot in ["this boot", "another boot"] {
-            let copy = tempfile::tempdir().unwrap();
-            super::faults::copy(dir.path(), copy.path());
-            work.judge(&copy.path().join("store"), boot, &said);
+            let left = tempfile::tempdir().unwrap();
+            copy(dir.path(), left.path());
+            work.judge(&left.path().join("store"), boot, &said);
         }
         if done.status.success() {
             assert_eq!(said, STEPS);

@@ -32,8 +32,8 @@ struct Path {
     free: Instant,
     delivered: u64,
     under_way: u64,
-    /// Bytes that waited at the link, each time a packet was sent.
-    waited: Vec<u64>,
+    /// How long each packet waited at the link.
+    waited: Vec<Duration>,
 }
 
 impl Path {
@@ -77,8 +77,7 @@ impl Path {
 
     fn send(&mut self) {
         self.room.sent(self.now);
-        let waits = self.free.saturating_duration_since(self.now);
-        self.waited.push((waits.as_secs_f64() * self.rate as f64) as u64);
+        self.waited.push(self.free.saturating_duration_since(self.now));
         self.free = self.free.max(self.now) + self.takes(MTU);
         self.queue.push_back((self.now, self.free));
         self.under_way += MTU;
@@ -113,10 +112,10 @@ impl Path {
         }
     }
 
-    /// Ninety-nine of a hundred packets found no more than this before them at the link.
+    /// Ninety-nine of a hundred packets waited no longer than this at the link.
     fn p99(&mut self) -> Duration {
         self.waited.sort_unstable();
-        self.takes(self.waited[self.waited.len() * 99 / 100])
+        self.waited[self.waited.len() * 99 / 100]
     }
 }
 

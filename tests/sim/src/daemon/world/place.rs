@@ -26,7 +26,7 @@ use crate::{
 
 /// One host.
 pub(super) struct Place {
-    log: SimDisk,
+    pub(super) log: SimDisk,
     records: SimDisk,
     fuse: Fuse,
     /// Whether the power goes with the process when the fuse blows.
@@ -169,12 +169,6 @@ impl Place {
             self.failed = self.log.failed();
             since
         })
-    }
-
-    /// The disk of its log.
-    #[cfg(test)]
-    pub(super) fn log(&self) -> &SimDisk {
-        &self.log
     }
 
     fn pace(&self, sync: (Duration, Duration)) {

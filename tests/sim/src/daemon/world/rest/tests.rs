@@ -1,7 +1,6 @@
 //! A world at rest, and worlds of which each lacks one thing.
 
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -81,8 +80,8 @@ fn a_world_rests_where_everybody_agrees_and_nothing_is_open() {
 #[test]
 fn whatever_is_missing_is_named() {
     type Change = fn(&mut Inner);
-    let status: BTreeMap<&str, Change> = BTreeMap::from([
-        ("h2 has no daemon", (|inner| inner.host(2).is_up = false) as Change),
+    let changes: &[(&str, Change)] = &[
+        ("h2 has no daemon", |inner| inner.host(2).is_up = false),
         ("h3 has no daemon", |inner| inner.host(3).status = None),
         ("h2 is Joining", |inner| inner.host(2).status.as_mut().unwrap().phase = Phase::Joining),
         ("h2 is Ready the mesh is late", |inner| inner.host(2).status.as_mut().unwrap().trouble = "the mesh is late".into()),
@@ -92,9 +91,7 @@ fn whatever_is_missing_is_named() {
         ("h4 takes {NodeId(2), NodeId(3), NodeId(4)} for the members", |inner| {
             inner.host(4).status.as_mut().unwrap().peers.remove(0);
         }),
-    ]);
-    let ledgers: BTreeMap<&str, Change> = BTreeMap::from([
-        ("h4 was not looked at", (|inner| inner.host(4).look = None) as Change),
+        ("h4 was not looked at", |inner| inner.host(4).look = None),
         ("h2 applied LogIndex(8)", |inner| inner.host(2).look.as_mut().unwrap().applied = LogIndex(8)),
         ("h3 applied LogIndex(9)", |inner| inner.host(3).look.as_mut().unwrap().hash = 8),
         ("h3 knows the voters", |inner| {
@@ -108,8 +105,8 @@ fn whatever_is_missing_is_named() {
         ("0 leaders", |inner| inner.host(1).look.as_mut().unwrap().role.is_leader = false),
         ("2 leaders", |inner| inner.host(2).look.as_mut().unwrap().role.is_leader = true),
         ("3 clients wait", |inner| inner.open_clients = 3),
-    ]);
-    for (missing, change) in status.into_iter().chain(ledgers) {
+    ];
+    for (missing, change) in changes {
         let told = after(change);
         assert!(told.starts_with(missing), "{told:?} in place of {missing:?}");
     }
@@ -146,8 +143,8 @@ fn a_daemon_that_goes_on_without_its_log_is_found_once() {
     let place = inner.host(2);
     let at = Duration::from_millis;
     assert_eq!(place.overdue(at(1_000)), None);
-    place.log().set_faults(|faults| faults.write_fails = true);
-    let mut file = place.log().mount().open("log").unwrap();
+    place.log.set_faults(|faults| faults.write_fails = true);
+    let mut file = place.log.mount().open("log").unwrap();
     assert!(file.write_at(0, b"x").is_err());
     assert_eq!([2_000, 3_000, 4_000].map(|now| place.overdue(at(now))), [None; 3]);
     assert_eq!(place.overdue(at(4_001)), Some(at(2_000)));
