@@ -4,6 +4,8 @@ use std::{io::Write as _, path::Path};
 
 use toml_edit::{DocumentMut, Item, Table, value};
 
+use crate::read;
+
 /// Keys to set, by section and name, or by section, table and name.
 #[derive(Clone, Debug, Default)]
 pub struct Edit {
@@ -48,7 +50,7 @@ impl Edit {
     /// # Errors
     /// What keeps it from being read, understood or written.
     pub fn apply_to(&self, path: &Path) -> Result<String, String> {
-        let before = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+        let before = read::file(path).map_err(|e| e.to_string())?;
         let after = self.apply(&before)?;
         write(path, &after).map_err(|e| e.to_string())?;
         Ok(before)

@@ -273,7 +273,7 @@ impl Config {
     /// # Errors
     /// Every fault that was found, in the order of the file, those of the environment after them.
     pub fn load(path: &Path, env: &Env) -> Result<Self, Vec<Fault>> {
-        match std::fs::read_to_string(path) {
+        match read::file(path) {
             Ok(text) => Self::parse(path, &text, env),
             Err(error) => Err(vec![fault::unreadable(path, &error)]),
         }

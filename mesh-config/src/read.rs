@@ -2,9 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
+use swarm_proto::limits;
 use toml::de::{DeTable, DeValue};
 
 use crate::{Config, Env, Fault, Place, Source, check, setting::Setting};
@@ -53,6 +56,19 @@ const ALIASES: [(&str, &str); 2] = [("node.state_dir", "SWARM_STATE_DIR"), ("api
 
 /// Below this likeness (Jaro-Winkler) two words have nothing to do with each other.
 const ALIKE: f64 = 0.8;
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// The file system's; that it is longer than [`limits::CONFIG`], of which no more is read; that it is not UTF-8.
+pub(crate) fn file(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limits::CONFIG + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limits::CONFIG {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {} KiB", limits::CONFIG >> 10)));
+    }
+    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))
+}
 
 pub(crate) fn config(path: &Path, text: &str, env: &Env) -> Result<Config, Vec<Fault>> {
     let mut reader = Reader::new(path, text, env);

@@ -440,6 +440,23 @@ fn a_file_that_is_not_there_is_a_fault() {
 }
 
 #[test]
+fn a_file_has_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("swarmd.toml");
+    let most = usize::try_from(swarm_proto::limits::CONFIG).unwrap();
+    let load = |len: usize| {
+        std::fs::write(&path, format!("{FULL}#{}", "x".repeat(len - FULL.len() - 1))).unwrap();
+        Config::load(&path, &env(&[]))
+    };
+    for len in [most - 1, most] {
+        assert!(load(len).is_ok(), "{len}");
+    }
+    assert!(load(most + 1).unwrap_err()[0].what.ends_with("it is longer than 256 KiB"));
+    std::fs::write(&path, b"\xff").unwrap();
+    assert!(Config::load(&path, &env(&[])).unwrap_err()[0].what.contains("invalid utf-8"));
+}
+
+#[test]
 fn faults_become_one_problem() {
     let faults = parse("[mesh]\naddress = '0.0.0.0'\nbulk_port = 4747").unwrap_err();
     assert_snapshot!(problem(&faults[..1]), @r#"

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const CONTROL_FRAME: usize = 1 << 20;
 /// One gossip datagram. QUIC's 1,200 byte packet leaves 1,162; the rest is reserve for a path that adds a header.
 pub const GOSSIP_PACKET: usize = 1_100;
+/// Bytes of a host's own configuration file. TOML's reader makes a table for each dot of a key, so this bounds memory too.
+pub const CONFIG: u64 = 256 << 10;
 /// Nodes that are named for one thing, where somebody asks why a task does not run.
 pub const EXPLAINED: usize = 8;
 /// Nodes in a swarm; the next one is refused.

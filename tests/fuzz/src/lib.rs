@@ -65,6 +65,9 @@ pub struct Target {
 /// Serde sets room aside for what a list says that it holds, up to 1 MiB a list, before there is any of it.
 const LIST: usize = 1 << 20;
 
+/// A dot in a key of TOML makes a table, which sets room aside for eleven entries; a file is the operator's own, and bounded.
+const TOML: usize = 2 << 10;
+
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "peer", run: peer::messages, memory: (2 * LIST, 256), longest: 4096 },
@@ -79,16 +82,16 @@ pub const TARGETS: &[Target] = &[
     Target { name: "store", run: blobs::store, memory: (1 << 20, 64), longest: 4096 },
     Target { name: "manifest", run: blobs::manifest, memory: (64 << 10, 64), longest: 8192 },
     Target { name: "words", run: words::words, memory: (64 << 10, 64), longest: 512 },
-    Target { name: "job-file", run: words::job_file, memory: (256 << 10, 256), longest: 4096 },
+    Target { name: "job-file", run: words::job_file, memory: (256 << 10, TOML), longest: 4096 },
     // each problem shows its line of the file
-    Target { name: "config", run: words::config, memory: (512 << 10, 256), longest: 4096 },
+    Target { name: "config", run: words::config, memory: (512 << 10, TOML), longest: 4096 },
     Target { name: "host", run: host::answers, memory: (64 << 10, 256), longest: 8192 },
     Target { name: "api", run: api::bodies, memory: (256 << 10, 256), longest: 4096 },
     // the routes are made with the first one
     Target { name: "request", run: requests::requests, memory: (1 << 20, 256), longest: 4096 },
     Target { name: "keeper", run: keeper::messages, memory: (8 * LIST, 256), longest: 4096 },
     Target { name: "certificate", run: certificate::shown, memory: (64 << 10, 64), longest: 2048 },
-    Target { name: "state", run: state::files, memory: (2 * LIST, 256), longest: 4096 },
+    Target { name: "state", run: state::files, memory: (2 * LIST, TOML), longest: 4096 },
 ];
 
 /// The target of that name.
