@@ -181,6 +181,7 @@ Exit codes: 0 came true, 1 the asked thing failed, 2 usage, 3 not found, 4 denie
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "it is the whole help")]
     fn help_of_submit_describes_the_job_file() {
         let mut cli = Cli::command().term_width(120);
         let help = cli.find_subcommand_mut("submit").unwrap().clone().term_width(120).render_long_help().to_string();
@@ -249,6 +250,13 @@ What each task is:
 
       --at-most-once
           End as lost rather than run twice
+
+      --durability <WHAT>
+          What it means that the job was accepted [default: majority]
+
+          Possible values:
+          - majority: A majority of voters has it on disk
+          - async:    It is in the leader's memory, runs at once, and is lost with the leader
 
   -e, --env <NAME=VALUE>
           A variable of its environment (repeatable)

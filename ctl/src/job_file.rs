@@ -13,7 +13,7 @@ use serde::Deserialize;
 use swarm_proto::{
     api::{ArrayRequest, SubmitRequest, Text},
     manifest::Tree,
-    spec::{Cause, OnPartition},
+    spec::{Cause, Durability, OnPartition},
 };
 
 use crate::{
@@ -50,6 +50,7 @@ pub const HELP: &str = r#"JOB FILE
     on_partition = "replace"        # or "stop", "wait"
     patience = "10s"
     at_most_once = false
+    durability = "majority"         # or "async": in the leader's memory, at once, and lost with the leader
     inputs = ["data/=in", "tool"]   # files and directories of each task's own directory, as PATH or PATH=NAME
     encrypt = false                 # the files that are put for it are kept encrypted on each node that has them
     outputs = ["out.csv"]           # kept when a task has ended: swarmctl job results
@@ -80,6 +81,7 @@ struct Written {
     retries: Option<RetriesForm>,
     on_partition: Option<OnPartition>,
     at_most_once: bool,
+    durability: Option<Durability>,
     patience: Option<String>,
     patience_ms: Option<u64>,
     inputs: FilesForm,
@@ -226,6 +228,7 @@ impl Written {
             retries: self.retries.map(RetriesForm::into_map).transpose().map_err(|why| format!("retries: {why}"))?.unwrap_or_default(),
             on_partition: self.on_partition,
             at_most_once: self.at_most_once,
+            durability: self.durability,
             patience_ms: span_ms("patience", self.patience, self.patience_ms)?,
             inputs: input_tree,
             each: each_tree,
@@ -354,7 +357,7 @@ TOML parse error at line 2, column 1
   |
 2 | timout = '3s'
   | ^^^^^^
-unknown field `timout`, expected one of `id`, `key`, `name`, `noop`, `argv`, `env`, `stdin`, `cwd`, `array`, `cores`, `memory`, `disk`, `gpus`, `resources`, `labels`, `timeout`, `timeout_ms`, `retries`, `on_partition`, `at_most_once`, `patience`, `patience_ms`, `inputs`, `each`, `encrypt`, `outputs`, `follow`
+unknown field `timout`, expected one of `id`, `key`, `name`, `noop`, `argv`, `env`, `stdin`, `cwd`, `array`, `cores`, `memory`, `disk`, `gpus`, `resources`, `labels`, `timeout`, `timeout_ms`, `retries`, `on_partition`, `at_most_once`, `durability`, `patience`, `patience_ms`, `inputs`, `each`, `encrypt`, `outputs`, `follow`
 ");
         assert_snapshot!(parse("[[job]]\nargv = ['a']\n[[job]]\nmemory = '8XiB'", "toml").unwrap_err(), @"job 2: memory: 'XiB' is no unit; they are B, KiB, MiB, GiB, TiB, kB, MB, GB, TB");
         assert_snapshot!(parse("{\"argv\": [\"a\"]}\n{\"argv\": \"b\"}", "jsonl").unwrap_err(), @r#"invalid type: string "b", expected a sequence at line 2 column 12"#);

@@ -6,7 +6,7 @@ use clap::Args;
 use swarm_proto::{
     api::Text,
     limits,
-    spec::{Cause, OnPartition},
+    spec::{Cause, Durability, OnPartition},
 };
 
 use crate::{
@@ -44,6 +44,9 @@ pub struct SpecArgs {
     /// End as lost rather than run twice
     #[arg(long)]
     pub at_most_once: bool,
+    /// What it means that the job was accepted [default: majority]
+    #[arg(long, value_name = "WHAT")]
+    pub durability: Option<DurabilityWord>,
     /// Cores, such as 0.5 [default: 1]
     #[arg(long, value_name = "N", help_heading = "What each task needs")]
     pub cores: Option<f64>,
@@ -119,6 +122,25 @@ impl From<OnPartitionWord> for OnPartition {
     }
 }
 
+/// `--durability`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DurabilityWord {
+    /// A majority of voters has it on disk
+    #[default]
+    Majority,
+    /// It is in the leader's memory, runs at once, and is lost with the leader
+    Async,
+}
+
+impl From<DurabilityWord> for Durability {
+    fn from(word: DurabilityWord) -> Self {
+        match word {
+            DurabilityWord::Majority => Self::Majority,
+            DurabilityWord::Async => Self::Async,
+        }
+    }
+}
+
 impl SpecArgs {
     /// Lets the flags that were given win over what `job` says.
     pub fn apply(&self, job: &mut Job) -> Outcome {
@@ -139,6 +161,7 @@ impl SpecArgs {
         over(self.timeout.map(millis).as_ref(), &mut request.timeout_ms);
         over(self.patience.map(millis).as_ref(), &mut request.patience_ms);
         over(self.on_partition.map(OnPartition::from).as_ref(), &mut request.on_partition);
+        over(self.durability.map(Durability::from).as_ref(), &mut request.durability);
         request.at_most_once |= self.at_most_once;
         request.env.extend(self.env.iter().cloned());
         request.labels.extend(self.labels.iter().cloned());

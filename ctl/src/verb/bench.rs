@@ -22,10 +22,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use swarm_client::Client;
-use swarm_proto::{Code, Problem, api::SubmitRequest};
+use swarm_proto::{Code, Problem, api::SubmitRequest, spec::Durability};
 
 use self::{load::Figures, throwaway::Throwaway, usage::Usage};
-use crate::{failure::Outcome, output::Out};
+use crate::{failure::Outcome, output::Out, spec::DurabilityWord};
 
 /// Most tasks of one run.
 const MOST: u32 = 10_000_000;
@@ -67,8 +67,11 @@ pub struct Tasks {
     #[arg(long, value_enum, default_value_t)]
     kind: Kind,
     /// One array job instead of N submissions.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "durability")]
     array: bool,
+    /// What an acknowledgement means.
+    #[arg(long, value_enum, default_value_t)]
+    durability: DurabilityWord,
     /// Submissions that may be unanswered at once.
     #[arg(long, value_name = "K", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     in_flight: u32,
@@ -113,7 +116,7 @@ struct Report {
     rss_mb: Vec<f64>,
     fs: Option<String>,
     tasks_by_node: std::collections::BTreeMap<String, u64>,
-    durability: &'static str,
+    durability: Durability,
     nodes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     spawn_per_s: Option<f64>,
@@ -149,7 +152,7 @@ async fn measure(args: &Tasks, client: &Client, swarm: Option<&Throwaway>) -> Re
         None => None,
     };
     let usage = Usage::begin(swarm, client).await?;
-    let request = request(args.kind);
+    let request = SubmitRequest { durability: Some(args.durability.into()), ..request(args.kind) };
     let figures = if args.array {
         load::array(client, &request, args.n).await?
     } else {
@@ -178,7 +181,7 @@ async fn measure(args: &Tasks, client: &Client, swarm: Option<&Throwaway>) -> Re
         rss_mb: spent.rss_mb,
         fs: pace.map(|pace| pace.fs),
         tasks_by_node: names(client, &figures).await?,
-        durability: "majority",
+        durability: args.durability.into(),
         nodes: client.stats().await?.nodes_online,
         spawn_per_s,
     })
@@ -195,6 +198,13 @@ async fn names(client: &Client, figures: &Figures) -> Result<std::collections::B
     let nodes = client.nodes().await?;
     let name = |id| nodes.iter().find(|node| node.node == id).map_or_else(|| id.to_string(), |node| node.name.clone());
     Ok(figures.by_node.iter().map(|(id, count)| (name(*id), *count)).collect())
+}
+
+const fn means(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Majority => "majority: fsynced on a majority of voters before each acknowledgement",
+        Durability::Async => "async: in the leader's memory alone until it has ended, and lost with the leader",
+    }
 }
 
 fn show(report: &Report, out: Out) -> Outcome {
@@ -222,6 +232,6 @@ fn table(report: &Report) -> String {
     }
     let nodes: Vec<String> = report.tasks_by_node.iter().map(|(name, count)| format!("{name} {count}")).collect();
     lines.push(format!("{:<28}{}", "by node", nodes.join(", ")));
-    lines.push(format!("{:<28}{}", "durability", "fsynced on a majority of voters before each acknowledgement"));
+    lines.push(format!("{:<28}{}", "durability", means(report.durability)));
     lines.join("\n") + "\n"
 }

@@ -3,6 +3,7 @@
 use swarm_proto::{
     api::{JobOutcome, JobView},
     ledger::{Counts, TaskState},
+    spec::Durability,
 };
 
 use super::{age, between, command, instant, or_dash, pairs, resources, state, state_word, tree};
@@ -68,6 +69,7 @@ impl View for JobView {
             .some("timeout", spec.timeout_ms.map(|ms| format!("{ms} ms")), text)
             .line("retries", text(retries.join(" ")))
             .line("on partition", text(format!("{:?}", spec.on_partition).to_lowercase()))
+            .some("durability", (spec.durability == Durability::Async).then_some("async, lost with the leader until it has ended"), text)
             .some("at most once", spec.at_most_once.then_some("yes"), text)
             .line("submitted", text(instant(self.submitted)))
             .some("ended", self.ended.map(instant), text)
@@ -166,6 +168,7 @@ kind:          noop
 needs:         -
 retries:       -
 on partition:  replace
+durability:    async, lost with the leader until it has ended
 submitted:     2024-05-31T11:00:00.000Z
 ended:         2024-05-31T13:46:40.000Z
 submitter:     local
@@ -189,6 +192,7 @@ outputs:       out 'a b/{}.csv'
 needs:         -
 retries:       -
 on partition:  replace
+durability:    async, lost with the leader until it has ended
 submitted:     2024-05-31T11:00:00.000Z
 ended:         2024-05-31T13:46:40.000Z
 submitter:     local

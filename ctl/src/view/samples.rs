@@ -11,7 +11,7 @@ use swarm_proto::{
     ledger::{Addrs, Counts, End, Event, Schedule, TaskState, What},
     manifest::Tree,
     peer::Load,
-    spec::{Cause, OnPartition, Resources},
+    spec::{Cause, Durability, OnPartition, Resources},
 };
 
 use crate::output::{Format, Look, Table, View};
@@ -60,6 +60,7 @@ pub(crate) fn jobs() -> Vec<JobView> {
         retries: BTreeMap::from([(Cause::Exit, 3), (Cause::NodeLost, 5)]),
         on_partition: OnPartition::Stop,
         at_most_once: true,
+        durability: Durability::Majority,
         inputs: None,
         each: None,
         outputs: Vec::new(),
@@ -90,6 +91,7 @@ pub(crate) fn jobs() -> Vec<JobView> {
         retries: BTreeMap::new(),
         on_partition: OnPartition::Replace,
         at_most_once: false,
+        durability: Durability::Async,
         inputs: None,
         each: None,
         outputs: Vec::new(),

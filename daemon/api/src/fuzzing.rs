@@ -72,6 +72,7 @@ fn job_view(job: JobId) -> JobView {
         retries: [].into(),
         on_partition: OnPartition::default(),
         at_most_once: false,
+        durability: swarm_proto::spec::Durability::default(),
         inputs: None,
         each: None,
         outputs: Vec::new(),

@@ -20,6 +20,8 @@
 //! cancelled; what they should hold and do not is pushed again if nobody else can have received it (granted in this term, and never sent
 //! or sent to the same life of the daemon, which says that it is beyond the last grant it got), else it is lost and may be retried.
 //!
+//! **In memory** live jobs that are lost with this desk ([`memory`]): by the same rules, with a ledger of their own.
+//!
 //! **Room.** An attempt takes its place at a node from the moment it is put into an entry until its worker says that it ended or the
 //! ledger says that it is over. A cancelled one gives its place back at once: its worker starts nothing before it really has room.
 //!
@@ -33,6 +35,7 @@ mod explain;
 mod hints;
 mod lease;
 mod loss;
+mod memory;
 mod push;
 mod queue;
 mod report;
@@ -60,6 +63,7 @@ use self::{
     batch::InFlight,
     hints::Hints,
     lease::{Ask, Leases},
+    memory::Memory,
     queue::Queue,
     turns::Turns,
     worker::{Key, State, Worker},
@@ -144,6 +148,7 @@ pub struct Dispatch {
     leases: Leases,
     directory: Directory,
     hints: Hints,
+    memory: Memory,
     /// What workers said before the first entry was applied.
     early: Vec<(NodeId, FromWorker)>,
     /// The last entry that the desk knows of; the ledger may be ahead by the one in flight.
@@ -180,6 +185,7 @@ impl Dispatch {
             leases: Leases::default(),
             directory: Directory::default(),
             hints: Hints::default(),
+            memory: Memory::default(),
             early: Vec::new(),
             applied: LogIndex(0),
             starved: BTreeSet::new(),
@@ -290,10 +296,10 @@ impl Dispatch {
 
     /// A client's command; answered by [`Output::Answer`] with the same ticket, exactly once. Those of one `source` go into the log in this
     /// order, those of several in turn. Memory is bounded by how many tickets the caller has open.
-    pub fn handle_command(&mut self, source: u64, ticket: u64, command: Command) {
+    pub fn handle_command(&mut self, source: u64, ticket: u64, command: Command, ledger: &Ledger) {
         if self.phase == Phase::Closed {
             self.outputs.push_back(refused(ticket));
-        } else {
+        } else if let Some(command) = self.keep_in_memory(ticket, command, ledger) {
             self.commands.push(source, ticket, command);
         }
     }
@@ -314,6 +320,8 @@ impl Dispatch {
             self.outputs.push_back(Output::Answer { ticket, index: LogIndex(0), applied: Err(problem.clone()) });
         }
         self.outputs.extend(self.commands.drain().map(refused));
+        let in_memory = self.refuse_for_memory().map(|(ticket, _)| refused(ticket));
+        self.outputs.extend(in_memory);
     }
 
     /// Whether this term's first entry is applied, and what workers say counts.
@@ -387,6 +395,7 @@ impl Dispatch {
                 self.judge_at(record.id, now);
             }
         }
+        self.memory.know_nodes_of(ledger);
     }
 
     fn say(&mut self, node: NodeId, message: ToWorker) {
@@ -412,6 +421,8 @@ impl Dispatch {
             }
         }
         self.queue.has_room(node);
+        let (mine, news) = news.into_iter().partition::<VecDeque<Finish>, _>(|finish| self.memory.has(finish.task.job));
+        self.memory.outcomes.extend(mine.into_iter().map(|finish| (node, finish)));
         self.outcomes.push_back(Reported { node, life: worker.life, seq, list: news });
     }
 }

@@ -39,6 +39,7 @@ mod journal;
 mod keys;
 mod nodes;
 mod read;
+mod record;
 mod retention;
 mod settings;
 mod snapshot;
@@ -58,6 +59,7 @@ use swarm_proto::{
     Code, JobId, LogIndex, NodeId, Problem, Term,
     ledger::{Applied, Batch, Command, Counts, What},
     settings::SettingRecord,
+    spec::Durability,
 };
 
 pub use jobs::Job;
@@ -75,6 +77,8 @@ use tasks::{List, Tasks};
 #[derive(Debug)]
 pub struct Ledger {
     bounds: Bounds,
+    /// Of all its jobs until they end.
+    durability: Durability,
     journal: Journal,
     jobs: Jobs,
     next_job: u64,
@@ -122,6 +126,7 @@ impl Ledger {
         Self {
             journal: Journal::new(bounds.events),
             bounds,
+            durability: Durability::Majority,
             jobs: Jobs::default(),
             next_job: 1,
             tasks: Tasks::default(),
@@ -149,6 +154,17 @@ impl Ledger {
     /// Applies one log entry; answers each command, in order. `index` is larger than that of every entry before it.
     pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> Vec<Applied> {
         self.journal.begin_entry(index);
+        self.carry_out(batch)
+    }
+
+    /// Applies commands that are in no entry, in a ledger of memory: as if they stood in the entry at `index`, which is that of the last ones
+    /// or a later one.
+    pub fn apply_beside(&mut self, index: LogIndex, batch: &Batch) -> Vec<Applied> {
+        self.journal.go_on(index);
+        self.carry_out(batch)
+    }
+
+    fn carry_out(&mut self, batch: &Batch) -> Vec<Applied> {
         self.journal.set_clock(batch.at);
         self.keys.expire(self.journal.now);
         self.identity.expire(self.journal.now);
@@ -176,6 +192,8 @@ impl Ledger {
             Command::Raise { protocol } => self.raise(*protocol),
             Command::Identity(change) => self.change_identity(change),
             Command::Set(set) => self.set(set),
+            Command::Reserve { count } => self.reserve(*count),
+            Command::Record(recorded) => self.record(recorded),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     manifest::Tree,
     peer::Load,
     settings::Applies,
-    spec::{Cause, JobSpec, OnPartition, Resources, Work},
+    spec::{Cause, Durability, JobSpec, OnPartition, Resources, Work},
 };
 
 pub use self::{
@@ -225,6 +225,7 @@ pub struct SpecView {
     pub retries: BTreeMap<Cause, u16>,
     pub on_partition: OnPartition,
     pub at_most_once: bool,
+    pub durability: Durability,
     /// Files of every task, and files of which each task has one.
     pub inputs: Option<Tree>,
     pub each: Option<Tree>,
@@ -247,6 +248,7 @@ impl From<&JobSpec> for SpecView {
             retries: Cause::ALL.into_iter().map(|cause| (cause, spec.retries.of(cause))).filter(|(_, n)| *n > 0).collect(),
             on_partition: spec.on_partition,
             at_most_once: spec.at_most_once,
+            durability: spec.durability,
             inputs: spec.inputs,
             each: spec.each,
             outputs: spec.outputs.clone(),

@@ -55,6 +55,10 @@ pub enum Command {
     Identity(Box<Change>),
     /// Sets something for the whole swarm.
     Set(Set),
+    /// Numbers for jobs that will live in the leader's memory: nobody else's from now on, whatever becomes of them.
+    Reserve { count: u32 },
+    /// A job that lived in the leader's memory, and has ended.
+    Record(Box<Recorded>),
 }
 
 /// A job to accept.
@@ -70,6 +74,31 @@ pub struct Submit {
     pub array: Array,
     /// The job whose failed tasks this one tries again.
     pub retry_of: Option<JobId>,
+}
+
+/// A job of [`crate::spec::Durability::Async`] once it has ended, as the log remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// One of the numbers that its leader had reserved.
+    pub job: JobId,
+    /// As it was submitted.
+    pub submit: Submit,
+    /// When that was, and when its last task ended.
+    pub submitted: UnixMillis,
+    pub ended: UnixMillis,
+    /// Its tasks in the order of their indices, at most [`crate::limits::ASYNC_TASKS`].
+    pub tasks: Vec<RecordedTask>,
+}
+
+/// How one task of such a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedTask {
+    /// A terminal one.
+    pub state: TaskState,
+    /// The last attempt; 0 and no outcome where there was none.
+    pub fence: Fence,
+    pub node: NodeId,
+    pub outcome: Option<Outcome>,
 }
 
 /// Which job a grant speaks of.
@@ -236,6 +265,8 @@ pub enum Applied {
     Stale,
     /// The node's id.
     Admitted(NodeId),
+    /// The first of the numbers that were asked for; the others follow it.
+    Reserved { first: JobId },
     /// Not done.
     Refused(Problem),
 }

@@ -24,6 +24,12 @@ pub const INLINE_RESULT: usize = 1 << 10;
 pub const OPEN_TASKS: usize = 1_000_000;
 /// Tasks of one array.
 pub const ARRAY: u32 = 10_000_000;
+/// Tasks of one job that lives in the leader's memory: how they ended goes into one entry of the log.
+pub const ASYNC_TASKS: u32 = 64;
+/// Jobs in the leader's memory, those included that have ended and are not in the log yet.
+pub const ASYNC_JOBS: usize = 65_536;
+/// Numbers that a leader reserves for them at once.
+pub const ASYNC_NUMBERS: u32 = 8_192;
 /// Jobs that have not ended.
 pub const OPEN_JOBS: usize = 1_000_000;
 /// Idempotency keys remembered.

@@ -44,6 +44,8 @@ pub struct JobSpec {
     pub items: Option<ItemList>,
     /// Paths below a task's own directory, files or directories, which are kept when it has ended. `{}` stands for the item.
     pub outputs: Vec<String>,
+    /// What `accepted` means.
+    pub durability: Durability,
 }
 
 /// What runs a task.
@@ -81,6 +83,17 @@ pub struct Resources {
     pub gpus: u32,
     /// Anything else that is counted, by name (licences, ports, ...).
     pub named: BTreeMap<String, u64>,
+}
+
+/// What is true of a job when it is told that it was accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// A majority of voters has it on disk: it is not lost while a majority of them survives.
+    #[default]
+    Majority,
+    /// The leader has it in memory: it is offered at once, the log hears of it when it has ended, and it is lost with its leader.
+    Async,
 }
 
 /// What happens to an attempt whose node cannot be reached.
@@ -231,6 +244,7 @@ impl JobSpec {
             each: None,
             items: None,
             outputs: Vec::new(),
+            durability: Durability::default(),
         }
     }
 
@@ -247,6 +261,7 @@ impl JobSpec {
             exec.check()?;
         }
         self.check_files()?;
+        self.check_durability()?;
         if self.timeout == Some(Millis(0)) {
             return Err(refuse("timeout", "0 ms would end every attempt before it starts".into()));
         }
@@ -256,6 +271,25 @@ impl JobSpec {
 }
 
 impl JobSpec {
+    /// Whether what is promised of a job can be kept where only the leader's memory knows of it.
+    fn check_durability(&self) -> Result<(), Problem> {
+        if self.durability == Durability::Majority {
+            return Ok(());
+        }
+        let why = if self.at_most_once {
+            "a job that is lost with its leader is submitted again, and may then run twice: at-most-once needs a majority"
+        } else if self.on_partition == OnPartition::Stop {
+            "a new leader does not know of the old attempt, and cannot wait for its end: on_partition stop needs a majority"
+        } else if self.signed.is_some() {
+            "a signature is accepted once, and only the log remembers that: what is signed needs a majority"
+        } else if self.owings().next().is_some() {
+            "files and lists that only the leader's memory knows of would be nobody's to keep: they need a majority"
+        } else {
+            return Ok(());
+        };
+        Err(refuse("durability", why.into()))
+    }
+
     /// What is put into a task's directory or taken out of it.
     fn check_files(&self) -> Result<(), Problem> {
         at_most("outputs", self.outputs.len(), limits::OUTPUTS, "paths")?;
@@ -279,6 +313,14 @@ impl JobSpec {
     /// [`Code::BadRequest`] saying how many there are of each.
     pub fn check_array(&self, array: &Array) -> Result<(), Problem> {
         array.check()?;
+        if self.durability == Durability::Async && array.count > limits::ASYNC_TASKS {
+            let why = format!(
+                "{} tasks, at most {} are taken with durability async; an array is one entry of the log",
+                array.count,
+                limits::ASYNC_TASKS
+            );
+            return Err(refuse("array", why));
+        }
         if self.each.is_none() && self.items.is_none() {
             return Ok(());
         }

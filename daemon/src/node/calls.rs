@@ -2,7 +2,7 @@
 
 pub(crate) mod identity;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_core::{
     blobs::Known,
@@ -81,7 +81,12 @@ async fn change(desk: &Desk, command: Command) -> Result<Reply, Problem> {
     match commit(desk, command).await?.1 {
         Applied::Refused(problem) => Err(problem),
         Applied::Accepted { job, is_new } => Ok(Reply::Accepted { job, is_new }),
-        Applied::Done | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale | Applied::Admitted(_) => Ok(Reply::Done),
+        Applied::Done
+        | Applied::Granted(_)
+        | Applied::Finished { .. }
+        | Applied::Stale
+        | Applied::Admitted(_)
+        | Applied::Reserved { .. } => Ok(Reply::Done),
     }
 }
 
@@ -95,7 +100,7 @@ async fn retry(
     key: Option<String>,
 ) -> Result<Reply, Problem> {
     let submitter = submitter.to_owned();
-    let submit = read(node, desk, move |sight| retry_of(sight.ledger, submitter, job, index, key)).await??;
+    let submit = read(node, desk, move |sight| retry_of(sight.dispatch.book(sight.ledger, job), submitter, job, index, key)).await??;
     change(desk, Command::Submit(submit)).await
 }
 
@@ -171,8 +176,12 @@ async fn resign(node: &Arc<Node>) -> Result<Reply, Problem> {
 }
 
 fn no_job(job: JobId) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no job {job}"), "it never was, or it ended so long ago that it was forgotten")
-        .hint("`swarmctl job list` shows those that are known")
+    Problem::new(
+        Code::NotFound,
+        format!("there is no job {job}"),
+        "it never was, it ended so long ago that it was forgotten, or it was in the memory of a leader that is gone (--durability async)",
+    )
+    .hint("`swarmctl job list` shows those that are known")
 }
 
 fn no_task(task: TaskId) -> Problem {
@@ -229,14 +238,17 @@ impl Context {
         let Sight { dispatch, ledger, .. } = *sight;
         Ok(match call {
             Call::Jobs { before, limit, open_only } => {
-                let mine = ledger.jobs().rev().filter(|job| before.is_none_or(|before| job.id() < before) && (!open_only || job.is_open()));
-                Reply::Jobs(mine.take(page(limit)).filter_map(|job| ledger.job_view(job.id())).collect())
+                let is_asked = |job: &&Job| before.is_none_or(|before| job.id() < before) && (!open_only || job.is_open());
+                let some = |of: &Ledger| of.jobs().rev().filter(is_asked).take(page(limit)).map(Job::id).collect::<BTreeSet<JobId>>();
+                let ids = &some(ledger) | &some(dispatch.memory());
+                let views = ids.iter().rev().take(page(limit)).filter_map(|job| dispatch.book(ledger, *job).job_view(*job));
+                Reply::Jobs(views.collect())
             }
-            Call::Job { job } => Reply::Job(Box::new(ledger.job_view(job).ok_or_else(|| no_job(job))?)),
+            Call::Job { job } => Reply::Job(Box::new(dispatch.book(ledger, job).job_view(job).ok_or_else(|| no_job(job))?)),
             Call::Tasks { job, state, after, limit } => Reply::Tasks(self.tasks(dispatch, ledger, job, state, after, page(limit))?),
             Call::Task { task } => Reply::Task(Box::new(show(dispatch, ledger, task).ok_or_else(|| no_task(task))?)),
             Call::Explain { task } => {
-                let mut explain = dispatch.explain(task, ledger, self.now).ok_or_else(|| no_task(task))?;
+                let mut explain = dispatch.explain(task, dispatch.book(ledger, task.job), self.now).ok_or_else(|| no_task(task))?;
                 explain.inputs.iter_mut().for_each(|input| sight.owed.explain(input));
                 Reply::Explain(Box::new(explain))
             }
@@ -295,15 +307,24 @@ impl Context {
         after: Option<TaskId>,
         limit: usize,
     ) -> Result<Vec<TaskView>, Problem> {
-        if let Some(job) = job.filter(|job| ledger.job(*job).is_none()) {
+        if let Some(job) = job.filter(|job| dispatch.book(ledger, *job).job(*job).is_none()) {
             return Err(no_job(job));
         }
         let from = after.map_or(JobId(0), |after| after.job);
-        let jobs = ledger.jobs().map(Job::id).filter(|known| *known >= from && job.is_none_or(|job| job == *known));
+        let is_asked = |known: &JobId| *known >= from && job.is_none_or(|job| job == *known);
+        let mut in_memory = dispatch.memory().jobs().map(Job::id).filter(is_asked).peekable();
+        let mut in_log = ledger.jobs().map(Job::id).filter(is_asked).peekable();
+        // by id; one that is being recorded is in both
+        let jobs = std::iter::from_fn(|| {
+            let next = in_memory.peek().into_iter().chain(in_log.peek()).min().copied()?;
+            in_memory.next_if_eq(&next);
+            in_log.next_if_eq(&next);
+            Some(next)
+        });
         let mut found = Vec::new();
         for job in jobs {
             let after = after.filter(|after| after.job == job).map(|after| after.index);
-            let indices = ledger.task_indices(job, state, after, limit - found.len());
+            let indices = dispatch.book(ledger, job).task_indices(job, state, after, limit - found.len());
             found.extend(indices.into_iter().filter_map(|index| show(dispatch, ledger, TaskId { job, index })));
             if found.len() >= limit {
                 break;
@@ -352,7 +373,7 @@ impl Context {
 
     fn stats(&self, sight: &Sight<'_>) -> Stats {
         let Sight { term, dispatch, ledger, throughput, .. } = *sight;
-        let counts = ledger.counts();
+        let (counts, in_memory) = (ledger.counts(), dispatch.memory().counts());
         let nodes: Vec<NodeView> = ledger.nodes().filter(|record| !record.is_gone).map(|record| self.node(dispatch, record)).collect();
         let online = nodes.iter().filter(|node| node.health == swarm_proto::api::Health::Alive);
         let mut by_label = std::collections::BTreeMap::new();
@@ -369,8 +390,8 @@ impl Context {
             nodes_online: online.clone().count() as u64,
             nodes_busy: online.filter(|node| node.assigned > 0).count() as u64,
             nodes_by_label: by_label,
-            tasks_pending: counts.pending,
-            tasks_assigned: counts.assigned,
+            tasks_pending: counts.pending + in_memory.pending,
+            tasks_assigned: counts.assigned + in_memory.assigned,
             tasks_running: dispatch.running(),
             tasks_succeeded: counts.succeeded,
             tasks_failed: counts.failed,
@@ -378,7 +399,7 @@ impl Context {
             tasks_lost: counts.lost,
             success_rate,
             throughput,
-            jobs_open: ledger.open_job_count(),
+            jobs_open: ledger.open_job_count() + dispatch.memory().open_job_count(),
             jobs_ended: ledger.jobs_ended(),
             results_refused: ledger.results_refused(),
             leader: Some(self.me),
@@ -408,7 +429,7 @@ fn page(limit: u32) -> usize {
 }
 
 fn show(dispatch: &Dispatch, ledger: &Ledger, task: TaskId) -> Option<TaskView> {
-    let mut view = ledger.task_view(task)?;
+    let mut view = dispatch.book(ledger, task.job).task_view(task)?;
     view.running = dispatch.is_running(task);
     Some(view)
 }

@@ -89,7 +89,7 @@ pub(crate) async fn at_desk(node: &Arc<Node>, desk: &Desk, exporter: [u8; 32], f
         Applied::Admitted(id) => Some(id),
         Applied::Done => None,
         Applied::Refused(problem) => return Err(problem),
-        other @ (Applied::Accepted { .. } | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale) => {
+        other @ (Applied::Accepted { .. } | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale | Applied::Reserved { .. }) => {
             return Err(Problem::new(Code::Internal, "enrolment was refused", format!("{other:?}")));
         }
     };

@@ -153,10 +153,10 @@ impl Followers {
         !self.moved.is_empty()
     }
 
-    /// Tells how far the followed arrays are.
-    pub(crate) fn tell_progress(&mut self, ledger: &Ledger) {
+    /// Tells how far the followed arrays are, as says the ledger that knows each.
+    pub(crate) fn tell_progress<'a>(&mut self, book: impl Fn(JobId) -> &'a Ledger) {
         for job in std::mem::take(&mut self.moved) {
-            let Some(counts) = ledger.job(job).map(Job::counts) else { continue };
+            let Some(counts) = book(job).job(job).map(Job::counts) else { continue };
             for stream in self.jobs.get(&job).cloned().unwrap_or_default() {
                 self.answer(stream, Answer::Progress { job, counts });
             }

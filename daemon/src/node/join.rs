@@ -151,9 +151,12 @@ pub(crate) async fn answer(node: &Arc<Node>, key: &PeerKey, admit: Admit) -> Res
                 Ok(Joined { node: id, view: view.introduction(id, split::ROOM), now: node.clock.now() })
             }
             Applied::Refused(problem) => Err(problem),
-            other @ (Applied::Done | Applied::Accepted { .. } | Applied::Granted(_) | Applied::Finished { .. } | Applied::Stale) => {
-                Err(Problem::new(Code::Internal, "the node is not admitted", format!("{other:?}")))
-            }
+            other @ (Applied::Done
+            | Applied::Accepted { .. }
+            | Applied::Granted(_)
+            | Applied::Finished { .. }
+            | Applied::Stale
+            | Applied::Reserved { .. }) => Err(Problem::new(Code::Internal, "the node is not admitted", format!("{other:?}"))),
         };
     }
     if is_relayed {

@@ -110,6 +110,8 @@ struct DeskTerm {
     was_open: bool,
     followers: Followers,
     seen: Cursor,
+    /// The same of the events of jobs in memory.
+    remembered: Cursor,
     health: BTreeMap<NodeId, Health>,
     in_flight: Option<InFlight>,
     confirming: FuturesUnordered<BoxFuture<Option<std::time::Instant>>>,
@@ -144,6 +146,7 @@ impl DeskTerm {
             was_open: false,
             followers: Followers::default(),
             seen,
+            remembered: Cursor::default(),
             health: BTreeMap::new(),
             in_flight: None,
             confirming: FuturesUnordered::new(),
@@ -192,6 +195,7 @@ impl DeskTerm {
         }
         self.keep();
         loop {
+            self.remember();
             self.carry_out();
             if self.in_flight.is_some() {
                 break;
@@ -207,6 +211,26 @@ impl DeskTerm {
             }
         }
         self.followers.flush();
+    }
+
+    /// Serves the jobs in this leader's memory, and tells those who wait for them.
+    fn remember(&mut self) {
+        while self.dispatch.poll_memory(self.node.clock.now(), now()) {
+            // answers first: a job's end follows its acceptance on the same stream
+            self.carry_out();
+            let memory = self.dispatch.memory();
+            for event in memory.events_after(self.remembered, usize::MAX) {
+                self.remembered = event.cursor;
+                self.followers.handle_event(event, memory);
+            }
+            self.plan_progress();
+        }
+    }
+
+    fn plan_progress(&mut self) {
+        if self.followers.has_progress() && self.progress_due.is_none() {
+            self.progress_due = Some(Instant::now() + PROGRESS_EVERY);
+        }
     }
 
     /// Has nodes keep what is owed, and lets submissions go on whose inputs have their copies.
@@ -280,7 +304,7 @@ impl DeskTerm {
                     Ok(Applied::Accepted { job, is_new }) => {
                         self.followers.answer(stream, Answer::Accepted { seq, job, is_new });
                         if follow {
-                            self.consensus.with_ledger(|ledger| self.followers.follow(stream, Target::Job(job), ledger));
+                            self.follow(stream, Target::Job(job));
                         }
                         return;
                     }
@@ -294,6 +318,14 @@ impl DeskTerm {
             }
             Some(Waiter::Nobody) | None => {}
         }
+    }
+
+    fn follow(&mut self, stream: u64, target: Target) {
+        let job = match target {
+            Target::Job(job) => job,
+            Target::Task(task) => task.job,
+        };
+        self.consensus.with_ledger(|ledger| self.followers.follow(stream, target, self.dispatch.book(ledger, job)));
     }
 
     fn handle_committed(&mut self, done: Result<(LogIndex, Vec<Applied>), ProposeError>) {
@@ -316,9 +348,7 @@ impl DeskTerm {
                     }
                 });
                 self.throughput.add(ended, Instant::now());
-                if self.followers.has_progress() && self.progress_due.is_none() {
-                    self.progress_due = Some(Instant::now() + PROGRESS_EVERY);
-                }
+                self.plan_progress();
             }
             Err(error) => {
                 tracing::debug!(%error, "an entry did not commit as far as is known");
@@ -330,7 +360,7 @@ impl DeskTerm {
     fn handle_timeout(&mut self) {
         if self.progress_due.is_some_and(|due| due <= Instant::now()) {
             self.progress_due = None;
-            self.consensus.with_ledger(|ledger| self.followers.tell_progress(ledger));
+            self.consensus.with_ledger(|ledger| self.followers.tell_progress(|job| self.dispatch.book(ledger, job)));
         }
         if self.keeping.poll_timeout() <= now() {
             self.consensus.with_ledger(|ledger| self.keeping.handle_timeout(ledger, now()));
@@ -373,7 +403,7 @@ impl DeskTerm {
             }
             ToDesk::Stream { stream, tx } => self.followers.open(stream, tx),
             ToDesk::Follow { stream, targets } => {
-                self.consensus.with_ledger(|ledger| targets.into_iter().for_each(|target| self.followers.follow(stream, target, ledger)));
+                targets.into_iter().for_each(|target| self.follow(stream, target));
             }
             ToDesk::StreamGone { stream } => self.followers.close(stream),
             ToDesk::Probed { node, reached } => self.dispatch.handle_probe(node, reached, now()),
@@ -466,7 +496,7 @@ impl DeskTerm {
         };
         self.next_ticket += 1;
         self.waiters.insert(self.next_ticket, waiter);
-        self.dispatch.handle_command(source, self.next_ticket, command);
+        self.consensus.with_ledger(|ledger| self.dispatch.handle_command(source, self.next_ticket, command, ledger));
     }
 
     /// Asks a node directly, on a connection made for it where there is none.

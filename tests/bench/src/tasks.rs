@@ -72,6 +72,8 @@ pub(crate) enum Subject {
     Fdatasync,
     /// No-op tasks of ours, each submitted singly
     Singles,
+    /// One at a time in the leader's memory alone
+    Async,
     /// The same tasks through NATS JetStream
     Nats,
     /// No-op tasks of ours as one array
@@ -183,6 +185,7 @@ impl Subject {
         match self {
             Self::Fdatasync => "the bare disk",
             Self::Singles => "swarm, each task submitted singly",
+            Self::Async => "swarm, durability async",
             Self::Nats => "NATS JetStream R3",
             Self::Array => "swarm, one array",
             Self::Etcd => "three of etcd",
@@ -197,7 +200,7 @@ impl Subject {
     fn missing(self, hq: Option<&Path>) -> Option<String> {
         let installed = |name: &str| program(name).is_none().then(|| format!("{name} is not installed (tests/bench/setup)"));
         match self {
-            Self::Fdatasync | Self::Floor | Self::Singles | Self::Array | Self::Exec | Self::Busy => None,
+            Self::Fdatasync | Self::Floor | Self::Singles | Self::Async | Self::Array | Self::Exec | Self::Busy => None,
             Self::Nats => installed(nats::PROGRAM),
             Self::Etcd => installed(etcd::PROGRAM),
             Self::Hyperqueue => match hq {
@@ -210,7 +213,7 @@ impl Subject {
     /// Which one was measured beside.
     fn version(self, hq: Option<&Path>) -> Option<String> {
         let path = match self {
-            Self::Fdatasync | Self::Floor | Self::Singles | Self::Array | Self::Exec | Self::Busy => None,
+            Self::Fdatasync | Self::Floor | Self::Singles | Self::Async | Self::Array | Self::Exec | Self::Busy => None,
             Self::Nats => program(nats::PROGRAM),
             Self::Etcd => program(etcd::PROGRAM),
             Self::Hyperqueue => hq.map(Path::to_owned),
@@ -225,6 +228,7 @@ impl Stage {
         match subject {
             Subject::Fdatasync => disk::run(&self.place.dir),
             Subject::Singles => ours::singles(self),
+            Subject::Async => ours::in_memory(self),
             Subject::Nats => nats::run(self),
             Subject::Array => ours::array(self),
             Subject::Etcd => etcd::run(self),

@@ -307,7 +307,7 @@ mod tests {
             "job": format!("j{job}"), "name": null, "submitter": "x", "submitted": 0, "ended": 0, "state": state,
             "counts": swarm_proto::ledger::Counts::default(), "reruns": 0, "retry_of": null, "key": null, "is_array": false, "first": 0,
             "tasks": 1, "spec": {"kind": "noop", "argv": [], "env": {}, "needs": swarm_proto::spec::Resources::default(), "labels": {},
-            "timeout_ms": null, "retries": {}, "on_partition": "replace", "at_most_once": false, "inputs": null,
+            "timeout_ms": null, "retries": {}, "on_partition": "replace", "at_most_once": false, "durability": "majority", "inputs": null,
             "each": null, "outputs": []}
         });
         let view: JobView = serde_json::from_value(text).expect("a job");

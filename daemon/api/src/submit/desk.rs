@@ -14,7 +14,7 @@ use swarm_proto::{
     Code, JobId, Millis, Problem,
     api::JobOutcome,
     ledger::{Counts, Submit, TaskState},
-    peer::{Answer, Numbered},
+    peer::{Answer, Numbered, Target},
 };
 
 use super::reading::Read;
@@ -187,8 +187,9 @@ impl Desk {
                         write(out, &LineRef::Progress { id, job, counts: &counts });
                     }
                 }
-                // Old progress is worth nothing, and nobody asked here for tasks or for jobs by name.
-                Answer::Progress { .. } | Answer::TaskEnded(_) | Answer::Unknown(_) => {}
+                Answer::Unknown(Target::Job(job)) => self.lost(job),
+                // Old progress is worth nothing, and nobody asked here for tasks.
+                Answer::Progress { .. } | Answer::TaskEnded(_) | Answer::Unknown(Target::Task(_)) => {}
             }
         }
     }
@@ -219,6 +220,15 @@ impl Desk {
     fn refused(&mut self, seq: u64, problem: Problem) {
         let Some(Waiting { id, .. }) = self.answered(seq) else { return };
         self.lines.push_back(Line::Refused { id, problem: Arc::new(problem), of: Refused::Submission });
+    }
+
+    /// A job that was accepted, and of which the present leader knows nothing.
+    fn lost(&mut self, job: JobId) {
+        let Some(followers) = self.followed.remove(&job) else { return };
+        let why = "it was in the memory of a leader that is gone (--durability async), or ended so long ago that it was forgotten";
+        let problem = Arc::new(Problem::new(Code::NotFound, format!("{job} was accepted, and is not known any more"), why));
+        let refused = |id: &Arc<str>| Line::Refused { id: Arc::clone(id), problem: Arc::clone(&problem), of: Refused::Submission };
+        self.lines.extend(followers.ids().iter().map(refused));
     }
 
     fn ended(&mut self, outcome: JobOutcome) {

@@ -46,7 +46,8 @@ impl Dispatch {
             let (due, cause) = if let Some(at) = worker.missing.get(key) {
                 (loss::Due { at: *at, needs_probe: false }, Cause::AttemptLost)
             } else {
-                let spec = ledger.job(key.0.job).map(crate::ledger::Job::spec);
+                let job = ledger.job(key.0.job).or_else(|| self.memory.ledger()?.job(key.0.job));
+                let spec = job.map(crate::ledger::Job::spec);
                 let Some(due) = spec.and_then(|spec| loss::due(spec, absence, over, self.settings.patience)) else { continue };
                 (due, Cause::NodeLost)
             };
@@ -62,7 +63,8 @@ impl Dispatch {
             if let Some(held) = worker.held.get_mut(&key) {
                 held.state = State::Doomed(cause);
             }
-            self.losses.push_back((node, key));
+            let losses = if self.memory.has(key.0.job) { &mut self.memory.losses } else { &mut self.losses };
+            losses.push_back((node, key));
         }
         if wants_probe && worker.probing.is_asked.is_none() {
             match worker.probing.not_before.filter(|at| *at > now) {

@@ -42,6 +42,11 @@ impl Dispatch {
         if self.phase == Phase::Opening {
             return self.open(index, &entry, applied, ledger, now);
         }
+        self.settle_entry(index, entry, applied, ledger, now);
+    }
+
+    /// What is to be done now that these are applied, and `ledger` is as they left it.
+    pub(super) fn settle_entry(&mut self, index: LogIndex, entry: InFlight, applied: Vec<Applied>, ledger: &Ledger, now: Instant) {
         let InFlight { sent, acks } = entry;
         let mut after = Aftermath::default();
         for (position, (sent, applied)) in (0u32..).zip(sent.into_iter().zip(applied)) {
@@ -81,6 +86,8 @@ impl Dispatch {
     fn settle(&mut self, index: LogIndex, position: u32, sent: Sent, applied: Applied, after: &mut Aftermath, ledger: &Ledger) {
         match sent {
             Sent::Lead => {}
+            Sent::Reserve => self.reserved(&applied),
+            Sent::Record => self.is_recorded(),
             Sent::Submit { ticket, group, count } => {
                 match (&applied, group) {
                     (Applied::Accepted { job, is_new: true }, Some(group)) => {

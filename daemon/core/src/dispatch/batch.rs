@@ -10,6 +10,7 @@ use swarm_proto::{
     ledger::{Assign, Batch, Command, JobRef},
     limits,
     peer::ToWorker,
+    spec::Durability,
 };
 
 use super::{
@@ -24,10 +25,12 @@ use crate::{
 };
 
 /// Encoded bytes of one entry's commands; the rest of the limit is for what the log puts around them.
-const ENTRY: usize = limits::LOG_ENTRY - (16 << 10);
+pub(super) const ENTRY: usize = limits::LOG_ENTRY - (16 << 10);
 /// How far outcomes, and then clients' commands, may fill it: neither can shut the other or grants out.
 const OUTCOME_BYTES: usize = ENTRY / 2;
 const COMMAND_BYTES: usize = ENTRY / 8 * 7;
+/// How far records of what ended in memory may; the first one, half an entry at most, has the rest too.
+pub(super) const RECORD_BYTES: usize = ENTRY / 4 * 3;
 /// Grants in one entry; more than there are nodes in all but the largest swarms, each of which may get one.
 const GRANTS: usize = 2_048;
 /// Nodes looked at in one pass, over all groups; what is left is seen in the next.
@@ -60,6 +63,9 @@ pub(super) enum Sent {
     },
     Finish(NodeId, Key),
     Lose(NodeId, Key),
+    /// Numbers for jobs in memory, and one of these that has ended.
+    Reserve,
+    Record,
     Assign {
         group: GroupId,
         job: JobRef,
@@ -92,21 +98,21 @@ impl InFlight {
             | Sent::CancelTask { ticket, .. }
             | Sent::Member { ticket }
             | Sent::Other { ticket } => Some(*ticket),
-            Sent::Lead | Sent::Finish(..) | Sent::Lose(..) | Sent::Assign { .. } => None,
+            Sent::Lead | Sent::Finish(..) | Sent::Lose(..) | Sent::Reserve | Sent::Record | Sent::Assign { .. } => None,
         })
     }
 }
 
 /// The entry in the making.
 #[derive(Default)]
-struct Draft {
-    commands: Vec<Command>,
-    entry: InFlight,
-    bytes: usize,
+pub(super) struct Draft {
+    pub(super) commands: Vec<Command>,
+    pub(super) entry: InFlight,
+    pub(super) bytes: usize,
 }
 
 impl Draft {
-    fn push(&mut self, command: Command, bytes: usize, sent: Sent) {
+    pub(super) fn push(&mut self, command: Command, bytes: usize, sent: Sent) {
         self.bytes += bytes;
         self.commands.push(command);
         self.entry.sent.push(sent);
@@ -133,8 +139,9 @@ impl Dispatch {
                 self.judge_due(ledger, now);
                 self.draft_outcomes(&mut draft, each);
                 self.draft_losses(&mut draft, each);
+                self.draft_records(&mut draft, each);
                 self.draft_commands(&mut draft, each);
-                self.draft_grants(&mut draft, ledger, now);
+                self.draft_grants(&mut draft, Durability::Majority, ledger, now);
             }
         }
         if draft.commands.is_empty() {
@@ -189,7 +196,7 @@ impl Dispatch {
     }
 
     /// What to remember of a client's command. A new job's tasks may be granted in the same entry.
-    fn sent(&mut self, ticket: u64, command: &Command, position: usize) -> Sent {
+    pub(super) fn sent(&mut self, ticket: u64, command: &Command, position: usize) -> Sent {
         match command {
             Command::Submit(submit) => {
                 let array = &submit.array;
@@ -204,14 +211,19 @@ impl Dispatch {
             Command::Admit(_) | Command::Schedule { .. } | Command::Leave { .. } | Command::Identity(_) | Command::Set(_) => {
                 Sent::Member { ticket }
             }
-            Command::Raise { .. } | Command::Lead { .. } | Command::Assign(_) | Command::Finish(_) | Command::Lose { .. } => {
-                Sent::Other { ticket }
-            }
+            Command::Raise { .. }
+            | Command::Lead { .. }
+            | Command::Assign(_)
+            | Command::Finish(_)
+            | Command::Lose { .. }
+            | Command::Reserve { .. }
+            | Command::Record(_) => Sent::Other { ticket },
         }
     }
 
-    /// Grants what fits, in order, until nothing fits, nothing waits, or this pass has cost enough.
-    fn draft_grants(&mut self, draft: &mut Draft, ledger: &Ledger, now: Instant) {
+    /// Grants what fits of jobs of this durability, which are those of this ledger, in order, until nothing fits, nothing waits, or this
+    /// pass has cost enough.
+    pub(super) fn draft_grants(&mut self, draft: &mut Draft, of: Durability, ledger: &Ledger, now: Instant) {
         self.again = None;
         let workers = &self.workers;
         self.queue.wake(|group, node| {
@@ -221,7 +233,7 @@ impl Dispatch {
         });
         let most = draft.commands.len() + GRANTS;
         let mut looks = LOOKS;
-        while let Some((group, until)) = self.queue.next() {
+        while let Some((group, until)) = self.queue.next(of) {
             let left = most.saturating_sub(draft.commands.len()).min((ENTRY - draft.bytes.min(ENTRY)) / size::SMALL);
             let rooms = self.rooms(group);
             if left <= rooms.len() || looks == 0 {
@@ -236,14 +248,14 @@ impl Dispatch {
             }
             self.queue.share(group, 1);
             let slices = self.queue.take(group, until, places, left - rooms.len(), ledger);
-            if slices.is_empty() && self.queue.next().is_some_and(|(next, _)| next == group) {
+            if slices.is_empty() && self.queue.next(of).is_some_and(|(next, _)| next == group) {
                 self.queue.block(group);
             }
             self.hand_out(draft, group, slices.into(), &rooms, ledger);
             self.queue.release(group);
         }
         self.queue.drop_fresh();
-        if !self.queue.is_quiet() {
+        if !self.queue.is_quiet(Durability::Majority) || !self.queue.is_quiet(Durability::Async) {
             self.again = Some(now);
         }
     }

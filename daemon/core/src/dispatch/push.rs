@@ -38,7 +38,10 @@ impl Dispatch {
     pub(super) fn push(&mut self, node: NodeId, grants: Vec<Grant>, ledger: &Ledger) {
         let mut parcel = Parcel::default();
         for grant in grants {
-            let Some(job) = ledger.job(grant.job) else { continue };
+            if parcel.bytes >= PUSH_BYTES {
+                self.send(node, std::mem::take(&mut parcel));
+            }
+            let Some(job) = ledger.job(grant.job).or_else(|| self.memory.ledger()?.job(grant.job)) else { continue };
             let Some(worker) = self.workers.get_mut(&node) else { return };
             let Some(stream) = worker.stream.map(|stream| stream.number) else { return };
             let pushed = Pushed::To { life: worker.life, stream };
@@ -48,9 +51,6 @@ impl Dispatch {
                 if let Some(held) = worker.held.get_mut(&(TaskId { job: grant.job, index }, grant.fence)) {
                     held.pushed = pushed;
                 }
-            }
-            if parcel.bytes >= PUSH_BYTES {
-                self.send(node, std::mem::take(&mut parcel));
             }
             parcel.add(grant, job, is_known);
         }

@@ -23,7 +23,7 @@ use std::{
 use swarm_proto::{
     JobId, NodeId,
     ledger::{End, JobRef, Outcome},
-    spec::{JobSpec, Resources, Work},
+    spec::{Durability, JobSpec, Resources, Work},
 };
 
 use crate::{ledger::Ledger, placement::heavy};
@@ -56,7 +56,7 @@ struct Alike(Arc<JobSpec>);
 
 impl Alike {
     fn key(&self) -> impl Ord + '_ {
-        let JobSpec { needs, labels, work, at_most_once, signed, .. } = &*self.0;
+        let JobSpec { needs, labels, work, at_most_once, signed, durability, .. } = &*self.0;
         let program = match work {
             Work::Noop => None,
             Work::Exec(exec) => Some(exec.argv.first()),
@@ -69,7 +69,7 @@ impl Alike {
             needs.gpus,
             &needs.named,
             labels,
-            (at_most_once, signed.is_some(), heavy(&self.0)),
+            (at_most_once, signed.is_some(), durability, heavy(&self.0)),
         )
     }
 }
@@ -140,7 +140,8 @@ pub(super) struct Queue {
     groups: Vec<Option<Group>>,
     vacant: Vec<GroupId>,
     by_need: BTreeMap<Alike, GroupId>,
-    ready: BTreeSet<(Place, GroupId)>,
+    /// Those of jobs in the log, and those of jobs in memory: [`lane`].
+    ready: [BTreeSet<(Place, GroupId)>; 2],
     blocked: BTreeSet<GroupId>,
     /// Groups that got jobs of the entry being made.
     freshened: Vec<GroupId>,
@@ -242,14 +243,15 @@ impl Queue {
         if was == is {
             return;
         }
+        let lane = lane(self.group(id).spec.durability);
         match was {
             State::Idle => {}
-            State::Ready(place) => drop(self.ready.remove(&(place, id))),
+            State::Ready(place) => drop(self.ready[lane].remove(&(place, id))),
             State::Blocked => drop(self.blocked.remove(&id)),
         }
         match is {
             State::Idle => {}
-            State::Ready(place) => drop(self.ready.insert((place, id))),
+            State::Ready(place) => drop(self.ready[lane].insert((place, id))),
             State::Blocked => drop(self.blocked.insert(id)),
         }
     }
@@ -310,7 +312,7 @@ impl Queue {
                 State::Idle => assert!(group.head().is_none(), "idle while {:?} waits", group.head()),
                 State::Ready(place) => {
                     assert_eq!(Some(place), group.head());
-                    assert!(self.ready.contains(&(place, id)));
+                    assert!(self.ready[lane(group.spec.durability)].contains(&(place, id)));
                     seen.0 += 1;
                 }
                 State::Blocked => {
@@ -319,17 +321,17 @@ impl Queue {
                 }
             }
         }
-        assert_eq!(seen, (self.ready.len(), self.blocked.len()));
+        assert_eq!(seen, (self.ready.iter().map(BTreeSet::len).sum(), self.blocked.len()));
     }
 
     /// Whether a pass has something to look at.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.ready.is_empty() && self.looks_due == 0
+    pub(super) fn is_quiet(&self, of: Durability) -> bool {
+        self.ready[lane(of)].is_empty() && self.looks_due == 0
     }
 
-    /// The group whose turn it is, and the place at which another group's turn comes.
-    pub(super) fn next(&self) -> Option<(GroupId, Option<Place>)> {
-        let mut ready = self.ready.iter();
+    /// The group of this durability whose turn it is, and the place at which another group's turn comes.
+    pub(super) fn next(&self, of: Durability) -> Option<(GroupId, Option<Place>)> {
+        let mut ready = self.ready[lane(of)].iter();
         let (_, id) = ready.next()?;
         Some((*id, ready.next().map(|(place, _)| *place)))
     }
@@ -374,6 +376,13 @@ impl Queue {
         if is_short(group.longest) && !is_short(was) {
             self.unblock(id);
         }
+    }
+}
+
+const fn lane(of: Durability) -> usize {
+    match of {
+        Durability::Majority => 0,
+        Durability::Async => 1,
     }
 }
 

@@ -60,10 +60,12 @@ impl Dispatch {
     /// Goes through what the ledger calls assigned to the node. Entries of the batch in flight may be among it: they are not the desk's
     /// yet.
     fn reconcile(&mut self, mut known: std::collections::BTreeMap<Key, Held>, taking: &mut Taking, ledger: &Ledger) {
-        let mut assigned: Vec<Key> = ledger.assigned_to(taking.node).filter(|(_, fence)| fence.index <= self.applied).collect();
+        let logged = ledger.assigned_to(taking.node).filter(|(_, fence)| fence.index <= self.applied);
+        let mut assigned: Vec<Key> = logged.chain(self.memory().assigned_to(taking.node)).collect();
         assigned.sort_unstable_by_key(|(task, fence)| (*fence, *task));
         for key in assigned {
-            let Some(spec) = ledger.job(key.0.job).map(Job::spec) else { continue };
+            let job = ledger.job(key.0.job).or_else(|| self.memory.ledger()?.job(key.0.job));
+            let Some(spec) = job.map(Job::spec) else { continue };
             let held = known.remove(&key).unwrap_or_else(|| Held::new(self.queue.acquire(spec), Pushed::Unknown));
             let worker = self.workers.get_mut(&taking.node).expect("only nodes taken on are reconciled");
             place(worker, key, held, &self.queue, spec.on_partition, taking);

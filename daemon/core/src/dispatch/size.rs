@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use swarm_proto::{
-    ledger::{Command, End, Finish, Output, Submit},
+    ledger::{Command, End, Finish, Outcome, Output, RecordedTask, Submit},
     spec::{Array, Cause, Exec, JobSpec, Resources, Work},
 };
 
@@ -50,11 +50,12 @@ pub(super) fn spec(spec: &JobSpec) -> usize {
     let rest = 2 * (1 + WORD) + Cause::ALL.len() * SHORT + 2;
     let items = 1 + spec.items.map_or(0, |_| DIGEST + WORD);
     let files = 2 + spec.trees().count() * TREE + SHORT + spec.outputs.iter().map(|path| text(path)).sum::<usize>();
+    let durability = 1;
     let signed = 1 + spec
         .signed
         .as_deref()
         .map_or(0, |signed| 32 + text(&signed.key) + array(&signed.array) + WORD + SHORT + signed.signature.len());
-    name + work + resources(&spec.needs) + map(&spec.labels) + rest + items + files + signed
+    name + work + resources(&spec.needs) + map(&spec.labels) + rest + items + files + signed + durability
 }
 
 fn array(array: &Array) -> usize {
@@ -76,13 +77,21 @@ fn output(output: &Output) -> usize {
         + output.files.map_or(0, |_| TREE)
 }
 
-/// The end of an attempt.
-pub(super) fn finish(finish: &Finish) -> usize {
-    let end = match &finish.outcome.end {
+fn outcome(outcome: &Outcome) -> usize {
+    let end = match &outcome.end {
         End::Spawn(why) | End::Refused(why) | End::Input(why) | End::Output(why) => text(why),
         End::Succeeded | End::Exit(_) | End::Signal(_) | End::Timeout | End::Cancelled | End::Lost => SHORT,
     };
-    1 + ATTEMPT + 1 + end + 2 * WORD + 1 + finish.outcome.output.as_deref().map_or(0, output)
+    1 + end + 2 * WORD + 1 + outcome.output.as_deref().map_or(0, output)
+}
+
+/// The end of an attempt.
+pub(super) fn finish(finish: &Finish) -> usize {
+    1 + ATTEMPT + outcome(&finish.outcome)
+}
+
+fn recorded(task: &RecordedTask) -> usize {
+    1 + (WORD + SHORT) + WORD + 1 + task.outcome.as_ref().map_or(0, outcome)
 }
 
 /// Any command.
@@ -94,6 +103,7 @@ pub(super) fn command(command: &Command) -> usize {
         Command::Admit(of) => 1 + 32 + 16 + 2 * 20 + text(&of.name) + 1,
         // rare, and of many shapes
         Command::Set(set) => 1 + postcard::experimental::serialized_size(set).unwrap_or(0),
+        Command::Record(of) => 1 + submit(&of.submit) + 3 * WORD + SHORT + of.tasks.iter().map(recorded).sum::<usize>(),
         Command::Identity(change) => 1 + postcard::experimental::serialized_size(change).unwrap_or(0),
         Command::Lead { .. }
         | Command::Assign(_)
@@ -102,6 +112,7 @@ pub(super) fn command(command: &Command) -> usize {
         | Command::CancelTask { .. }
         | Command::Schedule { .. }
         | Command::Leave { .. }
-        | Command::Raise { .. } => SMALL,
+        | Command::Raise { .. }
+        | Command::Reserve { .. } => SMALL,
     }
 }

@@ -37,6 +37,10 @@ impl Bounds {
         tokens: limits::TOKENS,
         users: limits::USERS,
     };
+
+    /// Of jobs in the leader's memory. What has ended stays until it is recorded, and counts among the jobs until then.
+    pub(super) const MEMORY: Self =
+        Self { open_jobs: limits::ASYNC_JOBS, open_tasks: limits::ASYNC_JOBS, held: 64 << 20, ..Self::STANDARD };
 }
 
 /// The reason of an end that a worker sent is cut here.

@@ -2,7 +2,7 @@
 
 use swarm_proto::{
     AttemptNo, Code, Fence, JobId, Problem, TaskId, UnixMillis,
-    ledger::{Applied, End, Finish, Output, TaskState, What},
+    ledger::{Applied, End, Finish, Outcome, Output, TaskState, What},
     limits,
     spec::{Cause, JobSpec},
 };
@@ -44,7 +44,7 @@ impl Ledger {
         let Finish { task, fence, outcome } = finish;
         match self.standing(*task, *fence) {
             Standing::Current { offset, slot } => {
-                self.hash_outcome(finish);
+                self.hash_outcome(outcome);
                 let remains = Remains {
                     end: cut_end(&outcome.end),
                     started: outcome.started,
@@ -142,13 +142,13 @@ impl Ledger {
         self.journal.emit(What::TaskEnded { task: id, state, attempt, node: Some(node) });
     }
 
-    fn shift_totals(&mut self, from: TaskState, to: TaskState, count: u32) {
+    pub(super) fn shift_totals(&mut self, from: TaskState, to: TaskState, count: u32) {
         *self.totals.of(from) -= u64::from(count);
         *self.totals.of(to) += u64::from(count);
     }
 
     /// Once its last task has ended, the job has.
-    fn close_if_ended(&mut self, id: JobId) {
+    pub(super) fn close_if_ended(&mut self, id: JobId) {
         let now = self.journal.now;
         let Some(job) = self.jobs.get_mut(id).filter(|job| !job.is_open()) else { return };
         job.ended = now;
@@ -215,8 +215,7 @@ impl Ledger {
         self.end_slot(id, offset, slot, TaskState::Cancelled);
     }
 
-    fn hash_outcome(&mut self, finish: &Finish) {
-        let Finish { outcome, .. } = finish;
+    pub(super) fn hash_outcome(&mut self, outcome: &Outcome) {
         let hash = &mut self.journal.hash;
         hash.add(match &outcome.end {
             End::Succeeded => 0,
@@ -281,7 +280,7 @@ fn cut(why: &str) -> String {
     why[..why.floor_char_boundary(REASON)].to_owned()
 }
 
-fn cut_end(end: &End) -> End {
+pub(super) fn cut_end(end: &End) -> End {
     match end {
         End::Spawn(why) => End::Spawn(cut(why)),
         End::Refused(why) => End::Refused(cut(why)),
@@ -292,7 +291,7 @@ fn cut_end(end: &End) -> End {
 }
 
 /// Copies, so that no larger buffer is kept alive for a few bytes; `None` when nothing was written.
-fn cut_output(output: &Output) -> Option<Box<Output>> {
+pub(super) fn cut_output(output: &Output) -> Option<Box<Output>> {
     let head = |bytes: &[u8]| bytes[..bytes.len().min(limits::INLINE_RESULT)].to_vec().into();
     let Output { stdout, stderr, stdout_len, stderr_len, stdout_blob, files } = output;
     (*stdout_len > 0 || *stderr_len > 0 || !stdout.is_empty() || !stderr.is_empty() || files.is_some()).then(|| {

@@ -101,6 +101,7 @@ fn resolve(job: JobRef, before: &[Applied]) -> Option<JobId> {
                 | Applied::Finished { .. }
                 | Applied::Stale
                 | Applied::Admitted(_)
+                | Applied::Reserved { .. }
                 | Applied::Refused(_),
             )
             | None => None,

@@ -37,8 +37,15 @@ impl Journal {
 
     pub(super) fn begin_entry(&mut self, index: LogIndex) {
         debug_assert!(index > self.index, "entries are applied once and in order");
-        self.index = index;
         self.sub = 0;
+        self.go_on(index);
+    }
+
+    /// What comes true beside the entry at `index`, after what came true there before.
+    pub(super) fn go_on(&mut self, index: LogIndex) {
+        if index != self.index {
+            (self.index, self.sub) = (index, 0);
+        }
         self.hash.add(index.0);
     }
 
@@ -77,6 +84,7 @@ impl Journal {
             Applied::Finished { will_retry } => u64::from(*will_retry) << 8 | 4,
             Applied::Stale => 5,
             Applied::Admitted(node) => node.0 << 8 | 6,
+            Applied::Reserved { first } => first.0 << 8 | 8,
             Applied::Refused(problem) => (problem.code as u64) << 8 | 7,
         };
         self.hash.add(word);

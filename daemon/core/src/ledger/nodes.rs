@@ -85,6 +85,21 @@ impl Nodes {
         self.by_id.insert(record.id, Entry { record, assigned: List::default() });
     }
 
+    /// The same records; assignments stay where they are.
+    pub(super) fn become_like<'a>(&mut self, records: impl Iterator<Item = &'a NodeRecord>) {
+        let mut before = std::mem::take(self).by_id;
+        for record in records {
+            self.insert(record.clone());
+            if let (Some(old), Some(new)) = (before.remove(&record.id), self.by_id.get_mut(&record.id)) {
+                new.assigned = old.assigned;
+            }
+        }
+        for (id, mut old) in before.into_iter().filter(|(_, old)| old.assigned.len() > 0) {
+            old.record.is_gone = true;
+            self.by_id.insert(id, old);
+        }
+    }
+
     /// The name as it is free for `own`, with a number behind it if need be.
     fn free_name(&self, wanted: &str, own: NodeId) -> String {
         let is_free =

@@ -47,7 +47,7 @@ impl Ledger {
         Some((job, job.cells.get(job.offset(task.index)?)))
     }
 
-    fn state_of(&self, cell: Cell) -> TaskState {
+    pub(super) fn state_of(&self, cell: Cell) -> TaskState {
         match cell {
             Cell::Fresh | Cell::Waiting(_) => TaskState::Pending,
             Cell::Held(_) => TaskState::Assigned,

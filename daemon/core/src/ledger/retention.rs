@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_proto::JobId;
+use swarm_proto::{JobId, spec::Durability};
 
 use super::{
     Ledger,
@@ -64,6 +64,10 @@ impl Ledger {
             self.held_bytes += u64::from(cells);
         }
         self.ended_jobs.push_back(id);
+        // what ended in memory stays until it is recorded
+        if self.durability == Durability::Async {
+            return;
+        }
         while self.ended_jobs.len() > self.bounds.ended_jobs || (self.held_bytes > self.bounds.held && self.ended_jobs.len() > 1) {
             self.retire_oldest_job();
         }

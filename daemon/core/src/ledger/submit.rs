@@ -6,7 +6,7 @@ use swarm_proto::{
     Code, JobId, Millis, Problem, UnixMillis,
     ledger::{Applied, Submit, What},
     limits,
-    spec::Array,
+    spec::{Array, Durability},
 };
 
 use super::{
@@ -43,18 +43,43 @@ fn check_signed(submit: &Submit, now: UnixMillis) -> Result<(), Problem> {
 
 /// A key as the ledger remembers it.
 #[derive(Clone, Copy)]
-struct Named {
-    name: u128,
+pub(super) struct Named {
+    pub(super) name: u128,
     content: u128,
+}
+
+/// What a new job needs, charged to the budget already.
+pub(super) struct Prepared {
+    spec: Arc<StoredSpec>,
+    /// Bytes of its items.
+    items: u64,
+    pub(super) named: Option<Named>,
 }
 
 impl Ledger {
     pub(super) fn submit(&mut self, submit: &Submit) -> Result<Applied, Problem> {
         check_names(submit)?;
-        let named = keys::name_of_submit(submit).map(|name| Named { name, content: keys::content_of(submit) });
+        let named = named(submit);
         if let Some(known) = named.and_then(|named| self.keys.find(named.name, self.journal.now).map(|record| (record, named.content))) {
             return answer_again(known, submit);
         }
+        if submit.spec.durability != self.durability {
+            return Err(bad("it is of another durability than what is kept here"));
+        }
+        if self.durability == Durability::Async {
+            submit.spec.check_array(&submit.array)?;
+        }
+        let shared = self.check(submit)?;
+        self.check_room(named.is_some())?;
+        let prepared = self.prepare(submit, shared, named)?;
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        self.accept(id, submit, prepared);
+        Ok(Applied::Accepted { job: id, is_new: true })
+    }
+
+    /// Whether the job is acceptable; the spec of the one before, if it has the same.
+    pub(super) fn check(&self, submit: &Submit) -> Result<Option<Arc<StoredSpec>>, Problem> {
         let shared = self.last_spec.clone().filter(|last| Arc::ptr_eq(&last.spec, &submit.spec) || *last.spec == *submit.spec);
         // a spec that equals the one before was checked with it
         if shared.is_none() {
@@ -62,11 +87,15 @@ impl Ledger {
         }
         check_array(&submit.array)?;
         check_signed(submit, self.journal.now)?;
-        self.check_room(named.is_some())?;
+        Ok(shared)
+    }
+
+    /// Makes room for a job.
+    pub(super) fn prepare(&mut self, submit: &Submit, shared: Option<Arc<StoredSpec>>, named: Option<Named>) -> Result<Prepared, Problem> {
         let items: u64 = submit.array.items.iter().map(|item| (item.len() + size_of::<String>()) as u64).sum();
         let spec = shared.unwrap_or_else(|| Arc::new(StoredSpec::new(Arc::clone(&submit.spec))));
         self.make_room_for(items, &spec)?;
-        Ok(self.accept(submit, spec, items, named))
+        Ok(Prepared { spec, items, named })
     }
 
     /// Whether this very submission, or another one of its key, was accepted before.
@@ -75,8 +104,10 @@ impl Ledger {
     }
 
     fn check_room(&mut self, is_keyed: bool) -> Result<(), Problem> {
-        if self.jobs.open() >= self.bounds.open_jobs {
-            let why = format!("{} jobs are open, as many as are taken", self.jobs.open());
+        // in memory, those that are to be recorded count too
+        let jobs = if self.durability == Durability::Async { self.jobs.live() } else { self.jobs.open() };
+        if jobs >= self.bounds.open_jobs {
+            let why = format!("{jobs} jobs are open, as many as are taken");
             return Err(busy(why, "wait until jobs end, or submit one array in place of many jobs"));
         }
         if is_keyed && !self.keys.has_room(self.bounds.keys, self.journal.now) {
@@ -91,7 +122,8 @@ impl Ledger {
         let is_new = self.last_spec.as_ref().is_none_or(|last| !Arc::ptr_eq(last, spec));
         let need = items + if is_new { spec.bytes } else { 0 };
         while self.held_bytes + need > self.bounds.held {
-            if !self.retire_oldest_job() {
+            // what ended in memory is still to be recorded
+            if self.durability == Durability::Async || !self.retire_oldest_job() {
                 let why = format!("the open jobs hold {} bytes of specs, as many as are taken", self.held_bytes);
                 return Err(busy(why, "wait until jobs end, or submit smaller specs"));
             }
@@ -103,9 +135,8 @@ impl Ledger {
         Ok(())
     }
 
-    fn accept(&mut self, submit: &Submit, spec: Arc<StoredSpec>, items: u64, named: Option<Named>) -> Applied {
-        let id = JobId(self.next_job);
-        self.next_job += 1;
+    /// The job is in the ledger from now on.
+    pub(super) fn accept(&mut self, id: JobId, submit: &Submit, Prepared { spec, items, named }: Prepared) {
         let count = submit.array.count;
         self.hash_submission(submit, &spec, named);
         let job = Job {
@@ -128,7 +159,6 @@ impl Ledger {
             self.keys.insert(KeyRecord { at: self.journal.now, name, content, job: id });
         }
         self.journal.emit(What::JobSubmitted { job: id, tasks: count });
-        Applied::Accepted { job: id, is_new: true }
     }
 
     fn hash_submission(&mut self, submit: &Submit, spec: &StoredSpec, named: Option<Named>) {
@@ -151,7 +181,12 @@ impl Ledger {
     }
 }
 
-fn check_names(submit: &Submit) -> Result<(), Problem> {
+/// The key of a submission, if it has one.
+pub(super) fn named(submit: &Submit) -> Option<Named> {
+    keys::name_of_submit(submit).map(|name| Named { name, content: keys::content_of(submit) })
+}
+
+pub(super) fn check_names(submit: &Submit) -> Result<(), Problem> {
     if submit.submitter.is_empty() || submit.submitter.len() > limits::NAME {
         return Err(bad(format!("a submitter's name has 1 to {} bytes", limits::NAME)));
     }

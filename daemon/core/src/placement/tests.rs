@@ -77,7 +77,7 @@ prop_compose! {
         let exec = Exec { argv: vec!["x".into()], env: BTreeMap::new(), stdin: bytes::Bytes::new(), cwd: None };
         JobSpec {
             name: None, work: if is_noop { Work::Noop } else { Work::Exec(exec) }, needs, labels, timeout: None,
-            retries: Retries::default(), on_partition: OnPartition::Replace, at_most_once: false, patience: None, signed: None,
+            retries: Retries::default(), on_partition: OnPartition::Replace, at_most_once: false, durability: swarm_proto::spec::Durability::Majority, patience: None, signed: None,
             inputs: None,
             each: None,
             items: None,

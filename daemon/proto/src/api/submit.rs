@@ -9,7 +9,7 @@ use crate::{
     Code, Millis, PeerKey, Problem, UnixMillis,
     manifest::Tree,
     signed::Signed,
-    spec::{Array, Cause, Exec, ItemList, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Array, Cause, Durability, Exec, ItemList, JobSpec, OnPartition, Resources, Retries, Work},
 };
 
 /// One line of `POST /v1/submit`.
@@ -61,6 +61,9 @@ pub struct SubmitRequest {
     pub on_partition: Option<OnPartition>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub at_most_once: bool,
+    /// What `accepted` means; absent: `majority`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience_ms: Option<u64>,
     /// Files that each task finds in its own directory.
@@ -171,6 +174,7 @@ impl SubmitRequest {
             each: self.each,
             items,
             outputs: self.outputs,
+            durability: self.durability.unwrap_or_default(),
         };
         spec.check()?;
         spec.check_array(&array)?;

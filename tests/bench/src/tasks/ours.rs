@@ -36,6 +36,12 @@ pub(super) fn singles(stage: &Stage) -> anyhow::Result<Measured> {
     ])
 }
 
+/// What is in the leader's memory alone: only how long one takes.
+pub(super) fn in_memory(stage: &Stage) -> anyhow::Result<Measured> {
+    let report = bench(stage, IN_FLIGHT, &["--durability", "async"])?;
+    Ok(vec![(Figure::AsyncAcknowledged, report.ack_p50_ms), (Figure::AsyncTrip, report.rtt_p50_ms)])
+}
+
 pub(super) fn array(stage: &Stage) -> anyhow::Result<Measured> {
     let report = bench(stage, stage.tasks, &["--array"])?;
     Ok(vec![(Figure::ArrayPerS, report.tasks_per_s), (Figure::ArrayCpu, report.cpu()?)])

@@ -18,6 +18,9 @@ pub(crate) enum Figure {
     TaskAcknowledged,
     TaskTrip,
     TaskTripP99,
+    /// Of durability async.
+    AsyncAcknowledged,
+    AsyncTrip,
     /// While nothing else runs, and while every core is kept busy by tasks.
     IdleTripP99,
     BusyTripP99,
@@ -65,6 +68,8 @@ impl Figure {
             Self::TaskAcknowledged => ("swarm: one task acknowledged, p50", Milliseconds),
             Self::TaskTrip => ("swarm: one task there and back, p50", Milliseconds),
             Self::TaskTripP99 => ("swarm: one task there and back, p99", Milliseconds),
+            Self::AsyncAcknowledged => ("swarm, durability async: acknowledged, p50", Milliseconds),
+            Self::AsyncTrip => ("swarm, durability async: there and back, p50", Milliseconds),
             Self::IdleTripP99 => ("swarm: the same, beside the next one", Milliseconds),
             Self::BusyTripP99 => ("swarm: the same, every core busy by tasks", Milliseconds),
             Self::ArrayPerS => ("swarm: tasks of one array", PerSecond),
@@ -145,6 +150,7 @@ const LINES: &[Line] = &[
     line("round trip / one etcd put", Figure::TaskTrip, Figure::EtcdPut, Bound::AtMost(1.0)),
     line("round trip / fdatasync, three writers", Figure::TaskTrip, Figure::SyncThree, Bound::AtMost(8.0)),
     line("round trip p99, every core busy / idle", Figure::BusyTripP99, Figure::IdleTripP99, Bound::AtMost(3.0)),
+    line("round trip, durability async / NATS R3", Figure::AsyncTrip, Figure::NatsTrip, Bound::AtMost(0.5)),
     line("processes/s / bare spawn loops", Figure::ExecPerS, Figure::SpawnsPerS, Bound::AtLeast(0.9)),
     // a task is at least two writes of the ledger; it is counted as one
     line("ledger writes/s, 1,000 in flight / etcd", Figure::TasksPerS, Figure::EtcdPerS, Bound::AtLeast(5.0)),

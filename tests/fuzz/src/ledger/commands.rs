@@ -8,9 +8,9 @@ use swarm_proto::{
     access::Role,
     admission::Rule,
     identity::{Applicant, Authority, Change, Enroll, Found, Invite, Kind, NewToken, NodeRole, Secret, Step, Warrant},
-    ledger::{Addrs, Admit, Assign, Command, End, Finish, JobRef, Outcome, Output, Schedule, Submit},
+    ledger::{Addrs, Admit, Assign, Command, End, Finish, JobRef, Outcome, Output, Recorded, RecordedTask, Schedule, Submit, TaskState},
     settings::Set,
-    spec::{Array, Cause, Exec, JobSpec, OnPartition, Work},
+    spec::{Array, Cause, Durability, Exec, JobSpec, OnPartition, Work},
     token::root_id,
 };
 
@@ -38,7 +38,7 @@ pub(super) fn clock(at: u64, input: &mut Input<'_>) -> u64 {
 }
 
 pub(super) fn command(input: &mut Input<'_>, ledger: &Ledger) -> Command {
-    match input.below(24) {
+    match input.below(27) {
         0 => Command::Lead { node: node(input), term: Term(input.number()) },
         1..=5 => submit(input),
         6..=9 => {
@@ -61,8 +61,28 @@ pub(super) fn command(input: &mut Input<'_>, ledger: &Ledger) -> Command {
         // a ledger that is raised to what this version does not know is not for it to read
         20 => Command::Raise { protocol: [0, 1, 3][input.below(3)] },
         21 => Command::Set(set(input)),
+        22 => Command::Reserve { count: input.number() as u32 },
+        23 | 24 => Command::Record(Box::new(recorded(input, ledger))),
         _ => Command::Identity(Box::new(change(input))),
     }
+}
+
+/// A number that was reserved perhaps, and mostly as many ends as tasks.
+fn recorded(input: &mut Input<'_>, ledger: &Ledger) -> Recorded {
+    let Command::Submit(mut submit) = submit(input) else { unreachable!("that is what it makes") };
+    let spec = JobSpec { durability: [Durability::Async, Durability::Majority][usize::from(input.chance(8))], ..(*submit.spec).clone() };
+    submit.spec = Arc::new(spec);
+    let job = JobId(ledger.next_number().0.wrapping_sub(input.below(9) as u64));
+    let count = (submit.array.count as usize).min(64).saturating_sub(usize::from(input.chance(16)));
+    let states = [TaskState::Succeeded, TaskState::Failed, TaskState::Cancelled, TaskState::Lost, TaskState::Assigned];
+    let end = |input: &mut Input<'_>| RecordedTask {
+        state: states[usize::from(input.byte()).checked_sub(4).map_or(4, |n| n % 4)],
+        fence: Fence { index: LogIndex(input.number()), attempt: AttemptNo(u32::from(input.byte())) },
+        node: node(input),
+        outcome: (!input.chance(4)).then(|| outcome(input)),
+    };
+    let tasks = (0..count).map(|_| end(input)).collect();
+    Recorded { job, submit, submitted: UnixMillis(input.number()), ended: UnixMillis(input.number()), tasks }
 }
 
 fn node(input: &mut Input<'_>) -> NodeId {

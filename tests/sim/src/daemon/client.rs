@@ -14,7 +14,7 @@ use swarm_proto::{
     api::{Call, JobView, Reply},
     ledger::Submit,
     peer::{Answer, Numbered, Target},
-    spec::{Array, Cause, Exec, JobSpec, OnPartition, Resources, Retries, Work},
+    spec::{Array, Cause, Durability, Exec, JobSpec, OnPartition, Resources, Retries, Work},
 };
 use tokio::{
     sync::mpsc,
@@ -121,8 +121,10 @@ impl Client {
     /// Nobody will say any more what became of what was sent.
     fn give_up_sent(&mut self) {
         for (seq, began) in std::mem::take(&mut self.sent) {
-            if let Some((item, content)) = self.open.get(&seq) {
-                self.world.record(item.submit.key.as_deref().unwrap_or_default(), began, Op::Submit { content: *content, answer: None });
+            if let Some((item, content)) = self.open.get(&seq)
+                && let Some(key) = &item.submit.key
+            {
+                self.world.record(key, began, Op::Submit { content: *content, answer: None });
             }
         }
     }
@@ -145,7 +147,10 @@ impl Client {
                     self.world.told(&outcome);
                 }
                 Answer::Progress { .. } | Answer::TaskEnded(_) => {}
-                Answer::Unknown(target) => self.world.violate(format_args!("{target:?} was acknowledged and is unknown")),
+                Answer::Unknown(target) => {
+                    self.world.is_unknown(target);
+                    self.followed.retain(|job| target != Target::Job(*job));
+                }
             }
         }
         is_over
@@ -160,11 +165,11 @@ impl Client {
         let (Some((item, content)), Some(began)) = (self.open.remove(&seq), self.sent.remove(&seq)) else {
             return self.world.violate(format_args!("{seq} of client {} is accepted, and is not open", self.me));
         };
-        let key = item.submit.key.clone().unwrap_or_default();
-        self.world.remember(&item.submit);
-        self.world.acknowledge(&key, job);
-        self.world.record(&key, began, Op::Submit { content, answer: Some(Submitted::Accepted { job, is_new }) });
         self.followed.push(job);
+        let Some(key) = &item.submit.key else { return self.world.may_be_lost(job) };
+        self.world.remember(&item.submit);
+        self.world.acknowledge(key, job);
+        self.world.record(key, began, Op::Submit { content, answer: Some(Submitted::Accepted { job, is_new }) });
     }
 
     fn conflicted(&mut self, seq: u64, problem: &Problem) {
@@ -213,8 +218,12 @@ impl Client {
     }
 
     fn fresh_job(&mut self, seq: u64) -> (Submit, u64) {
-        let (spec, array) = self.job();
-        let key = Some(format!("c{}-{seq}", self.me));
+        let (mut spec, array) = self.job();
+        let mut key = Some(format!("c{}-{seq}", self.me));
+        // nothing is promised of the key of what may be lost
+        if !spec.at_most_once && spec.on_partition != OnPartition::Stop && self.rng.random_bool(0.2) {
+            (spec.durability, key) = (Durability::Async, None);
+        }
         (Submit { submitter: caller().name, key, spec: Arc::new(spec), array, retry_of: None }, CONTENT)
     }
 

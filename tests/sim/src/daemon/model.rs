@@ -18,7 +18,8 @@ struct Task {
 #[derive(Default)]
 pub(super) struct Model {
     history: BTreeMap<Cursor, Event>,
-    jobs: BTreeMap<JobId, u32>,
+    /// Their tasks, and the entry that told of them first.
+    jobs: BTreeMap<JobId, (u32, LogIndex)>,
     ended_jobs: BTreeSet<JobId>,
     tasks: BTreeMap<TaskId, Task>,
     /// Nodes that left or were closed out.
@@ -76,7 +77,7 @@ impl Model {
                 let before = std::mem::replace(&mut self.term, *term);
                 if *term <= before { Err(format!("{term:?} after {before:?}")) } else { Ok(()) }
             }
-            What::JobSubmitted { job, tasks } => match self.jobs.insert(*job, *tasks) {
+            What::JobSubmitted { job, tasks } => match self.jobs.insert(*job, (*tasks, self.last().index)) {
                 Some(_) => Err("a job is submitted twice".into()),
                 None => Ok(()),
             },
@@ -124,7 +125,7 @@ impl Model {
 
     /// Its tasks have ended one by one, but for those that were cancelled before anybody was granted them: these have no event.
     fn end_job(&mut self, job: JobId, said: Counts) -> Result<(), String> {
-        let Some(all) = self.jobs.get(&job).copied() else { return Err("a job that was never submitted".into()) };
+        let Some((all, _)) = self.jobs.get(&job).copied() else { return Err("a job that was never submitted".into()) };
         let mut counts = Counts::default();
         for task in self.tasks.range(TaskId { job, index: 0 }..=TaskId { job, index: u32::MAX }).map(|(_, task)| task) {
             *counts.of(task.state) += 1;
@@ -152,7 +153,13 @@ impl Model {
         if self.ended_jobs.contains(&id.job) {
             return Err("its job has ended".into());
         }
+        // what was in its leader's memory is told of as a whole, when it has ended
+        let is_recorded = self.jobs.get(&id.job).is_some_and(|(_, first)| *first == self.last().index);
         let task = self.task(id);
+        if is_recorded && task.attempt == AttemptNo(0) && state.is_terminal() {
+            *task = Task { state, attempt, node };
+            return Ok(());
+        }
         let is_result = matches!(state, TaskState::Succeeded | TaskState::Failed);
         if task.state.is_terminal() || !state.is_terminal() {
             return Err(format!("ends again, but {task:?}"));

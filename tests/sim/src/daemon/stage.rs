@@ -87,23 +87,23 @@ impl Stage<'_> {
         self.world.stop_clients();
         for ms in 0..REST {
             self.step();
-            if ms.is_multiple_of(LOOK) && self.stopping.is_empty() && self.world.unrest().is_empty() {
+            if ms.is_multiple_of(LOOK) && self.stopping.is_empty() && self.world.unrest(self.sim.elapsed()).is_empty() {
                 return self.sim.elapsed() - begin;
             }
         }
-        let unrest = self.world.unrest();
+        let unrest = self.world.unrest(self.sim.elapsed());
         self.world.violate(format_args!("no rest within {REST} ms: {unrest}"));
         self.sim.elapsed() - begin
     }
 
     /// Who rests stays at rest.
     pub(super) fn stay_at_rest(&mut self) {
-        if !self.world.unrest().is_empty() {
+        if !self.world.unrest(self.sim.elapsed()).is_empty() {
             return;
         }
         let before = self.world.rest();
         (0..QUIET).for_each(|_| self.step());
-        let (after, unrest) = (self.world.rest(), self.world.unrest());
+        let (after, unrest) = (self.world.rest(), self.world.unrest(self.sim.elapsed()));
         if after != before || !unrest.is_empty() {
             self.world.violate(format_args!("the rest does not last: {unrest}; {before:?}, then {after:?}"));
         }
@@ -272,7 +272,8 @@ impl Stage<'_> {
         }
         self.world.release_links();
         self.world.mend_clocks();
-        (1..=self.plan.nodes).for_each(|host| self.world.calm_disk(host));
+        let now = self.sim.elapsed();
+        (1..=self.plan.nodes).for_each(|host| self.world.calm_disk(host, now));
         let (gone, down) = std::mem::take(&mut self.down).into_iter().partition(|host| self.gone.contains(host));
         self.down = gone;
         for host in Vec::<u64>::from_iter(down) {

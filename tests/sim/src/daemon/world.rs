@@ -26,6 +26,8 @@ use swarm_proto::{
     AttemptNo, Fence, JobId, LogIndex, NodeId, TaskId, Term,
     api::{JobOutcome, JobView, Text},
     ledger::{End, Submit, TaskState},
+    peer::Target,
+    spec::Durability,
 };
 
 pub(crate) use self::place::{Life, SLOW, STALLED};
@@ -70,6 +72,8 @@ struct Inner {
     /// What was submitted under each key.
     submitted: BTreeMap<String, Submit>,
     history: History,
+    /// Jobs that were accepted into a leader's memory, and when their ends were told.
+    volatile: BTreeMap<JobId, Option<Duration>>,
     /// Ends that clients were told.
     told: BTreeMap<JobId, TaskState>,
     /// Hosts that an operator is to close out.
@@ -114,6 +118,7 @@ impl World {
             keys: BTreeMap::new(),
             submitted: BTreeMap::new(),
             history: History::default(),
+            volatile: BTreeMap::new(),
             told: BTreeMap::new(),
             orders: VecDeque::new(),
             open_clients: clients,
@@ -230,6 +235,9 @@ impl World {
         let mut inner = self.lock();
         inner.say(&format_args!("{:?} {} {:?}", turmoil::sim_elapsed().unwrap_or_default(), outcome.job, outcome.state));
         let before = inner.told.insert(outcome.job, outcome.state);
+        if let Some(told) = inner.volatile.get_mut(&outcome.job) {
+            *told = turmoil::sim_elapsed();
+        }
         if before.is_some_and(|before| before != outcome.state) {
             inner.violate(&format_args!("{} ended {before:?} and {:?}", outcome.job, outcome.state));
         }
@@ -261,7 +269,22 @@ impl World {
         let seen = Shown { job: view.job, counts: view.counts, reruns: view.reruns };
         match &view.key {
             Some(key) => self.record(key, began, Op::Get { seen: Some(seen) }),
+            None if view.spec.durability == Durability::Async => {}
             None => self.violate(format_args!("{} has lost its key", view.job)),
+        }
+    }
+
+    /// Accepted into the memory of a leader: with it, it may go.
+    pub(crate) fn may_be_lost(&self, job: JobId) {
+        let mut inner = self.lock();
+        inner.say(&format_args!("{:?} {job} is in memory", turmoil::sim_elapsed().unwrap_or_default()));
+        inner.volatile.insert(job, None);
+    }
+
+    /// Somebody asked for a job that was accepted, and the leader does not know it.
+    pub(crate) fn is_unknown(&self, target: Target) {
+        if !matches!(target, Target::Job(job) if self.lock().volatile.contains_key(&job)) {
+            self.violate(format_args!("{target:?} was acknowledged and is unknown"));
         }
     }
 

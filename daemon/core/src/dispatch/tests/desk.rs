@@ -14,6 +14,7 @@ use swarm_proto::{
 };
 
 mod files;
+mod memory;
 
 use super::{
     samples::{admit, exec, meta, noop},
@@ -97,7 +98,7 @@ impl Bench {
 
     fn submit(&mut self, spec: JobSpec, array: Array) {
         let submit = Submit { submitter: "local".into(), key: None, spec: Arc::new(spec), array, retry_of: None };
-        self.desk.handle_command(0, 1, Command::Submit(submit));
+        self.desk.handle_command(0, 1, Command::Submit(submit), &self.ledger);
     }
 
     fn poll(&mut self) -> Option<Batch> {
@@ -277,7 +278,7 @@ fn a_node_that_is_not_well_or_not_open_gets_nothing() {
     assert_eq!(bench.turn(), []);
     assert_eq!(bench.reasons(task(1, 0)), [Reason::NotConnected, Reason::NotAlive(Health::Suspect)]);
     for (to, reason) in [(Schedule::Cordoned, Reason::Cordoned), (Schedule::Draining, Reason::Draining)] {
-        bench.desk.handle_command(0, 9, Command::Schedule { node: ONE, to });
+        bench.desk.handle_command(0, 9, Command::Schedule { node: ONE, to }, &bench.ledger);
         bench.turn();
         bench.connect(ONE);
         assert_eq!(bench.turn(), []);
@@ -422,7 +423,7 @@ fn a_new_leader_takes_running_attempts_as_they_are() {
     bench.submit(exec(5, 1000), array(3));
     bench.turn();
     let fences = [0, 1, 2].map(|index| (task(1, index), bench.fence(task(1, index))));
-    bench.desk.handle_command(0, 4, Command::CancelTask { task: task(1, 2) });
+    bench.desk.handle_command(0, 4, Command::CancelTask { task: task(1, 2) }, &bench.ledger);
     bench.turn();
     bench.succeed(1);
     let mut report = bench.report(ONE);
@@ -468,13 +469,13 @@ fn a_cancelled_attempt_is_killed_and_its_place_is_free() {
     bench.turn();
     let key = (task(1, 0), bench.fence(task(1, 0)));
     bench.heard(ONE);
-    bench.desk.handle_command(0, 7, Command::CancelTask { task: task(1, 0) });
+    bench.desk.handle_command(0, 7, Command::CancelTask { task: task(1, 0) }, &bench.ledger);
     bench.turn();
     assert_eq!(bench.heard(ONE), [ToWorker::Cancel(vec![key])]);
     assert_eq!(bench.turn().len(), 1);
     assert_eq!(bench.granted(ONE), [(1, 1)]);
     let key = (task(1, 1), bench.fence(task(1, 1)));
-    bench.desk.handle_command(0, 8, Command::CancelJob { job: JobId(1) });
+    bench.desk.handle_command(0, 8, Command::CancelJob { job: JobId(1) }, &bench.ledger);
     bench.turn();
     assert_eq!(bench.heard(ONE), [ToWorker::Cancel(vec![key])]);
 }
@@ -484,7 +485,7 @@ fn workers_are_told_who_came() {
     let mut bench = Bench::new(2);
     bench.connect(ONE);
     bench.heard(ONE);
-    bench.desk.handle_command(0, 2, Command::Admit(admit(3)));
+    bench.desk.handle_command(0, 2, Command::Admit(admit(3)), &bench.ledger);
     bench.turn();
     let [ToWorker::View(view)] = &bench.heard(ONE)[..] else { panic!("a view") };
     assert_eq!(view.nodes.keys().collect::<Vec<_>>(), [&NodeId(3)], "only what is new");
@@ -506,7 +507,7 @@ fn a_node_that_left_is_not_waited_for() {
     bench.connect(TWO);
     bench.submit(JobSpec { on_partition: OnPartition::Wait, ..noop() }, Array::single());
     bench.turn();
-    bench.desk.handle_command(0, 2, Command::Leave { node: TWO });
+    bench.desk.handle_command(0, 2, Command::Leave { node: TWO }, &bench.ledger);
     bench.turn();
     assert!(matches!(bench.turn()[..], [Command::Lose { cause: Cause::NodeLost, .. }]));
 }
@@ -560,11 +561,11 @@ fn the_ledger_may_be_ahead_by_the_entry_in_flight() {
 fn what_did_not_commit_is_answered_as_unknown_and_the_rest_as_not_done() {
     let mut bench = Bench::new(1);
     bench.said.clear();
-    bench.desk.handle_command(0, 10, Command::CancelJob { job: JobId(1) });
+    bench.desk.handle_command(0, 10, Command::CancelJob { job: JobId(1) }, &bench.ledger);
     bench.poll().expect("an entry");
-    bench.desk.handle_command(0, 11, Command::CancelJob { job: JobId(1) });
+    bench.desk.handle_command(0, 11, Command::CancelJob { job: JobId(1) }, &bench.ledger);
     bench.desk.handle_failed(Problem::new(Code::UnknownOutcome, "it may have happened", "no answer"));
-    bench.desk.handle_command(0, 12, Command::CancelJob { job: JobId(1) });
+    bench.desk.handle_command(0, 12, Command::CancelJob { job: JobId(1) }, &bench.ledger);
     bench.listen();
     let answers = bench.said.iter().map(|output| {
         let Output::Answer { ticket, applied: Err(problem), .. } = output else { panic!("{output:?}") };

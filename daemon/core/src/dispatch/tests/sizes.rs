@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{collection::btree_map, option, prelude::*};
 use swarm_proto::{
-    AttemptNo, Digest, Fence, JobId, LogIndex, Millis, PeerKey, TaskId, UnixMillis,
-    ledger::{Command, End, Finish, Outcome, Output, Submit},
+    AttemptNo, Digest, Fence, JobId, LogIndex, Millis, NodeId, PeerKey, TaskId, UnixMillis,
+    ledger::{Command, End, Finish, Outcome, Output, Recorded, RecordedTask, Submit, TaskState},
     manifest::Tree,
     signed::Signed,
     spec::{Array, Cause, Exec, ItemList, JobSpec, OnPartition, Resources, Retries, Work},
@@ -48,6 +48,7 @@ prop_compose! {
             needs: Resources { milli_cores, memory, disk, gpus, named },
             timeout: times.0.map(Millis), patience: times.1.map(Millis),
             retries: Retries(retries), on_partition: OnPartition::Wait, at_most_once: true,
+            durability: swarm_proto::spec::Durability::Async,
             inputs: trees.0, each: trees.1, items: trees.2.map(|(digest, size)| ItemList { digest: Digest(digest), size }), outputs,
             signed: signed.map(|(by, key, items, ends)| Box::new(Signed {
                 by: PeerKey(by), key, array: Array { items, ..Array::single() }, not_after: UnixMillis(ends), signature: vec![7; 64].into(),
@@ -86,7 +87,17 @@ proptest! {
         });
         let task = TaskId { job: JobId(word), index: short };
         let fence = Fence { index: LogIndex(word), attempt: AttemptNo(short) };
-        holds(&Command::Finish(Finish { task, fence, outcome: Outcome { end, started: UnixMillis(word), ended: UnixMillis(word), output } }))?;
+        let outcome = Outcome { end, started: UnixMillis(word), ended: UnixMillis(word), output };
+        let recorded = RecordedTask { state: TaskState::Failed, fence, node: NodeId(word), outcome: Some(outcome.clone()) };
+        let submit = Submit {
+            submitter: "somebody".into(), key: None, spec: Arc::new(super::samples::noop()), array: Array::single(), retry_of: None,
+        };
+        let tasks = vec![recorded.clone(), RecordedTask { outcome: None, ..recorded }];
+        holds(&Command::Record(Box::new(Recorded {
+            job: JobId(word), submit, submitted: UnixMillis(word), ended: UnixMillis(word), tasks,
+        })))?;
+        holds(&Command::Reserve { count: short })?;
+        holds(&Command::Finish(Finish { task, fence, outcome }))?;
         holds(&Command::Lose { task, fence, cause: swarm_proto::spec::Cause::Refused })?;
         holds(&Command::CancelTask { task })?;
     }

@@ -13,7 +13,7 @@ use swarm_proto::{
     api::Health,
     ledger::{Applied, Batch, Command, End, Schedule, Submit, What},
     peer::{FromWorker, ToWorker},
-    spec::{Array, Cause, JobSpec, OnPartition, Retries, Work},
+    spec::{Array, Cause, Durability, JobSpec, OnPartition, Retries, Work},
 };
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     dispatch::{Dispatch, DispatchSettings, Output},
-    ledger::Ledger,
+    ledger::{Job, Ledger},
 };
 
 pub(super) const SETTINGS: DispatchSettings =
@@ -167,6 +167,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         self.chances >= self.fates.chances
             && self.ledger.counts().open() == 0
+            && self.desk.memory().job_count() == 0
             && (1..=self.tickets).all(|ticket| self.answered.contains_key(&ticket))
     }
 
@@ -235,6 +236,7 @@ impl World {
 
     /// Does what desk and workers want done.
     fn drive(&mut self) {
+        while self.desk.poll_memory(UnixMillis(1), self.now) {}
         if let Some(batch) = self.desk.poll_batch(&self.ledger, UnixMillis(1), self.now) {
             self.desk.check_hoarding();
             let delay = 1 + self.soon(4);
@@ -275,8 +277,9 @@ impl World {
         if let ToWorker::Grants { grants, .. } = &message {
             for grant in grants {
                 for index in grant.first..grant.first + grant.count {
-                    let current = self.ledger.current_fence(TaskId { job: grant.job, index });
-                    assert_eq!(current, Some((node, grant.fence)), "only what is committed and current is pushed");
+                    let book = self.desk.book(&self.ledger, grant.job);
+                    let current = book.current_fence(TaskId { job: grant.job, index });
+                    assert_eq!(current, Some((node, grant.fence)), "only what is committed, or in memory, and current is pushed");
                 }
             }
         }
@@ -445,12 +448,12 @@ impl World {
 
     pub(super) fn command(&mut self, command: Command) {
         self.tickets += 1;
-        self.desk.handle_command(0, self.tickets, command);
+        self.desk.handle_command(0, self.tickets, command, &self.ledger);
     }
 
     fn cancel(&mut self) {
         let Some(job) = self.jobs.choose(&mut self.rng).copied() else { return };
-        let array = self.ledger.job(job).expect("kept").array().clone();
+        let array = self.desk.book(&self.ledger, job).job(job).expect("kept").array().clone();
         let task = TaskId { job, index: array.first + self.rng.random_range(0..array.count) };
         let command = if self.rng.random() { Command::CancelJob { job } } else { Command::CancelTask { task } };
         self.command(command);
@@ -510,6 +513,10 @@ impl World {
             let applied = self.ledger.apply(LogIndex(self.index), &batch);
             self.check_once(&batch, &applied);
         }
+        // what was in memory alone is lost with it
+        for lost in self.desk.memory().jobs().map(Job::id).filter(|id| self.ledger.job(*id).is_none()) {
+            self.jobs.retain(|job| *job != lost);
+        }
         self.desk.handle_failed(Problem::new(Code::UnknownOutcome, "it may have happened", "the leader changed"));
         while let Some(output) = self.desk.poll_output() {
             if let Output::Answer { ticket, applied, .. } = output {
@@ -550,6 +557,9 @@ impl World {
         spec.retries = Retries::default().with(Cause::Exit, 2).with(Cause::NodeLost, 50).with(Cause::AttemptLost, 50);
         if rng.random_ratio(1, 8) {
             spec.labels.insert("name".into(), format!("n{}", rng.random_range(1..=nodes)));
+        }
+        if !spec.at_most_once && spec.on_partition != OnPartition::Stop && rng.random_ratio(1, 3) {
+            spec.durability = Durability::Async;
         }
         let key = rng.random_ratio(1, 4).then(|| format!("key {}", rng.random_range(0..3)));
         self.submit_job(spec, array, key);

@@ -2,6 +2,7 @@
 
 mod identity;
 mod nodes;
+mod record;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use swarm_proto::{
     ledger::{Applied, Assign, Command, Counts, End, Event, Finish, Grant, JobRef, NodeRecord, Output, Schedule, Submit, TaskState, What},
     limits,
     settings::{Set, SettingRecord},
-    spec::Cause,
+    spec::{Cause, Durability},
 };
 
 use crate::ledger::bounds::Bounds;
@@ -78,6 +79,7 @@ pub(super) struct Model {
     pub(super) now: u64,
     /// All that were ever accepted.
     pub(super) jobs: BTreeMap<u64, ModelJob>,
+    pub(super) next_job: u64,
     /// Those that are forgotten.
     pub(super) retired: Vec<u64>,
     pub(super) ended: Vec<u64>,
@@ -103,6 +105,7 @@ impl Model {
             sub: 0,
             now: 0,
             jobs: BTreeMap::new(),
+            next_job: 1,
             retired: Vec::new(),
             ended: Vec::new(),
             kept: Vec::new(),
@@ -165,6 +168,8 @@ impl Model {
             Command::Raise { protocol } => self.raise(*protocol),
             Command::Identity(change) => self.change(change),
             Command::Set(set) => self.set(set),
+            Command::Reserve { count } => self.reserve(*count),
+            Command::Record(recorded) => self.record(recorded),
         }
     }
 
@@ -233,7 +238,7 @@ impl Model {
                 };
             }
         }
-        if submit.spec.check().is_err() || submit.array.check().is_err() {
+        if submit.spec.durability == Durability::Async || submit.spec.check().is_err() || submit.array.check().is_err() {
             return Answer::Refused(Code::BadRequest);
         }
         if self.jobs.values().filter(|job| job.ended.is_none()).count() >= self.bounds.open_jobs {
@@ -242,7 +247,8 @@ impl Model {
         if submit.key.is_some() && self.keys.iter().filter(|known| now - known.4 < day).count() >= self.bounds.keys {
             return Answer::Refused(Code::Busy);
         }
-        let id = self.jobs.len() as u64 + 1;
+        let id = self.next_job;
+        self.next_job += 1;
         if let Some(key) = &submit.key {
             self.keys.push((submit.submitter.clone(), key.clone(), submit.clone(), id, now));
         }

@@ -7,10 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::{prelude::*, sample::Index};
 use swarm_proto::{
     AttemptNo, Cursor, Fence, JobId, LogIndex, NodeId, TaskId, Term, UnixMillis,
-    ledger::{Assign, Batch, Command, Counts, End, Finish, JobRef, Outcome, Output, Schedule, Submit, TaskState, What},
+    ledger::{
+        Assign, Batch, Command, Counts, End, Finish, JobRef, Outcome, Output, Recorded, RecordedTask, Schedule, Submit, TaskState, What,
+    },
     limits,
     settings::Set,
-    spec::{Array, Cause, JobSpec, Retries},
+    spec::{Array, Cause, Durability, JobSpec, Retries},
 };
 
 use super::{
@@ -39,6 +41,8 @@ enum Step {
     Raise { protocol: u16 },
     Identity(identity::IdentityStep),
     Set { key: u8, value: u8 },
+    Reserve { count: u32 },
+    Record { job: Index, key: Option<u8>, array: u8, ends: Vec<(u8, u16)>, spec: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -59,6 +63,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (index(), 0u8..6).prop_map(|(node, to)| Step::Schedule { node, to }),
         8 => identity::step().prop_map(Step::Identity),
         1 => (0u8..4, 0u8..8).prop_map(|(key, value)| Step::Set { key, value }),
+        1 => prop::sample::select(vec![0u32, 1, 5, limits::ASYNC_NUMBERS, limits::ASYNC_NUMBERS + 1]).prop_map(|count| Step::Reserve { count }),
+        4 => (index(), prop::option::weighted(0.4, 0u8..7), 0u8..4, prop::collection::vec((0u8..12, 0u16..400), 1..7), 0u8..8)
+            .prop_map(|(job, key, array, ends, spec)| Step::Record { job, key, array, ends, spec }),
         1 => prop::option::weighted(0.2, index())
             .prop_map(|node| node.map_or(Step::Lead { node: 1, ahead: 0 }, |node| Step::Leave { node })),
     ]
@@ -105,6 +112,30 @@ fn end(kind: u8) -> End {
         5 => End::Cancelled,
         6 => End::Lost,
         _ => End::Succeeded,
+    }
+}
+
+/// How a task of a job in memory ended; some were never granted, and one is still open.
+fn recorded(kind: u8, output: u16) -> RecordedTask {
+    let state = match kind {
+        0..=4 => TaskState::Failed,
+        5 | 9 => TaskState::Cancelled,
+        6 => TaskState::Lost,
+        11 if output < 40 => TaskState::Assigned,
+        _ => TaskState::Succeeded,
+    };
+    let written = Output { stdout: vec![b'x'; usize::from(output / 2)].into(), stdout_len: u64::from(output / 2), ..Output::default() };
+    let outcome = (kind != 9).then(|| Outcome {
+        end: end(kind),
+        started: UnixMillis(u64::from(kind) * 100),
+        ended: UnixMillis(5_000),
+        output: kind.is_multiple_of(2).then(|| Box::new(written)),
+    });
+    RecordedTask {
+        state,
+        fence: Fence { index: LogIndex(3), attempt: AttemptNo(1 + u32::from(kind % 3)) },
+        node: NodeId(u64::from(kind)),
+        outcome,
     }
 }
 
@@ -191,6 +222,21 @@ fn resolve(step: &Step, model: &Model) -> Option<Command> {
         Step::Leave { node } => Command::Leave { node: NodeId(pick(node, &nodes)?) },
         Step::Raise { protocol } => Command::Raise { protocol },
         Step::Identity(step) => return identity::resolve(&step, model),
+        Step::Reserve { count } => Command::Reserve { count },
+        Step::Record { job, key, array: shape, ends, spec: kind } => {
+            let spec = JobSpec { durability: if kind == 7 { Durability::Majority } else { Durability::Async }, ..(*spec(kind)).clone() };
+            let array = array(shape);
+            // now and then one that is known, or a task too few; no number is given twice
+            let job = JobId(1 + job.index(model.next_job.min(400) as usize) as u64);
+            if model.retired.contains(&job.0) {
+                return None;
+            }
+            let count = array.count as usize - usize::from(ends.len() == 6);
+            let tasks = ends.iter().cycle().take(count).map(|(kind, output)| recorded(*kind, *output)).collect();
+            let submit =
+                Submit { submitter: "local".into(), key: key.map(|key| format!("key {key}")), spec: Arc::new(spec), array, retry_of: None };
+            Command::Record(Box::new(Recorded { job, submit, submitted: UnixMillis(7), ended: UnixMillis(5_000), tasks }))
+        }
         Step::Set { key, value } => {
             let key = ["log.level", "mesh.preset", "mesh.admit", "node.name"][usize::from(key)];
             let values =

@@ -114,6 +114,9 @@ impl Inner {
                     self.say(&format_args!("{:?} {:?}", event.cursor, event.what));
                     self.check_truth(&event.what, ledger);
                     self.note_departure(&event.what);
+                    if let What::JobEnded { job, .. } = event.what {
+                        self.volatile.remove(&job);
+                    }
                 }
                 Ok(false) => {}
                 Err(why) => self.violate(&format_args!("h{host}: {why}")),
@@ -167,6 +170,12 @@ impl Inner {
 
     /// A task that succeeded did so where and when the ledger says.
     fn check_truth(&mut self, what: &What, ledger: &Ledger) {
+        if let What::JobEnded { job, .. } = what
+            && let (Some(told), Some(is)) = (self.told.get(job).copied(), ledger.job(*job).and_then(Job::state))
+            && told != is
+        {
+            return self.violate(&format_args!("{job} was told to have ended {told:?}, and has ended {is:?}"));
+        }
         let What::TaskEnded { task, state: TaskState::Succeeded, attempt, node } = what else { return };
         let is_exec = ledger.job(task.job).is_some_and(|job| matches!(job.spec().work, Work::Exec(_)));
         let ran = self.ran.get(&(*task, *attempt)).cloned();

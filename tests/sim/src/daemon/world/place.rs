@@ -65,6 +65,8 @@ pub(super) struct Place {
     pub(super) is_held: bool,
     /// Its disk is full, fails or hardly answers, until it is calmed.
     is_disk_bad: bool,
+    /// Until when a write of it may take that began while it hardly answered.
+    pub(super) writes_until: Option<Duration>,
     /// Stands by to be the second one of another host.
     pub(super) is_spare: bool,
     /// What the disks that it was made a second one with had applied.
@@ -133,6 +135,7 @@ impl Place {
             is_up: false,
             is_held: false,
             is_disk_bad: false,
+            writes_until: None,
             is_spare,
             copied: None,
             failed: 0,
@@ -348,7 +351,10 @@ impl World {
     pub(crate) fn pace_disk(&self, host: u64, sync: (Duration, Duration)) {
         let mut inner = self.lock();
         let this = inner.host(host);
-        this.is_disk_bad |= sync == STALLED;
+        if sync == STALLED {
+            this.is_disk_bad = true;
+            this.writes_until = Some(Duration::MAX);
+        }
         this.pace(sync);
     }
 
@@ -367,9 +373,12 @@ impl World {
         this.log.set_faults(|faults| if syncs { faults.sync_fails = true } else { faults.write_fails = true });
     }
 
-    pub(crate) fn calm_disk(&self, host: u64) {
+    pub(crate) fn calm_disk(&self, host: u64, now: Duration) {
         let mut inner = self.lock();
         let this = inner.host(host);
+        if this.writes_until == Some(Duration::MAX) {
+            this.writes_until = Some(now + STALLED.1);
+        }
         this.is_disk_bad = false;
         this.pace(CALM);
         for disk in [&this.log, &this.records] {

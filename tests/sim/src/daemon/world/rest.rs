@@ -1,12 +1,15 @@
 //! Whether everything has come to rest: one leader, one configuration and one view of the members for all, nothing open, nothing
 //! running, nothing on its way. And that it stays so.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use swarm_core::voters;
 use swarm_proto::{JobId, NodeId, api::Phase};
 
 use super::{Inner, Look, Place, World};
+
+/// How long it may take: a leader whose disk stands still has gone by then.
+const RECORDED: Duration = Duration::from_secs(10);
 
 /// What must not change any more once everything rests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +22,10 @@ pub(crate) struct Rest {
 }
 
 impl World {
-    /// What is still to happen before everything has come to rest; empty when nothing is.
-    pub(crate) fn unrest(&self) -> String {
+    /// What is still to happen, `now` after the world's beginning, before everything has come to rest; empty when nothing is.
+    pub(crate) fn unrest(&self, now: Duration) -> String {
         let inner = self.lock();
-        inner.unrest().err().unwrap_or_default()
+        inner.unrest(now).err().unwrap_or_default()
     }
 
     /// How it rests.
@@ -63,13 +66,23 @@ impl Inner {
         (1..).zip(&self.hosts).filter(|(_, place)| !place.is_out && !place.is_spare)
     }
 
-    fn unrest(&self) -> Result<(), String> {
+    fn unrest(&self, now: Duration) -> Result<(), String> {
         let leader = self.leader()?;
         for (host, place) in self.members() {
             self.unrest_of(leader, host, place)?;
+            if place.writes_until.is_some_and(|until| now < until) {
+                return Err(format!("the disk of h{host} may still be at one write"));
+            }
         }
         self.unrest_of_voters(leader)?;
+        self.unrest_of_memory(now)?;
         if self.open_clients > 0 { Err(format!("{} clients wait", self.open_clients)) } else { Ok(()) }
+    }
+
+    /// What ended in a leader's memory is in the log soon after, or lost with that leader.
+    fn unrest_of_memory(&self, now: Duration) -> Result<(), String> {
+        let is_recent = |told: &Option<Duration>| told.is_some_and(|told| now < told + RECORDED);
+        self.volatile.iter().find(|(_, told)| is_recent(told)).map_or(Ok(()), |(job, _)| Err(format!("{job} is not in the log yet")))
     }
 
     fn unrest_of(&self, leader: &Look, host: u64, place: &Place) -> Result<(), String> {

@@ -152,7 +152,7 @@ fn a_task_may_be_cancelled_that_somebody_was_told_of() {
     bench.turn();
     bench.turn();
     assert_eq!(bench.told(ONE), (vec![(0, 1)], vec![1]));
-    bench.desk.handle_command(0, 2, Command::CancelTask { task: task(1, 1) });
+    bench.desk.handle_command(0, 2, Command::CancelTask { task: task(1, 1) }, &bench.ledger);
     bench.turn();
     bench.ends(ONE, task(1, 0));
     assert_eq!(bench.told(ONE), (vec![(2, 1)], vec![3]));

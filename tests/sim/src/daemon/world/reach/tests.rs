@@ -117,7 +117,7 @@ fn whoever_may_be_kept_from_answering_is_not_counted() {
         part(&world, 1, 3);
         trouble(&world);
         assert!(!is_found(&world), "trouble {n}");
-        world.calm_disk(2);
+        world.calm_disk(2, Duration::ZERO);
         world.release_links();
         world.weather().clear();
         world.unmake_second();

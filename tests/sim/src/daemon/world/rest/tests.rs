@@ -15,6 +15,7 @@ use swarm_proto::{
 use super::{super::Show, *};
 
 const HOSTS: u64 = 4;
+const NOW: Duration = Duration::from_secs(60);
 
 fn addr(host: u64) -> SocketAddr {
     (Ipv4Addr::new(10, 0, 0, u8::try_from(host).unwrap()), 4747).into()
@@ -66,13 +67,13 @@ fn resting() -> World {
 fn after(change: impl FnOnce(&mut Inner)) -> String {
     let world = resting();
     change(&mut world.lock());
-    world.unrest()
+    world.unrest(NOW)
 }
 
 #[test]
 fn a_world_rests_where_everybody_agrees_and_nothing_is_open() {
     let world = resting();
-    assert_eq!(world.unrest(), "");
+    assert_eq!(world.unrest(NOW), "");
     let rest = world.rest().unwrap();
     assert_eq!((rest.leader, rest.term, rest.applied, rest.carried.len()), (Some(NodeId(1)), 3, 9, 4));
 }
@@ -104,6 +105,10 @@ fn whatever_is_missing_is_named() {
         ("h2 misses 0, has 2 open", |inner| inner.host(2).look.as_mut().unwrap().open = 2),
         ("0 leaders", |inner| inner.host(1).look.as_mut().unwrap().role.is_leader = false),
         ("2 leaders", |inner| inner.host(2).look.as_mut().unwrap().role.is_leader = true),
+        ("the disk of h2 may still be", |inner| inner.host(2).writes_until = Some(NOW + RECORDED)),
+        ("j7 is not in the log yet", |inner| {
+            inner.volatile.extend([(JobId(5), None), (JobId(6), Some(NOW - RECORDED)), (JobId(7), Some(NOW - RECORDED / 2))]);
+        }),
         ("3 clients wait", |inner| inner.open_clients = 3),
     ];
     for (missing, change) in changes {

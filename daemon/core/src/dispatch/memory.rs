@@ -1,0 +1,275 @@
+//! Jobs that live in this leader's memory alone ([`Durability::Async`]): taken, granted and ended here at once, written when they have ended.
+//!
+//! ```text
+//!  handle_command --> waiting --\                                            /--> Answer, Grants, Cancel
+//!  Outcomes ------------------> poll_memory --> a ledger of their own, at once --> ended --> Record in the next entry of the log
+//!  absence judged ------------/       ^
+//!                                numbers <-- Reserve, some thousands at a time
+//! ```
+//! They keep to the same rules as all others, because the same code serves them: the same queue, rooms and judgement, and a second
+//! [`Ledger`] of the same kind. What differs is that nothing waits for a disk, and that all of it is gone with this desk: the next leader
+//! does not know of them, and has their attempts killed. Their numbers come from the log, so that no number is ever given twice; and the
+//! log comes to know of each job when it has ended, so that it is found and listed like any other from then on.
+//!
+//! A grant's fence names the last entry applied, as if it stood beside it. So it is older than whatever the log grants later, and a worker
+//! that says up to where it heard grants says so for both; if it heard some of those beside one entry and not others, these are lost and
+//! tried again.
+//!
+//! Not guarded against: two submissions of one key, of different durability, one of which is on its way into the log when the other one
+//! comes. Both are then accepted, where otherwise the second would be refused.
+
+use std::{collections::VecDeque, ops::Range, time::Instant};
+
+use swarm_proto::{
+    Cursor, JobId, NodeId, UnixMillis,
+    ledger::{Applied, Batch, Command, Finish, What},
+    limits,
+    spec::Durability,
+};
+
+use super::{
+    Dispatch, Phase,
+    batch::{Draft, ENTRY, RECORD_BYTES, Sent},
+    worker::{Key, State},
+};
+use crate::ledger::Ledger;
+
+/// Commands, outcomes and losses that are served at once, each.
+const PASS: usize = 1_024;
+
+/// See the head of the module.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Out of here only while it is changed.
+    ledger: Option<Box<Ledger>>,
+    /// Numbers that are not given yet; the ledger counts within the first range.
+    numbers: VecDeque<Range<u64>>,
+    is_asking: bool,
+    commands: VecDeque<(u64, Command)>,
+    pub(super) outcomes: VecDeque<(NodeId, Finish)>,
+    pub(super) losses: VecDeque<(NodeId, Key)>,
+    /// Jobs that have ended and are to be recorded, in the order of their ends, which is that of the ledger's.
+    ended: VecDeque<JobId>,
+    /// Up to where their events were looked at.
+    seen: Cursor,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            ledger: Some(Box::new(Ledger::memory())),
+            numbers: VecDeque::new(),
+            is_asking: false,
+            commands: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            losses: VecDeque::new(),
+            ended: VecDeque::new(),
+            seen: Cursor::default(),
+        }
+    }
+}
+
+impl Memory {
+    /// Whether it is one of these jobs; false for all while they are served.
+    pub(super) fn has(&self, job: JobId) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.job(job).is_some())
+    }
+
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
+    }
+
+    pub(super) fn know_nodes_of(&mut self, of: &Ledger) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.know_nodes_of(of);
+        }
+    }
+
+    /// Whether the command is for these jobs, as far as the log's ledger does not know better.
+    fn is_mine(&self, command: &Command, log: &Ledger) -> bool {
+        match command {
+            Command::Submit(submit) => {
+                let is_known = || self.ledger.as_ref().is_some_and(|ledger| ledger.is_known(submit));
+                if submit.spec.durability == Durability::Async { !log.is_known(submit) } else { is_known() }
+            }
+            Command::CancelJob { job } => self.has(*job),
+            Command::CancelTask { task } => self.has(task.job),
+            Command::Lead { .. }
+            | Command::Assign(_)
+            | Command::Finish(_)
+            | Command::Lose { .. }
+            | Command::Admit(_)
+            | Command::Schedule { .. }
+            | Command::Leave { .. }
+            | Command::Raise { .. }
+            | Command::Identity(_)
+            | Command::Set(_)
+            | Command::Reserve { .. }
+            | Command::Record(_) => false,
+        }
+    }
+
+    /// Whether nothing came, and nothing waits for room.
+    fn is_idle(&self) -> bool {
+        let is_empty = self.commands.is_empty() && self.outcomes.is_empty() && self.losses.is_empty();
+        is_empty && self.ledger.as_ref().is_none_or(|ledger| ledger.open_job_count() == 0)
+    }
+
+    /// Numbers that are left, after the next ones of `ledger` in the present range.
+    fn left(&self) -> u64 {
+        self.numbers.iter().map(|range| range.end - range.start).sum()
+    }
+}
+
+impl Dispatch {
+    /// Takes the command if it is for jobs in memory.
+    pub(super) fn keep_in_memory(&mut self, ticket: u64, command: Command, log: &Ledger) -> Option<Command> {
+        if !self.memory.is_mine(&command, log) {
+            return Some(command);
+        }
+        self.memory.commands.push_back((ticket, command));
+        None
+    }
+
+    /// The ledger that knows the job: that of this leader's memory, or that of the log, `log`.
+    pub fn book<'a>(&'a self, log: &'a Ledger, job: JobId) -> &'a Ledger {
+        self.memory.ledger().filter(|ledger| ledger.job(job).is_some()).unwrap_or(log)
+    }
+
+    /// Jobs that live in this leader's memory, those included that have ended and are not in the log yet.
+    ///
+    /// # Panics
+    /// Never: it is away only inside of [`Dispatch::poll_memory`].
+    pub fn memory(&self) -> &Ledger {
+        self.memory.ledger().expect("only away while it is served")
+    }
+
+    /// Serves the jobs that live in this leader's memory, as far as there is anything to do: true if there was, and more may be left. To
+    /// be called until it says no, before each [`Dispatch::poll_batch`]; what came true is among the events of [`Dispatch::memory`].
+    pub fn poll_memory(&mut self, at: UnixMillis, now: Instant) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        // what was cancelled leaves the queue when its turn comes
+        if self.memory.is_idle() && self.queue.next(Durability::Async).is_none() {
+            return false;
+        }
+        let Some(mut ledger) = self.memory.ledger.take() else { return false };
+        let mut draft = Draft::default();
+        self.draft_from_memory(&mut draft, &mut ledger);
+        self.draft_grants(&mut draft, Durability::Async, &ledger, now);
+        let has_work = !draft.commands.is_empty();
+        if has_work {
+            let batch = Batch { at, commands: draft.commands };
+            let applied = ledger.apply_beside(self.applied, &batch);
+            self.settle_entry(self.applied, draft.entry, applied, &ledger, now);
+            self.note_ended(&ledger);
+        }
+        self.memory.ledger = Some(ledger);
+        has_work
+    }
+
+    fn draft_from_memory(&mut self, draft: &mut Draft, ledger: &mut Ledger) {
+        for (node, finish) in take(&mut self.memory.outcomes) {
+            let sent = Sent::Finish(node, (finish.task, finish.fence));
+            draft.push(Command::Finish(finish), 0, sent);
+        }
+        for (node, key) in take(&mut self.memory.losses) {
+            let held = self.workers.get_mut(&node).and_then(|worker| worker.held.get_mut(&key));
+            let Some(held) = held else { continue };
+            if let State::Doomed(cause) = held.state {
+                held.state = State::Losing(cause);
+                draft.push(Command::Lose { task: key.0, fence: key.1, cause }, 0, Sent::Lose(node, key));
+            }
+        }
+        let mut left = self.memory.numbers_now(ledger);
+        for _ in 0..PASS {
+            let Some((_, command)) = self.memory.commands.front() else { break };
+            let is_new = matches!(command, Command::Submit(_));
+            if is_new && left == 0 {
+                break;
+            }
+            left -= u64::from(is_new);
+            let (ticket, command) = self.memory.commands.pop_front().expect("the front was just looked at");
+            let sent = self.sent(ticket, &command, draft.commands.len());
+            draft.push(command, 0, sent);
+        }
+    }
+
+    fn note_ended(&mut self, ledger: &Ledger) {
+        for event in ledger.events_after(self.memory.seen, usize::MAX) {
+            self.memory.seen = event.cursor;
+            if let What::JobEnded { job, .. } = event.what {
+                self.memory.ended.push_back(job);
+            }
+        }
+    }
+
+    /// What the next entry of the log has to say of jobs in memory: those that have ended, and that more numbers are wanted.
+    pub(super) fn draft_records(&mut self, draft: &mut Draft, each: usize) {
+        let is_wanted = !self.memory.commands.is_empty() || !self.memory.numbers.is_empty();
+        if is_wanted && !self.memory.is_asking && self.memory.left() <= u64::from(limits::ASYNC_NUMBERS / 2) {
+            self.memory.is_asking = true;
+            draft.push(Command::Reserve { count: limits::ASYNC_NUMBERS }, super::size::SMALL, Sent::Reserve);
+        }
+        let most = draft.commands.len() + each;
+        let mut room = ENTRY;
+        while draft.commands.len() < most
+            && let Some(job) = self.memory.ended.front()
+        {
+            let Some(recorded) = self.memory().recorded(*job) else {
+                self.memory.ended.pop_front();
+                continue;
+            };
+            let command = Command::Record(Box::new(recorded));
+            let bytes = super::size::command(&command);
+            if draft.bytes + bytes > room {
+                return;
+            }
+            self.memory.ended.pop_front();
+            draft.push(command, bytes, Sent::Record);
+            room = RECORD_BYTES;
+        }
+    }
+
+    pub(super) fn reserved(&mut self, applied: &Applied) {
+        self.memory.is_asking = false;
+        if let Applied::Reserved { first } = applied {
+            self.memory.numbers.push_back(first.0..first.0 + u64::from(limits::ASYNC_NUMBERS));
+        }
+    }
+
+    /// The job that ended first is in the log, or the log will not have it.
+    pub(super) fn is_recorded(&mut self) {
+        if let Some(ledger) = &mut self.memory.ledger {
+            ledger.forget_first_ended();
+        }
+    }
+
+    /// Those whose commands wait are told that nobody will serve them.
+    pub(super) fn refuse_for_memory(&mut self) -> impl Iterator<Item = (u64, Command)> + use<> {
+        std::mem::take(&mut self.memory.commands).into_iter()
+    }
+}
+
+impl Memory {
+    /// Goes on to the next range of numbers where one is used up; how many are left in the present one.
+    fn numbers_now(&mut self, ledger: &mut Ledger) -> u64 {
+        if let Some(range) = self.numbers.front_mut() {
+            range.start = range.start.max(ledger.next_number().0.min(range.end));
+            if range.is_empty() {
+                self.numbers.pop_front();
+            }
+        }
+        let Some(range) = self.numbers.front() else { return 0 };
+        if !range.contains(&ledger.next_number().0) {
+            ledger.number_from(JobId(range.start));
+        }
+        range.end - range.start
+    }
+}
+
+fn take<T>(queue: &mut VecDeque<T>) -> Vec<T> {
+    let count = queue.len().min(PASS);
+    queue.drain(..count).collect()
+}

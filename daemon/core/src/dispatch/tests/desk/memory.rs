@@ -1,0 +1,190 @@
+//! Jobs that live in the leader's memory.
+
+use swarm_proto::{limits, spec::Durability};
+
+use super::*;
+
+fn in_memory(spec: JobSpec) -> JobSpec {
+    JobSpec { durability: Durability::Async, ..spec }
+}
+
+impl Bench {
+    /// A desk of one connected node that has numbers for jobs in memory.
+    fn with_numbers() -> Self {
+        let mut bench = Self::new(1);
+        bench.connect(ONE);
+        bench.submit(in_memory(noop()), Array::single());
+        bench.remember();
+        assert_eq!(bench.turn(), [Command::Reserve { count: limits::ASYNC_NUMBERS }]);
+        bench.remember();
+        assert_eq!(bench.granted(ONE), [(0, 1)]);
+        let over = bench.over(task(1, 0));
+        bench.from(ONE, over);
+        bench.remember();
+        assert!(matches!(bench.turn()[..], [Command::Record(_)]));
+        bench.said.clear();
+        bench
+    }
+
+    fn remember(&mut self) {
+        while self.desk.poll_memory(UnixMillis(1), self.now) {}
+        self.listen();
+        self.desk.sanity_check();
+    }
+
+    fn over(&self, task: TaskId) -> FromWorker {
+        let (_, fence) = self.desk.memory().current_fence(task).expect("assigned");
+        let outcome = Outcome { end: End::Succeeded, started: UnixMillis(1), ended: UnixMillis(3), output: None };
+        FromWorker::Outcomes { seq: 1, list: vec![Finish { task, fence, outcome }] }
+    }
+
+    fn answers(&mut self) -> Vec<Applied> {
+        let (answers, rest) = std::mem::take(&mut self.said).into_iter().partition(|output| matches!(output, Output::Answer { .. }));
+        self.said = rest;
+        let applied = |output| {
+            let Output::Answer { applied, .. } = output else { panic!("{output:?}") };
+            applied.expect("it is known")
+        };
+        Vec::into_iter(answers).map(applied).collect()
+    }
+}
+
+fn accepted(job: u64) -> Applied {
+    Applied::Accepted { job: JobId(job), is_new: true }
+}
+
+#[test]
+fn what_is_in_memory_waits_for_no_entry() {
+    let mut bench = Bench::with_numbers();
+    bench.submit(noop(), Array::single());
+    let in_flight = bench.poll().expect("an entry");
+    bench.submit(in_memory(noop()), Array::single());
+    bench.remember();
+    assert_eq!(bench.answers(), [accepted(2)]);
+    assert_eq!(bench.granted(ONE), [(0, 1)]);
+    let over = bench.over(task(2, 0));
+    bench.from(ONE, over);
+    bench.remember();
+    let view = bench.desk.memory().job_view(JobId(2)).expect("known");
+    let of_task = bench.desk.memory().task_view(task(2, 0)).expect("known");
+    assert_eq!((view.state, view.spec.durability), (Some(TaskState::Succeeded), Durability::Async));
+    assert_eq!(bench.ledger.job(JobId(2)).map(crate::ledger::Job::id), None, "the log hears of it later");
+    bench.commit(&in_flight);
+    assert!(matches!(&bench.turn()[..], [Command::Record(recorded)] if recorded.job == JobId(2)));
+    assert_eq!(bench.ledger.job_view(JobId(2)), Some(view), "and of all of it");
+    assert_eq!(bench.ledger.task_view(task(2, 0)), Some(of_task));
+    assert_eq!(bench.desk.memory().job_count(), 0);
+    let logged = u64::from(limits::ASYNC_NUMBERS) + 1;
+    assert_eq!(bench.answers(), [accepted(logged)], "numbers of the log go on behind those that are reserved");
+    bench.ledger.sanity_check().expect("sound");
+}
+
+#[test]
+fn it_is_lost_with_its_leader_and_its_attempt_killed() {
+    let mut bench = Bench::with_numbers();
+    bench.submit(in_memory(exec(5_000, 1_000)), Array::single());
+    bench.remember();
+    let (_, fence) = bench.desk.memory().current_fence(task(2, 0)).expect("granted at once");
+    bench.succeed(1);
+    let mut report = bench.report(ONE);
+    (report.held, report.last_grant) = (vec![(task(2, 0), fence)], fence.index);
+    bench.worker(report);
+    let heard = bench.heard(ONE);
+    assert!(heard.iter().any(|message| *message == ToWorker::Cancel(vec![(task(2, 0), fence)])), "{heard:?}");
+    assert!(bench.desk.book(&bench.ledger, JobId(2)).job(JobId(2)).is_none());
+    bench.submit(in_memory(noop()), Array::single());
+    bench.turn();
+    bench.remember();
+    assert_eq!(bench.answers(), [accepted(u64::from(limits::ASYNC_NUMBERS) + 1)], "no number is given twice");
+}
+
+#[test]
+fn what_waits_for_room_gets_it_in_its_turn_and_is_cancelled_at_once() {
+    let mut bench = Bench::with_numbers();
+    for _ in 0..3 {
+        bench.submit(in_memory(exec(5_000, 4_000)), Array::single());
+    }
+    bench.remember();
+    assert_eq!(bench.answers(), [accepted(2), accepted(3), accepted(4)]);
+    assert_eq!(bench.granted(ONE), [(0, 1)], "four cores");
+    bench.desk.handle_command(0, 7, Command::CancelJob { job: JobId(3) }, &bench.ledger);
+    bench.remember();
+    assert_eq!(bench.answers(), [Applied::Done]);
+    let over = bench.over(task(2, 0));
+    bench.from(ONE, over);
+    bench.remember();
+    let held = bench.desk.memory().current_fence(task(4, 0));
+    assert_eq!(held.map(|(node, _)| node), Some(ONE), "the next one that is not cancelled");
+    assert!(matches!(&bench.turn()[..], [Command::Record(one), Command::Record(two)] if (one.job, two.job) == (JobId(3), JobId(2))));
+    assert_eq!(bench.ledger.task_state(task(3, 0)), Some(TaskState::Cancelled));
+    assert_eq!(bench.desk.memory().job_count(), 1);
+}
+
+#[test]
+fn a_node_that_is_gone_loses_its_attempts_and_another_one_gets_them() {
+    let mut bench = Bench::with_numbers();
+    bench.submit(in_memory(exec(5_000, 1_000)), Array::single());
+    bench.remember();
+    let (_, first) = bench.desk.memory().current_fence(task(2, 0)).expect("granted");
+    // another life of the daemon, which knows nothing of it
+    let mut report = bench.report(ONE);
+    (report.life, report.last_grant) = (2, LogIndex(0));
+    bench.worker(report);
+    bench.wait(ms(1));
+    bench.remember();
+    let (_, second) = bench.desk.memory().current_fence(task(2, 0)).expect("granted again");
+    assert_eq!((first.attempt.0, second.attempt.0), (1, 2));
+}
+
+#[test]
+fn one_key_is_one_job_on_both_sides() {
+    let mut bench = Bench::with_numbers();
+    let submit = |spec: JobSpec| {
+        let submit =
+            Submit { submitter: "local".into(), key: Some("k".into()), spec: Arc::new(spec), array: Array::single(), retry_of: None };
+        Command::Submit(submit)
+    };
+    for (ticket, spec) in [(1, in_memory(exec(5, 1))), (2, in_memory(exec(5, 1))), (3, exec(5, 1))] {
+        bench.desk.handle_command(0, ticket, submit(spec), &bench.ledger);
+        bench.remember();
+    }
+    let [one, two, Applied::Refused(other)] = &bench.answers()[..] else { panic!("three answers") };
+    assert_eq!((one, two), (&accepted(2), &Applied::Accepted { job: JobId(2), is_new: false }));
+    assert_eq!(other.code, Code::KeyConflict);
+    let over = bench.over(task(2, 0));
+    bench.from(ONE, over);
+    bench.remember();
+    bench.turn();
+    for (ticket, spec) in [(4, in_memory(exec(5, 1))), (5, exec(5, 1))] {
+        bench.desk.handle_command(0, ticket, submit(spec), &bench.ledger);
+    }
+    bench.turn();
+    bench.remember();
+    let [again, Applied::Refused(other)] = &bench.answers()[..] else { panic!("two answers") };
+    assert_eq!((again, other.code), (&Applied::Accepted { job: JobId(2), is_new: false }, Code::KeyConflict));
+}
+
+#[test]
+fn memory_has_bounds() {
+    let mut bench = Bench::new(1);
+    for _ in 0..=limits::ASYNC_JOBS {
+        bench.submit(in_memory(exec(5, 1)), Array::single());
+    }
+    let mut answers = Vec::new();
+    while answers.len() <= limits::ASYNC_JOBS {
+        bench.turn();
+        bench.remember();
+        answers.extend(bench.answers());
+    }
+    let taken = answers.iter().filter(|applied| matches!(applied, Applied::Accepted { .. })).count();
+    assert_eq!(taken, limits::ASYNC_JOBS);
+    assert!(matches!(answers.last(), Some(Applied::Refused(problem)) if problem.code == Code::Busy));
+
+    for (count, fits) in [(limits::ASYNC_TASKS - 1, true), (limits::ASYNC_TASKS, true), (limits::ASYNC_TASKS + 1, false)] {
+        let mut bench = Bench::with_numbers();
+        bench.submit(in_memory(noop()), array(count));
+        bench.remember();
+        let answers = bench.answers();
+        assert_eq!(answers == [accepted(2)], fits, "{count}: {answers:?}");
+    }
+}
