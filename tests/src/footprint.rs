@@ -21,6 +21,11 @@ impl Footprints {
         Self(pids.into_iter().map(Footprint::of).collect())
     }
 
+    /// Bytes resident, of all of them.
+    pub fn resident(&self) -> u64 {
+        self.0.iter().map(|one| one.rss).sum()
+    }
+
     /// # Panics
     /// One of them has grown by more than that since.
     pub fn have_grown_at_most(&self, rss: u64, descriptors: usize) {

@@ -35,6 +35,8 @@ pub struct Host {
     pub ip: IpAddr,
     /// What its daemon finds in its environment beside the usual.
     pub env: Vec<(&'static str, String)>,
+    /// Bytes of memory that it is held to (`RLIMIT_DATA`).
+    pub memory: Option<u64>,
     child: Option<Child>,
 }
 
@@ -127,6 +129,7 @@ impl Host {
             state: dir.join(&name),
             ip,
             env: Vec::new(),
+            memory: None,
             child: None,
         };
         config.node.state_dir.clone_from(&host.state);
@@ -142,7 +145,14 @@ impl Host {
     /// It cannot be started.
     pub fn run(&mut self) {
         let log = File::options().create(true).append(true).open(self.config.with_extension("log")).expect("a log");
-        let mut swarmd = Command::new(program("swarmd"));
+        let mut swarmd = match self.memory {
+            Some(bytes) => {
+                let mut limited = Command::new("prlimit");
+                limited.arg(format!("--data={bytes}")).arg(program("swarmd"));
+                limited
+            }
+            None => Command::new(program("swarmd")),
+        };
         swarmd.args(["run", "--config"]).arg(&self.config).envs(self.env.iter().map(|(name, value)| (name, value)));
         let child = swarmd.stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.expect("swarmd starts"));
@@ -150,7 +160,7 @@ impl Host {
 
     /// Another daemon on the same host, not started yet.
     pub fn sibling(&self, config: PathBuf, socket: PathBuf, state: PathBuf) -> Self {
-        Self { config, socket, state, ip: self.ip, env: Vec::new(), child: None }
+        Self { config, socket, state, ip: self.ip, env: Vec::new(), memory: None, child: None }
     }
 
     /// From its next start on its wall clock shows another time: `-3d`, as libfaketime reads it. False where there is no such library.

@@ -152,6 +152,7 @@ async fn a_member_that_says_too_much_of_itself_is_not_heard() {
     let intruder = taken.intruder();
     let report = |label: usize| {
         let meta = NodeMeta {
+            memory: 1 << 40,
             version: 99,
             name: "host3".into(),
             software: String::new(),

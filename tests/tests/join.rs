@@ -169,6 +169,7 @@ async fn nobody_is_ready_with_another_view() {
     let (mut to, mut from) = connection.open(&Open::Work).await.expect("a stream");
     let addrs = addrs(a.ip);
     let meta = NodeMeta {
+        memory: 1 << 40,
         version: 1,
         name: "racer7".into(),
         software: "0".into(),

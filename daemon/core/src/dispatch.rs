@@ -395,7 +395,7 @@ impl Dispatch {
                 self.judge_at(record.id, now);
             }
         }
-        self.memory.know_nodes_of(ledger);
+        self.memory.follow(ledger);
     }
 
     fn say(&mut self, node: NodeId, message: ToWorker) {

@@ -76,6 +76,10 @@ use tasks::{List, Tasks};
 /// The replicated state. One task owns it; it is changed by [`Ledger::apply`], [`Ledger::apply_voters`] and [`Ledger::skip`] only.
 #[derive(Debug)]
 pub struct Ledger {
+    /// What it holds at most, and how much of that is allowed now: [`Key::LedgerMemory`].
+    ///
+    /// [`Key::LedgerMemory`]: swarm_proto::settings::Key::LedgerMemory
+    most: Bounds,
     bounds: Bounds,
     /// Of all its jobs until they end.
     durability: Durability,
@@ -125,6 +129,7 @@ impl Ledger {
     fn with_bounds(bounds: Bounds) -> Self {
         Self {
             journal: Journal::new(bounds.events),
+            most: bounds,
             bounds,
             durability: Durability::Majority,
             jobs: Jobs::default(),

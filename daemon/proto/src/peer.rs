@@ -113,6 +113,8 @@ pub struct NodeMeta {
     pub arch: String,
     /// What it offers to tasks.
     pub capacity: Resources,
+    /// Bytes of memory that the host has, or that the daemon may use of them.
+    pub memory: u64,
     /// `os` and `arch` are among them.
     pub labels: BTreeMap<String, String>,
     /// Executors that its config enables, by name.

@@ -13,6 +13,8 @@ use crate::{Code, LogIndex, Problem, UnixMillis, admission::Rule};
 pub const VALUE: usize = 256;
 /// Shortest and longest life of a node's certificate.
 pub const CERTIFICATE_LIFE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(90 * 24 * 3600));
+/// Least and most that the ledger takes, in MiB; the most is what all of [`crate::limits`] come to.
+pub const LEDGER_MEMORY: (u32, u32) = (16, 1024);
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Everything that can be set.
@@ -26,6 +28,8 @@ pub enum Key {
     CertificateLife,
     /// What a tailnet says of hosts that need no token.
     Admit,
+    /// What the ledger may take of each voter's memory; the leader sets it where a voter has little and nobody set it.
+    LedgerMemory,
 }
 
 /// When a changed value counts.
@@ -40,7 +44,7 @@ pub enum Applies {
 
 impl Key {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::LogLevel, Self::Preset, Self::CertificateLife, Self::Admit];
+    pub const ALL: [Self; 5] = [Self::LogLevel, Self::Preset, Self::CertificateLife, Self::Admit, Self::LedgerMemory];
 
     /// Its name; it wins over the key of that name in `swarmd.toml`, where there is one.
     pub const fn word(self) -> &'static str {
@@ -49,13 +53,14 @@ impl Key {
             Self::Preset => "mesh.preset",
             Self::CertificateLife => "mesh.certificate_life",
             Self::Admit => "mesh.admit",
+            Self::LedgerMemory => "ledger.memory",
         }
     }
 
     /// When a changed value counts.
     pub const fn applies(self) -> Applies {
         match self {
-            Self::LogLevel | Self::CertificateLife | Self::Admit => Applies::Now,
+            Self::LogLevel | Self::CertificateLife | Self::Admit | Self::LedgerMemory => Applies::Now,
             Self::Preset => Applies::AtRestart,
         }
     }
@@ -91,6 +96,7 @@ impl Key {
             Self::Admit => {
                 (value.parse::<Rule>().is_ok(), "what a tailnet says of a host: tag:NAME, or cap:NAME of a capability that a grant gives")
             }
+            Self::LedgerMemory => (mebibytes(value).is_some(), "16MiB to 1024MiB, in whole MiB"),
         };
         if is_fit && value.len() <= VALUE {
             return Ok(());
@@ -112,6 +118,20 @@ pub fn life(text: &str) -> Option<Duration> {
     };
     number.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
     number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// What [`Key::LedgerMemory`] says, in MiB: within [`LEDGER_MEMORY`].
+pub fn mebibytes(text: &str) -> Option<u32> {
+    let number = text.strip_suffix("MiB")?;
+    number.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
+    number.parse().ok().filter(|mebibytes| (LEDGER_MEMORY.0..=LEDGER_MEMORY.1).contains(mebibytes))
+}
+
+/// What the ledger should take where the voter with the least memory has so many bytes: a quarter of it, as a power of two. `None`: as
+/// much as it ever takes.
+pub fn ledger_memory_for(smallest: u64) -> Option<u32> {
+    let quarter = u32::try_from(smallest >> 22).unwrap_or(u32::MAX).max(LEDGER_MEMORY.0);
+    (quarter < LEDGER_MEMORY.1).then(|| 1 << quarter.ilog2())
 }
 
 /// One change.
@@ -144,12 +164,24 @@ mod tests {
             (Key::LogLevel, &["info", "info,quinn=warn", "off"][..], &["", "loud", "info,,x=1", "info\n", "a b=info"][..]),
             (Key::Preset, &["lan", "wan"], &["", "LAN", "man"]),
             (Key::Admit, &["tag:swarm", "cap:example.com/swarm"], &["", "swarm", "tag:", "tag:a,tag:b"]),
+            (
+                Key::LedgerMemory,
+                &["16MiB", "64MiB", "1024MiB"],
+                &["", "15MiB", "1025MiB", "64", "64MB", "1GiB", "+64MiB", "99999999999MiB"],
+            ),
             (Key::CertificateLife, &["10s", "24h", "90d"], &["", "9s", "91d", "24", "-1h", "1.5h", "99999999999999999999d", "é"]),
         ] {
             assert_eq!(Key::named(key.word()), Ok(key));
             good.iter().for_each(|value| assert_eq!(key.check(value), Ok(()), "{value}"));
             bad.iter().for_each(|value| assert_eq!(key.check(value).map_err(|p| p.code), Err(Code::BadRequest), "{value}"));
         }
+        let gib = |n: u64| n << 30;
+        for (smallest, memory) in
+            [(0, Some(16)), (gib(1) / 4, Some(64)), (gib(1) - 1, Some(128)), (gib(1), Some(256)), (gib(4) - 1, Some(512))]
+        {
+            assert_eq!(ledger_memory_for(smallest), memory, "{smallest}");
+        }
+        assert_eq!([gib(4), u64::MAX].map(ledger_memory_for), [None; 2]);
         assert_eq!(Key::named("node.name").map_err(|problem| problem.code), Err(Code::NotFound));
         let long = format!("info,{}=warn", "x".repeat(VALUE));
         assert!(Key::LogLevel.check(&long).is_err());

@@ -30,6 +30,7 @@ pub(crate) fn of(config: &Config, executors: Vec<String>, version: u64) -> NodeM
         os,
         arch,
         capacity: capacity(config),
+        memory: memory(),
         labels,
         executors,
     }
@@ -50,6 +51,16 @@ fn capacity(config: &Config) -> Resources {
         gpus: wanted.gpus.unwrap_or_else(gpus),
         named: wanted.named.clone(),
     }
+}
+
+/// What the host has, or less where the daemon is held to less.
+fn memory() -> u64 {
+    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
+    #[cfg(target_os = "linux")]
+    let held_to = swarm_linux::memory_limit().unwrap_or(u64::MAX);
+    #[cfg(not(target_os = "linux"))]
+    let held_to = u64::MAX;
+    system.total_memory().min(held_to)
 }
 
 fn all_cores() -> u64 {

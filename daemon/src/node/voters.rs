@@ -3,7 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use swarm_core::voters::{Candidate, Standing, VoterChange, VoterInput, choose_change, choose_protocol, warning};
-use swarm_proto::{NodeId, PROTOCOL, api::Health, ledger::Command, peer::NodeMeta};
+use swarm_proto::{
+    NodeId, PROTOCOL,
+    api::Health,
+    ledger::Command,
+    peer::NodeMeta,
+    settings::{Key, Set, ledger_memory_for},
+};
 
 use super::{
     Node,
@@ -13,6 +19,8 @@ use super::{
 
 /// How often the question is asked when nothing happens.
 const EVERY: Duration = Duration::from_millis(250);
+/// Who sets what nobody set. No user is called so: a name has no spaces.
+const BY_ITSELF: &str = "the leader";
 /// A follower that is fewer entries behind takes part in the next commit.
 const CAUGHT_UP: u64 = 1_000;
 
@@ -32,6 +40,7 @@ pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
             }
         }
         raise(&consensus, &desk, &input).await;
+        fit(&node, &consensus, &desk).await;
         finish_rotation(&consensus, &desk).await;
         tokio::select! {
             biased;
@@ -51,6 +60,27 @@ async fn raise(consensus: &swarm_consensus::Consensus, desk: &Desk, input: &Vote
         && let Err(problem) = commit(desk, Command::Raise { protocol }).await
     {
         tracing::debug!(%problem, protocol, "the protocol is not raised");
+    }
+}
+
+/// Has the ledger take no more memory than the smallest of those that hold it can spare, unless somebody has set how much.
+async fn fit(node: &Node, consensus: &swarm_consensus::Consensus, desk: &Desk) {
+    let role = consensus.role().borrow().clone();
+    let peers = node.peers.current();
+    let memory = |id: &NodeId| meta(node, *id, peers.get(id)).map(|meta| meta.memory);
+    // who is not known yet may be the smallest
+    let Some(all) = role.voters.iter().chain(&role.learners).map(memory).collect::<Option<Vec<u64>>>() else { return };
+    let Some(smallest) = all.into_iter().min() else { return };
+    let wanted = ledger_memory_for(smallest).map(|mebibytes| format!("{mebibytes}MiB"));
+    let is_right = consensus.with_ledger(|ledger| match ledger.settings().get(Key::LedgerMemory.word()) {
+        Some(record) => record.by != BY_ITSELF || Some(&record.value) == wanted.as_ref(),
+        None => wanted.is_none(),
+    });
+    if !is_right {
+        let set = Set { key: Key::LedgerMemory.word().into(), value: wanted, by: BY_ITSELF.into() };
+        if let Err(problem) = commit(desk, Command::Set(set)).await {
+            tracing::debug!(%problem, "what the ledger takes is not set");
+        }
     }
 }
 

@@ -475,7 +475,7 @@ mod tests {
         /// One flipped byte in a real message.
         #[test]
         fn damaged_messages_do_not_panic(at in 0usize..200, value in any::<u8>()) {
-            let meta = swarm_proto::peer::NodeMeta {
+            let meta = swarm_proto::peer::NodeMeta { memory: 1 << 40,
                 version: 3, name: "pi".into(), software: "1".into(), protocol: 1,
                 addrs: swarm_proto::ledger::Addrs { control: ([127, 0, 0, 1], 1).into(), bulk: ([127, 0, 0, 1], 2).into() },
                 os: "linux".into(), arch: "x86_64".into(), capacity: Resources::default(), labels: Default::default(), executors: vec!["exec".into()],

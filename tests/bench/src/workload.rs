@@ -142,6 +142,7 @@ async fn daemon(host: u64, dir: std::path::PathBuf, ways: Ways) -> turmoil::Resu
 
 fn settings(host: u64) -> Settings {
     let meta = NodeMeta {
+        memory: 1 << 40,
         version: 1,
         name: name(host),
         software: "bench".into(),

@@ -23,6 +23,7 @@ fn ms(n: u64) -> Boot {
 fn meta(milli_cores: u64) -> Arc<NodeMeta> {
     let addr = "127.0.0.1:1".parse().unwrap();
     Arc::new(NodeMeta {
+        memory: 1 << 40,
         version: 1,
         name: "a".into(),
         software: "0".into(),

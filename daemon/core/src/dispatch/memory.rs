@@ -79,9 +79,10 @@ impl Memory {
         self.ledger.as_deref()
     }
 
-    pub(super) fn know_nodes_of(&mut self, of: &Ledger) {
+    /// Members, or what is set, changed in the log.
+    pub(super) fn follow(&mut self, log: &Ledger) {
         if let Some(ledger) = &mut self.ledger {
-            ledger.know_nodes_of(of);
+            ledger.follow(log);
         }
     }
 

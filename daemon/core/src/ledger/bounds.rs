@@ -1,6 +1,6 @@
 //! How much the ledger holds. Fixed in the product; a test makes them small.
 
-use swarm_proto::limits;
+use swarm_proto::{limits, settings::LEDGER_MEMORY};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -41,6 +41,26 @@ impl Bounds {
     /// Of jobs in the leader's memory. What has ended stays until it is recorded, and counts among the jobs until then.
     pub(super) const MEMORY: Self =
         Self { open_jobs: limits::ASYNC_JOBS, open_tasks: limits::ASYNC_JOBS, held: 64 << 20, ..Self::STANDARD };
+}
+
+impl Bounds {
+    /// The part of these that fits into so many MiB, of the 1,024 that the standard ones come to. What is left still serves somebody.
+    pub(super) fn within(self, mebibytes: Option<u32>) -> Self {
+        let (part, whole) = (mebibytes.unwrap_or(LEDGER_MEMORY.1) as usize, LEDGER_MEMORY.1 as usize);
+        let scaled = |bound: usize, least: usize| (bound / whole * part + bound % whole * part / whole).max(bound.min(least));
+        let bytes = |bound: u64| scaled(usize::try_from(bound).unwrap_or(usize::MAX), 1 << 20) as u64;
+        Self {
+            open_jobs: scaled(self.open_jobs, 1_000),
+            open_tasks: scaled(self.open_tasks, 1_000),
+            keys: scaled(self.keys, 1_000),
+            events: scaled(self.events, 1_000),
+            ended_jobs: scaled(self.ended_jobs, 1_000),
+            kept_tasks: scaled(self.kept_tasks, 1_000),
+            output: bytes(self.output),
+            held: bytes(self.held),
+            ..self
+        }
+    }
 }
 
 /// The reason of an end that a worker sent is cut here.

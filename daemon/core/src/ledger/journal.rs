@@ -70,6 +70,15 @@ impl Journal {
         self.events.push_back(event);
     }
 
+    /// What is more than its capacity.
+    pub(super) fn forget(&mut self) {
+        while self.events.len() > self.capacity
+            && let Some(old) = self.events.pop_front()
+        {
+            self.begin = old.cursor;
+        }
+    }
+
     pub(super) fn after(&self, after: Cursor, limit: usize) -> impl Iterator<Item = &Event> {
         let from = self.events.partition_point(|event| event.cursor <= after);
         self.events.range(from..).take(limit)

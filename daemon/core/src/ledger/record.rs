@@ -48,9 +48,10 @@ impl Ledger {
         self.jobs.live()
     }
 
-    /// Knows the nodes that another one knows, as that one does.
-    pub fn know_nodes_of(&mut self, other: &Self) {
+    /// Knows the nodes that another one knows, as that one does, and holds as much less than it might.
+    pub fn follow(&mut self, other: &Self) {
         self.nodes.become_like(other.nodes());
+        self.fit(other.memory_allowed());
     }
 
     /// What is to be written of a job that has ended.

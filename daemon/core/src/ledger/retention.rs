@@ -20,6 +20,10 @@ impl Ledger {
         if self.first_output == NIL && bytes > 0 {
             self.first_output = slot;
         }
+        self.forget_details();
+    }
+
+    fn forget_details(&mut self) {
         while self.output_bytes > self.bounds.output && self.first_output != NIL {
             self.forget_first_output();
         }
@@ -64,6 +68,16 @@ impl Ledger {
             self.held_bytes += u64::from(cells);
         }
         self.ended_jobs.push_back(id);
+        self.forget_jobs();
+    }
+
+    /// Where the bounds have become narrower.
+    pub(super) fn forget_what_is_too_much(&mut self) {
+        self.forget_details();
+        self.forget_jobs();
+    }
+
+    fn forget_jobs(&mut self) {
         // what ended in memory stays until it is recorded
         if self.durability == Durability::Async {
             return;

@@ -6,7 +6,7 @@ use swarm_proto::{
     Code, Problem,
     ledger::{Applied, What},
     limits,
-    settings::{Key, Set, SettingRecord},
+    settings::{Key, Set, SettingRecord, mebibytes},
 };
 
 use super::Ledger;
@@ -32,9 +32,31 @@ impl Ledger {
             None if self.settings.remove(key.word()).is_none() => return Ok(Applied::Done),
             None => {}
         }
+        if key == Key::LedgerMemory {
+            self.fit(self.memory_allowed());
+        }
         self.touch_identity();
         self.journal.emit(What::SettingChanged { key: key.word().to_owned(), value: set.value.clone(), by: set.by.clone() });
         Ok(Applied::Done)
+    }
+
+    /// In MiB; `None`: nobody has set it.
+    pub(super) fn memory_allowed(&self) -> Option<u32> {
+        self.setting(Key::LedgerMemory).and_then(mebibytes)
+    }
+
+    /// Holds no more than so many MiB allow from now on. What has ended is forgotten for it; what is open stays, and nothing more is taken
+    /// until there is room.
+    pub(super) fn fit(&mut self, mebibytes: Option<u32>) {
+        self.allow(mebibytes);
+        self.journal.forget();
+        self.forget_what_is_too_much();
+    }
+
+    /// From now on, without forgetting anything for it.
+    pub(super) fn allow(&mut self, mebibytes: Option<u32>) {
+        self.bounds = self.most.within(mebibytes);
+        self.journal.capacity = self.bounds.events;
     }
 
     /// What is set for one key.

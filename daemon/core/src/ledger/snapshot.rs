@@ -251,6 +251,7 @@ impl Ledger {
             let (key, record) = rows.take::<(String, SettingRecord)>()?;
             ledger.settings.insert(key, record);
         }
+        ledger.allow(ledger.memory_allowed());
         if !rows.0.is_empty() {
             return Err(damaged(format!("{} bytes too many", rows.0.len())));
         }

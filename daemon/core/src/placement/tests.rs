@@ -92,7 +92,7 @@ prop_compose! {
         let executors = [("noop", execs.0), ("exec", execs.1)].into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned());
         NodeMeta {
             version: 1, name: "n".into(), software: "test".into(), protocol: 1, addrs: swarm_proto::ledger::Addrs { control: addr, bulk: addr },
-            os: "linux".into(), arch: "arm".into(), capacity, labels, executors: executors.collect(),
+            os: "linux".into(), arch: "arm".into(), capacity, memory: 1, labels, executors: executors.collect(),
         }
     }
 }

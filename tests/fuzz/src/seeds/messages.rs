@@ -80,6 +80,7 @@ fn admit() -> Admit {
 
 fn meta() -> NodeMeta {
     NodeMeta {
+        memory: 1 << 40,
         version: 4,
         name: "pi".into(),
         software: "0.1.0".into(),

@@ -65,6 +65,7 @@ fn settings(host: u64, life: u64, nodes: u64, papers: u64) -> Settings {
     let labels = BTreeMap::from([("os".into(), "linux".into()), ("arch".into(), "sim".into())]);
     let capacity = Resources { milli_cores: 4_000, memory: 1 << 30, disk: 1 << 30, ..Resources::default() };
     let meta = NodeMeta {
+        memory: 1 << 40,
         version: life,
         name: name(host),
         software: "sim".into(),

@@ -25,6 +25,7 @@ pub(super) fn admit(n: u64) -> Admit {
 
 pub(super) fn meta(node: NodeId, cores: u64) -> NodeMeta {
     NodeMeta {
+        memory: 1 << 40,
         version: 1,
         name: node.to_string(),
         software: "test".into(),

@@ -236,3 +236,50 @@ fn what_a_task_costs() {
     let again = Ledger::decode(&bytes).unwrap();
     println!("decode {:?}, hash equal: {}", start.elapsed(), again.hash() == desk.ledger.hash());
 }
+
+/// What is set for the memory of the ledger.
+fn allow(desk: &mut Desk, value: Option<&str>) {
+    let set = swarm_proto::settings::Set { key: "ledger.memory".into(), value: value.map(str::to_owned), by: "ann".into() };
+    assert_eq!(desk.one(Command::Set(set)), Applied::Done);
+}
+
+#[test]
+fn less_memory_holds_less_of_everything() {
+    let whole = Bounds::STANDARD;
+    let [part, least] = [64, 16].map(|mebibytes| whole.within(Some(mebibytes)));
+    assert_eq!((part.open_jobs, part.open_tasks, part.keys), (whole.open_jobs / 16, whole.open_tasks / 16, whole.keys / 16));
+    assert_eq!((part.held, part.output, part.kept_tasks), (whole.held / 16, whole.output / 16, whole.kept_tasks / 16));
+    assert_eq!((part.members, part.tokens, part.users), (whole.members, whole.tokens, whole.users), "who belongs to it does not count");
+    assert_eq!((least.ended_jobs, least.events, least.output), (1_562, 1_024, 1 << 20), "and never next to nothing");
+    for mebibytes in [None, Some(1024)] {
+        let all = whole.within(mebibytes);
+        assert_eq!((all.open_jobs, all.keys, all.held, all.output), (whole.open_jobs, whole.keys, whole.held, whole.output));
+    }
+}
+
+#[test]
+fn what_has_ended_is_forgotten_for_less_memory_and_what_is_open_stays() {
+    let mut desk = Desk::new();
+    let spec = Arc::new(noop());
+    let jobs = 3_000;
+    for job in 1..=jobs {
+        desk.one(submit(&spec, Array::single()));
+        if job <= 2_000 {
+            desk.one(Command::CancelJob { job: JobId(job) });
+        }
+    }
+    allow(&mut desk, Some("16MiB"));
+    let known: Vec<u64> = desk.ledger.jobs().map(|job| job.id().0).collect();
+    assert_eq!((known.first(), known.len()), (Some(&439), 1_562 + 1_000), "the oldest are forgotten, and none that is open");
+    assert_eq!(desk.ledger.events_after(Cursor::default(), usize::MAX).count(), 1_024);
+    assert!(desk.ledger.events_begin() > Cursor::default());
+    // a voter that begins with a snapshot holds as much
+    let again = Ledger::decode(&desk.ledger.encode()).expect("its own snapshot");
+    let bounds = |ledger: &Ledger| (ledger.bounds.open_jobs, ledger.bounds.ended_jobs, ledger.journal.capacity);
+    assert_eq!((bounds(&again), again.job_count()), (bounds(&desk.ledger), 2_562));
+    allow(&mut desk, None);
+    for _ in 0..600 {
+        desk.one(submit(&spec, Array::single()));
+    }
+    assert_eq!(desk.ledger.events_after(Cursor::default(), usize::MAX).count(), 1_024 + 1 + 600, "and more again when it may");
+}
