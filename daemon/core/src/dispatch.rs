@@ -347,7 +347,8 @@ impl Dispatch {
         let judge = self.judgements.first().map(|(at, _)| (*at, "judge a node's absence"));
         let round = self.leases.timeout(self.settings.lease).map(|at| (at, "confirm leadership"));
         let again = self.again.filter(|_| self.in_flight.is_none()).map(|at| (at, "go on placing"));
-        [judge, round, again].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let record = self.record_at().filter(|_| self.in_flight.is_none()).map(|at| (at, "record what ended in memory"));
+        [judge, round, again, record].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Time has passed. To be followed by [`Dispatch::poll_batch`], as every handler.

@@ -139,7 +139,7 @@ impl Dispatch {
                 self.judge_due(ledger, now);
                 self.draft_outcomes(&mut draft, each);
                 self.draft_losses(&mut draft, each);
-                self.draft_records(&mut draft, each);
+                self.draft_records(&mut draft, each, now);
                 self.draft_commands(&mut draft, each);
                 self.draft_grants(&mut draft, Durability::Majority, ledger, now);
             }

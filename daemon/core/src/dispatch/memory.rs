@@ -18,7 +18,11 @@
 //! Not guarded against: two submissions of one key, of different durability, one of which is on its way into the log when the other one
 //! comes. Both are then accepted, where otherwise the second would be refused.
 
-use std::{collections::VecDeque, ops::Range, time::Instant};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use swarm_proto::{
     Cursor, JobId, NodeId, UnixMillis,
@@ -36,6 +40,10 @@ use crate::ledger::Ledger;
 
 /// Commands, outcomes and losses that are served at once, each.
 const PASS: usize = 1_024;
+/// What has ended waits so long for an entry that is made anyway, unless it is this much: an entry of its own for each would take the
+/// cores and the disk from the next job, which waits for neither.
+const RECORD_AFTER: Duration = Duration::from_millis(20);
+const RECORD_AT: usize = 256;
 
 /// See the head of the module.
 #[derive(Debug)]
@@ -50,6 +58,8 @@ pub(super) struct Memory {
     pub(super) losses: VecDeque<(NodeId, Key)>,
     /// Jobs that have ended and are to be recorded, in the order of their ends, which is that of the ledger's.
     ended: VecDeque<JobId>,
+    /// When the first of them is to be recorded.
+    record_at: Option<Instant>,
     /// Up to where their events were looked at.
     seen: Cursor,
 }
@@ -64,6 +74,7 @@ impl Default for Memory {
             outcomes: VecDeque::new(),
             losses: VecDeque::new(),
             ended: VecDeque::new(),
+            record_at: None,
             seen: Cursor::default(),
         }
     }
@@ -146,7 +157,8 @@ impl Dispatch {
     }
 
     /// Serves the jobs that live in this leader's memory, as far as there is anything to do: true if there was, and more may be left. To
-    /// be called until it says no, before each [`Dispatch::poll_batch`]; what came true is among the events of [`Dispatch::memory`].
+    /// be called until it says no, before each [`Dispatch::poll_batch`]; what came true are the events of [`Dispatch::memory`] until
+    /// the next call.
     pub fn poll_memory(&mut self, at: UnixMillis, now: Instant) -> bool {
         if self.phase != Phase::Open {
             return false;
@@ -156,6 +168,7 @@ impl Dispatch {
             return false;
         }
         let Some(mut ledger) = self.memory.ledger.take() else { return false };
+        ledger.forget_events();
         let mut draft = Draft::default();
         self.draft_from_memory(&mut draft, &mut ledger);
         self.draft_grants(&mut draft, Durability::Async, &ledger, now);
@@ -164,7 +177,7 @@ impl Dispatch {
             let batch = Batch { at, commands: draft.commands };
             let applied = ledger.apply_beside(self.applied, &batch);
             self.settle_entry(self.applied, draft.entry, applied, &ledger, now);
-            self.note_ended(&ledger);
+            self.note_ended(&ledger, now);
         }
         self.memory.ledger = Some(ledger);
         has_work
@@ -197,21 +210,31 @@ impl Dispatch {
         }
     }
 
-    fn note_ended(&mut self, ledger: &Ledger) {
+    fn note_ended(&mut self, ledger: &Ledger, now: Instant) {
         for event in ledger.events_after(self.memory.seen, usize::MAX) {
             self.memory.seen = event.cursor;
             if let What::JobEnded { job, .. } = event.what {
                 self.memory.ended.push_back(job);
+                self.memory.record_at.get_or_insert(now + RECORD_AFTER);
             }
         }
     }
 
+    /// When jobs that have ended are to be recorded, if any are.
+    pub(super) const fn record_at(&self) -> Option<Instant> {
+        self.memory.record_at
+    }
+
     /// What the next entry of the log has to say of jobs in memory: those that have ended, and that more numbers are wanted.
-    pub(super) fn draft_records(&mut self, draft: &mut Draft, each: usize) {
+    pub(super) fn draft_records(&mut self, draft: &mut Draft, each: usize, now: Instant) {
         let is_wanted = !self.memory.commands.is_empty() || !self.memory.numbers.is_empty();
         if is_wanted && !self.memory.is_asking && self.memory.left() <= u64::from(limits::ASYNC_NUMBERS / 2) {
             self.memory.is_asking = true;
             draft.push(Command::Reserve { count: limits::ASYNC_NUMBERS }, super::size::SMALL, Sent::Reserve);
+        }
+        let is_due = self.memory.record_at.is_some_and(|at| at <= now) || self.memory.ended.len() >= RECORD_AT;
+        if !is_due && draft.commands.is_empty() && self.commands.front().is_none() {
+            return;
         }
         let most = draft.commands.len() + each;
         let mut room = ENTRY;
@@ -225,12 +248,13 @@ impl Dispatch {
             let command = Command::Record(Box::new(recorded));
             let bytes = super::size::command(&command);
             if draft.bytes + bytes > room {
-                return;
+                break;
             }
             self.memory.ended.pop_front();
             draft.push(command, bytes, Sent::Record);
             room = RECORD_BYTES;
         }
+        self.memory.record_at = (!self.memory.ended.is_empty()).then_some(now);
     }
 
     pub(super) fn reserved(&mut self, applied: &Applied) {

@@ -39,8 +39,14 @@ impl Bounds {
     };
 
     /// Of jobs in the leader's memory. What has ended stays until it is recorded, and counts among the jobs until then.
-    pub(super) const MEMORY: Self =
-        Self { open_jobs: limits::ASYNC_JOBS, open_tasks: limits::ASYNC_JOBS, held: 64 << 20, ..Self::STANDARD };
+    pub(super) const MEMORY: Self = Self {
+        open_jobs: limits::ASYNC_JOBS,
+        open_tasks: limits::ASYNC_JOBS,
+        // they stay until they are read, which is at once
+        events: usize::MAX,
+        held: 64 << 20,
+        ..Self::STANDARD
+    };
 }
 
 impl Bounds {

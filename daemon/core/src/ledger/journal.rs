@@ -70,9 +70,9 @@ impl Journal {
         self.events.push_back(event);
     }
 
-    /// What is more than its capacity.
-    pub(super) fn forget(&mut self) {
-        while self.events.len() > self.capacity
+    /// All but the latest so many.
+    pub(super) fn forget(&mut self, but: usize) {
+        while self.events.len() > but
             && let Some(old) = self.events.pop_front()
         {
             self.begin = old.cursor;

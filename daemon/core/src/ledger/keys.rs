@@ -113,6 +113,10 @@ impl Keys {
         true
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &KeyRecord> {
         self.records.iter()
     }

@@ -155,6 +155,11 @@ impl Ledger {
         self.journal.emit(What::TaskEnded { task: task_id, state: *state, attempt, node });
     }
 
+    /// Forgets the events so far: whoever wanted them has read them.
+    pub fn forget_events(&mut self) {
+        self.journal.forget(0);
+    }
+
     /// Forgets the job that ended first: it is recorded.
     pub fn forget_first_ended(&mut self) {
         self.retire_oldest_job();

@@ -49,7 +49,7 @@ impl Ledger {
     /// until there is room.
     pub(super) fn fit(&mut self, mebibytes: Option<u32>) {
         self.allow(mebibytes);
-        self.journal.forget();
+        self.journal.forget(self.bounds.events);
         self.forget_what_is_too_much();
     }
 
