@@ -41,7 +41,9 @@ const PROBE_TIME: Duration = Duration::from_millis(400);
 const REOPEN: Duration = Duration::from_millis(5);
 /// The source of commands that come on no stream; those count from 1.
 const ONE_THING: u64 = 0;
-/// Things taken from the inbox before the loop looks at anything else.
+/// Times that jobs in memory are served before the loop looks at anything else.
+const PASSES: usize = 64;
+/// Things taken from the inbox before it does.
 const TURN: usize = 4 * INBOX;
 
 /// Opens a desk for every term in which this node leads, until the consensus ends.
@@ -215,7 +217,10 @@ impl DeskTerm {
 
     /// Serves the jobs in this leader's memory, and tells those who wait for them.
     fn remember(&mut self) {
-        while self.dispatch.poll_memory(self.node.clock.now(), now()) {
+        for _ in 0..PASSES {
+            if !self.dispatch.poll_memory(self.node.clock.now(), now()) {
+                return;
+            }
             // answers first: a job's end follows its acceptance on the same stream
             self.carry_out();
             let memory = self.dispatch.memory();

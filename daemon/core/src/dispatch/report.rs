@@ -34,6 +34,10 @@ impl Dispatch {
         if ledger.node(node).is_none_or(|record| record.is_gone) {
             return;
         }
+        // the entry that let it in may be in the ledger already, and not yet known here
+        if self.memory().node(node).is_none() {
+            self.memory.follow(ledger);
+        }
         let view = ledger.view(report.view);
         let worker = self.workers.entry(node).or_insert_with(|| Worker::new(now));
         let over = loss::lease_over(worker, &self.settings, self.began);

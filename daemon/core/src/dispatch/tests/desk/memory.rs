@@ -141,6 +141,23 @@ fn a_node_that_is_gone_loses_its_attempts_and_another_one_gets_them() {
 }
 
 #[test]
+fn a_node_gets_them_that_the_ledger_let_in_before_the_desk_heard_of_it() {
+    let mut bench = Bench::with_numbers();
+    bench.desk.handle_command(0, 2, Command::Admit(admit(2)), &bench.ledger);
+    let entry = bench.poll().expect("an entry");
+    bench.index += 1;
+    let applied = bench.ledger.apply(LogIndex(bench.index), &entry);
+    bench.desk.handle_health(TWO, Health::Alive, bench.now);
+    bench.connect(TWO);
+    bench.submit(in_memory(JobSpec { labels: [("name".to_owned(), "n2".to_owned())].into(), ..exec(5_000, 1_000) }), Array::single());
+    bench.remember();
+    assert_eq!(bench.granted(TWO), [(0, 1)]);
+    bench.desk.handle_applied(LogIndex(bench.index), applied, &bench.ledger, bench.now);
+    bench.remember();
+    assert_eq!(bench.desk.memory().current_fence(task(2, 0)).map(|(node, _)| node), Some(TWO));
+}
+
+#[test]
 fn one_key_is_one_job_on_both_sides() {
     let mut bench = Bench::with_numbers();
     let submit = |spec: JobSpec| {
