@@ -15,7 +15,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn the_demo_survives_its_own_murder_of_the_leader() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let dir = env!("SWARM_ROOT");
     let output = Command::new(program("swarmd")).args(["demo", dir, "-o", "json"]).output().expect("the demo starts");
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -31,7 +31,7 @@ fn the_demo_survives_its_own_murder_of_the_leader() {
 async fn swarmctl_does_what_the_readme_shows() {
     let rig = Rig::start(3).await;
     let socket = rig.swarm.nodes()[1].socket.clone();
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("a README");
+    let readme = std::fs::read_to_string(concat!(env!("SWARM_ROOT"), "/README.md")).expect("a README");
     let mut ran = 0;
     // what it shows for several machines is tried by the lab, on several machines
     let one_machine = readme.split("## Install it").next().expect("it begins with one machine");
@@ -42,7 +42,7 @@ async fn swarmctl_does_what_the_readme_shows() {
         }
         let path = program("swarmctl").parent().expect("a directory").display().to_string();
         let path = format!("{path}:{}", std::env::var("PATH").unwrap_or_default());
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let root = env!("SWARM_ROOT");
         let mut bash = Command::new("bash");
         let done = bash.args(["-c", command]).current_dir(root).env("PATH", path).env("SWARM_SOCKET", &socket).output().expect("bash");
         assert!(done.status.success(), "{command}: {}{}", text(&done.stdout), text(&done.stderr));

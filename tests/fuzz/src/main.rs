@@ -21,7 +21,7 @@ struct Words {
     #[arg(long, default_value_t = 2)]
     at_once: usize,
     /// Where the inputs are that are kept
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus"))]
+    #[arg(long, default_value = concat!(env!("SWARM_ROOT"), "/tests/fuzz/corpus"))]
     corpus: PathBuf,
     /// Where what is found goes, and the totals [default: beside the program, in `fuzz`]
     #[arg(long)]

@@ -9,7 +9,7 @@ use swarm_fuzz::{TARGETS, Target, kept};
 const CHANGED: usize = 200;
 
 fn replay(target: &Target) {
-    let kept = kept(Path::new(env!("CARGO_MANIFEST_DIR")), target);
+    let kept = kept(Path::new(concat!(env!("SWARM_ROOT"), "/tests/fuzz")), target);
     assert!(!kept.is_empty(), "{} has no inputs: swarm-fuzz seeds", target.name);
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
     target.judge(&[]);

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 /// Where the tool is: beside this file.
-const MESHLAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/mesh/meshlab");
+const MESHLAB: &str = concat!(env!("SWARM_ROOT"), "/tests/lab/mesh/meshlab");
 /// What it and its neighbours need.
 const PROGRAMS: [&str; 7] = ["python3", "ip", "tc", "nft", "unshare", "wireguard-go", "wg"];
 

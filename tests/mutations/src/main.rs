@@ -87,8 +87,7 @@ fn choose(args: &Args) -> Result<Vec<&'static Mutation>> {
 
 /// Of the checkout.
 fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here)
+    Path::new(env!("SWARM_ROOT"))
 }
 
 fn git(args: &[&str]) -> Result<String> {

@@ -34,7 +34,7 @@ pub fn ground() -> PathBuf {
 /// # Errors
 /// A file cannot be read or is no plan.
 pub fn corpus() -> io::Result<Vec<(PathBuf, Plan)>> {
-    plans(&Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus"))
+    plans(&Path::new(env!("SWARM_ROOT")).join("tests/sim/corpus"))
 }
 
 /// All plans of a directory, by name; none where there is no directory.

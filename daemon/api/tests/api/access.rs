@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use crate::{Raw, World, exec, table::Table};
 
 /// What people read. The tests below hold the daemon to it.
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ROUTES.md");
+const PAGE: &str = concat!(env!("SWARM_ROOT"), "/daemon/api/ROUTES.md");
 
 /// A socket on which everybody is one and the same caller.
 struct Everybody(Socket, Caller);
