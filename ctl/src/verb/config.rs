@@ -6,7 +6,10 @@ use std::{future::Future, path::PathBuf};
 use clap::Subcommand;
 use mesh_config::{CONFIG_FILE, Config, Env, Explained, Fault};
 use serde::Serialize;
-use swarm_proto::{api::SettingView, settings::Applies};
+use swarm_proto::{
+    api::SettingView,
+    settings::{Applies, Key},
+};
 
 use crate::{
     failure::{Failure, Outcome},
@@ -36,7 +39,7 @@ pub struct SetArgs {
     /// What every node shall take, whatever its file says
     #[arg(required_unless_present = "default", conflicts_with = "default")]
     pub value: Option<String>,
-    /// Set it no more: each host's file counts again
+    /// Set it no more: each host's file counts again, where it has the key
     #[arg(long)]
     pub default: bool,
 }
@@ -105,7 +108,7 @@ impl View for SettingView {
     fn row(&self, _: Look) -> Row {
         vec![
             text(&self.key),
-            text(self.value.as_deref().unwrap_or("(each host's file)")),
+            text(self.value.clone().unwrap_or_else(|| format!("({})", unset(&self.key)))),
             text(self.by.as_deref().unwrap_or_default()),
             text(self.at.map(instant).unwrap_or_default()),
             text(applies(self.applies)),
@@ -116,6 +119,11 @@ impl View for SettingView {
         let names = Self::columns(look.is_wide);
         names.into_iter().zip(self.row(look)).fold(Card::default(), |card, (name, value)| card.line(&name.to_lowercase(), value))
     }
+}
+
+/// A key that this program does not know is one of a later version.
+fn unset(key: &str) -> &'static str {
+    Key::named(key).map_or("not set", Key::unset)
 }
 
 const fn applies(applies: Applies) -> &'static str {

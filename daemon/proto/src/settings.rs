@@ -65,6 +65,15 @@ impl Key {
         }
     }
 
+    /// What counts while it is not set, for people.
+    pub const fn unset(self) -> &'static str {
+        match self {
+            Self::LogLevel | Self::Preset | Self::CertificateLife => "each host's file",
+            Self::Admit => "nobody",
+            Self::LedgerMemory => "as much as it needs",
+        }
+    }
+
     /// Which key a word is.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ pub(crate) fn of(config: &Config, executors: Vec<String>, version: u64) -> NodeM
 
 fn capacity(config: &Config) -> Resources {
     let wanted = &config.resources;
-    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
+    let system = ram();
     let milli_cores = wanted.cores.map_or_else(all_cores, |cores| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the config bounds cores")]
         let milli = (cores * 1000.0).round() as u64;
@@ -53,9 +53,14 @@ fn capacity(config: &Config) -> Resources {
     }
 }
 
+/// What is known of the memory, as it is now.
+fn ram() -> System {
+    System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()))
+}
+
 /// What the host has, or less where the daemon is held to less.
 fn memory() -> u64 {
-    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
+    let system = ram();
     #[cfg(target_os = "linux")]
     let held_to = swarm_linux::memory_limit().unwrap_or(u64::MAX);
     #[cfg(not(target_os = "linux"))]
@@ -91,7 +96,7 @@ pub(crate) fn disk_of(path: &Path) -> Option<(u64, u64)> {
 /// Reads free space and load; called every few seconds.
 pub(crate) fn load_of(state_dir: PathBuf) -> Arc<dyn Fn() -> Load + Send + Sync> {
     Arc::new(move || {
-        let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
+        let system = ram();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a load average is small and not negative")]
         let milli_load = (System::load_average().one * 1000.0) as u64;
         Load {

@@ -112,8 +112,6 @@ struct DeskTerm {
     was_open: bool,
     followers: Followers,
     seen: Cursor,
-    /// The same of the events of jobs in memory.
-    remembered: Cursor,
     health: BTreeMap<NodeId, Health>,
     in_flight: Option<InFlight>,
     confirming: FuturesUnordered<BoxFuture<Option<std::time::Instant>>>,
@@ -148,7 +146,6 @@ impl DeskTerm {
             was_open: false,
             followers: Followers::default(),
             seen,
-            remembered: Cursor::default(),
             health: BTreeMap::new(),
             in_flight: None,
             confirming: FuturesUnordered::new(),
@@ -224,8 +221,7 @@ impl DeskTerm {
             // answers first: a job's end follows its acceptance on the same stream
             self.carry_out();
             let memory = self.dispatch.memory();
-            for event in memory.events_after(self.remembered, usize::MAX) {
-                self.remembered = event.cursor;
+            for event in memory.events_after(Cursor::default(), usize::MAX) {
                 self.followers.handle_event(event, memory);
             }
             self.plan_progress();

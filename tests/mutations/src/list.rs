@@ -193,6 +193,20 @@ pub(crate) const ALL: &[Mutation] = &[
         replace: "let is_given_up = false;",
         suites: &[unit("swarm-blobstore", "")],
     },
+    Mutation {
+        name: "ended-in-memory-not-recorded",
+        file: "daemon/core/src/dispatch/memory.rs",
+        find: "self.memory.ended.push_back(job);",
+        replace: "let _ = job;",
+        suites: &[core("dispatch")],
+    },
+    Mutation {
+        name: "reserved-number-given-twice",
+        file: "daemon/core/src/ledger/record.rs",
+        find: "self.next_job += u64::from(count);",
+        replace: "self.next_job += u64::from(count / 2);",
+        suites: &[core("ledger")],
+    },
 ];
 
 #[cfg(test)]

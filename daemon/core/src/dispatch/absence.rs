@@ -46,7 +46,7 @@ impl Dispatch {
             let (due, cause) = if let Some(at) = worker.missing.get(key) {
                 (loss::Due { at: *at, needs_probe: false }, Cause::AttemptLost)
             } else {
-                let job = ledger.job(key.0.job).or_else(|| self.memory.ledger()?.job(key.0.job));
+                let job = self.memory.book(ledger, key.0.job).job(key.0.job);
                 let spec = job.map(crate::ledger::Job::spec);
                 let Some(due) = spec.and_then(|spec| loss::due(spec, absence, over, self.settings.patience)) else { continue };
                 (due, Cause::NodeLost)

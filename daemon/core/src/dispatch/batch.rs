@@ -172,13 +172,18 @@ impl Dispatch {
         let most = draft.commands.len() + each;
         while draft.commands.len() < most {
             let Some((node, key)) = self.losses.pop_front() else { return };
-            let held = self.workers.get_mut(&node).and_then(|worker| worker.held.get_mut(&key));
-            let Some(held) = held else { continue };
-            if let State::Doomed(cause) = held.state {
-                held.state = State::Losing(cause);
-                let (task, fence) = key;
-                draft.push(Command::Lose { task, fence, cause }, size::SMALL, Sent::Lose(node, key));
-            }
+            self.draft_loss(draft, node, key);
+        }
+    }
+
+    /// Has the attempt called lost, if it is still doomed.
+    pub(super) fn draft_loss(&mut self, draft: &mut Draft, node: NodeId, key: Key) {
+        let held = self.workers.get_mut(&node).and_then(|worker| worker.held.get_mut(&key));
+        let Some(held) = held else { return };
+        if let State::Doomed(cause) = held.state {
+            held.state = State::Losing(cause);
+            let (task, fence) = key;
+            draft.push(Command::Lose { task, fence, cause }, size::SMALL, Sent::Lose(node, key));
         }
     }
 

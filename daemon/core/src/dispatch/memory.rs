@@ -34,7 +34,7 @@ use swarm_proto::{
 use super::{
     Dispatch, Phase,
     batch::{Draft, ENTRY, RECORD_BYTES, Sent},
-    worker::{Key, State},
+    worker::Key,
 };
 use crate::ledger::Ledger;
 
@@ -60,8 +60,6 @@ pub(super) struct Memory {
     ended: VecDeque<JobId>,
     /// When the first of them is to be recorded.
     record_at: Option<Instant>,
-    /// Up to where their events were looked at.
-    seen: Cursor,
 }
 
 impl Default for Memory {
@@ -75,7 +73,6 @@ impl Default for Memory {
             losses: VecDeque::new(),
             ended: VecDeque::new(),
             record_at: None,
-            seen: Cursor::default(),
         }
     }
 }
@@ -86,8 +83,9 @@ impl Memory {
         self.ledger.as_ref().is_some_and(|ledger| ledger.job(job).is_some())
     }
 
-    pub(super) fn ledger(&self) -> Option<&Ledger> {
-        self.ledger.as_deref()
+    /// The ledger that knows the job: this one, or that of the log; the latter for all while these are served.
+    pub(super) fn book<'a>(&'a self, log: &'a Ledger, job: JobId) -> &'a Ledger {
+        self.ledger.as_deref().filter(|ledger| ledger.job(job).is_some()).unwrap_or(log)
     }
 
     /// Members, or what is set, changed in the log.
@@ -145,7 +143,7 @@ impl Dispatch {
 
     /// The ledger that knows the job: that of this leader's memory, or that of the log, `log`.
     pub fn book<'a>(&'a self, log: &'a Ledger, job: JobId) -> &'a Ledger {
-        self.memory.ledger().filter(|ledger| ledger.job(job).is_some()).unwrap_or(log)
+        self.memory.book(log, job)
     }
 
     /// Jobs that live in this leader's memory, those included that have ended and are not in the log yet.
@@ -153,7 +151,7 @@ impl Dispatch {
     /// # Panics
     /// Never: it is away only inside of [`Dispatch::poll_memory`].
     pub fn memory(&self) -> &Ledger {
-        self.memory.ledger().expect("only away while it is served")
+        self.memory.ledger.as_deref().expect("only away while it is served")
     }
 
     /// Serves the jobs that live in this leader's memory, as far as there is anything to do: true if there was, and more may be left. To
@@ -189,12 +187,7 @@ impl Dispatch {
             draft.push(Command::Finish(finish), 0, sent);
         }
         for (node, key) in take(&mut self.memory.losses) {
-            let held = self.workers.get_mut(&node).and_then(|worker| worker.held.get_mut(&key));
-            let Some(held) = held else { continue };
-            if let State::Doomed(cause) = held.state {
-                held.state = State::Losing(cause);
-                draft.push(Command::Lose { task: key.0, fence: key.1, cause }, 0, Sent::Lose(node, key));
-            }
+            self.draft_loss(draft, node, key);
         }
         let mut left = self.memory.numbers_now(ledger);
         for _ in 0..PASS {
@@ -211,8 +204,7 @@ impl Dispatch {
     }
 
     fn note_ended(&mut self, ledger: &Ledger, now: Instant) {
-        for event in ledger.events_after(self.memory.seen, usize::MAX) {
-            self.memory.seen = event.cursor;
+        for event in ledger.events_after(Cursor::default(), usize::MAX) {
             if let What::JobEnded { job, .. } = event.what {
                 self.memory.ended.push_back(job);
                 self.memory.record_at.get_or_insert(now + RECORD_AFTER);

@@ -41,7 +41,7 @@ impl Dispatch {
             if parcel.bytes >= PUSH_BYTES {
                 self.send(node, std::mem::take(&mut parcel));
             }
-            let Some(job) = ledger.job(grant.job).or_else(|| self.memory.ledger()?.job(grant.job)) else { continue };
+            let Some(job) = self.memory.book(ledger, grant.job).job(grant.job) else { continue };
             let Some(worker) = self.workers.get_mut(&node) else { return };
             let Some(stream) = worker.stream.map(|stream| stream.number) else { return };
             let pushed = Pushed::To { life: worker.life, stream };

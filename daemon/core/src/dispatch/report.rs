@@ -68,7 +68,7 @@ impl Dispatch {
         let mut assigned: Vec<Key> = logged.chain(self.memory().assigned_to(taking.node)).collect();
         assigned.sort_unstable_by_key(|(task, fence)| (*fence, *task));
         for key in assigned {
-            let job = ledger.job(key.0.job).or_else(|| self.memory.ledger()?.job(key.0.job));
+            let job = self.memory.book(ledger, key.0.job).job(key.0.job);
             let Some(spec) = job.map(Job::spec) else { continue };
             let held = known.remove(&key).unwrap_or_else(|| Held::new(self.queue.acquire(spec), Pushed::Unknown));
             let worker = self.workers.get_mut(&taking.node).expect("only nodes taken on are reconciled");
