@@ -59,11 +59,11 @@ use swarm_proto::{
     peer::{FromWorker, Load, NodeMeta, Report, ToWorker},
 };
 
+pub use self::memory::Memory;
 use self::{
     batch::InFlight,
     hints::Hints,
     lease::{Ask, Leases},
-    memory::Memory,
     queue::Queue,
     turns::Turns,
     worker::{Key, State, Worker},
@@ -149,6 +149,11 @@ pub struct Dispatch {
     directory: Directory,
     hints: Hints,
     memory: Memory,
+    /// Those in memory got room last, not those of the log.
+    is_logs_turn: bool,
+    /// A majority followed this leader then, or later; and when the entry in flight was proposed.
+    confirmed: Instant,
+    proposed: Instant,
     /// What workers said before the first entry was applied.
     early: Vec<(NodeId, FromWorker)>,
     /// The last entry that the desk knows of; the ledger may be ahead by the one in flight.
@@ -186,6 +191,9 @@ impl Dispatch {
             directory: Directory::default(),
             hints: Hints::default(),
             memory: Memory::default(),
+            is_logs_turn: false,
+            confirmed: now,
+            proposed: now,
             early: Vec::new(),
             applied: LogIndex(0),
             starved: BTreeSet::new(),
@@ -199,6 +207,11 @@ impl Dispatch {
         desk.see_nodes(ledger, now);
         desk.handle_health(me, Health::Alive, now);
         desk
+    }
+
+    /// Takes over what lived in the memory of the desk before, which was of the same node and term. To be called before anything else.
+    pub fn go_on_with(&mut self, memory: Memory) {
+        self.memory = memory;
     }
 
     /// A worker's stream opened, or what it offers changed. Answered by Welcome once this term's first entry is applied.
@@ -280,6 +293,7 @@ impl Dispatch {
 
     /// A majority confirmed this leader by a round begun at or after `asked`: leases asked for before that are granted.
     pub fn handle_leadership_confirmed(&mut self, asked: Instant, now: Instant) {
+        self.confirmed = self.confirmed.max(asked);
         for (node, Ask { seq, at }) in self.leases.confirmed(asked) {
             let Some(worker) = self.workers.get_mut(&node).filter(|worker| worker.stream.is_some()) else { continue };
             worker.leased = worker.leased.max(Some(at));
@@ -294,12 +308,12 @@ impl Dispatch {
         }
     }
 
-    /// A client's command; answered by [`Output::Answer`] with the same ticket, exactly once. Those of one `source` go into the log in this
-    /// order, those of several in turn. Memory is bounded by how many tickets the caller has open.
+    /// A client's command; answered by [`Output::Answer`] with the same ticket, exactly once. Those of one `source` go into the log, or into
+    /// memory, in this order, those of several in turn. Memory is bounded by how many tickets the caller has open.
     pub fn handle_command(&mut self, source: u64, ticket: u64, command: Command, ledger: &Ledger) {
         if self.phase == Phase::Closed {
             self.outputs.push_back(refused(ticket));
-        } else if let Some(command) = self.keep_in_memory(ticket, command, ledger) {
+        } else if let Some(command) = self.keep_in_memory(source, ticket, command, ledger) {
             self.commands.push(source, ticket, command);
         }
     }
@@ -320,8 +334,8 @@ impl Dispatch {
             self.outputs.push_back(Output::Answer { ticket, index: LogIndex(0), applied: Err(problem.clone()) });
         }
         self.outputs.extend(self.commands.drain().map(refused));
-        let in_memory = self.refuse_for_memory().map(|(ticket, _)| refused(ticket));
-        self.outputs.extend(in_memory);
+        let in_memory = self.drain_memory();
+        self.outputs.extend(in_memory.into_iter().map(refused));
     }
 
     /// Whether this term's first entry is applied, and what workers say counts.
@@ -351,10 +365,9 @@ impl Dispatch {
         [judge, round, again, record].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Time has passed. To be followed by [`Dispatch::poll_batch`], as every handler.
-    pub fn handle_timeout(&mut self, ledger: &Ledger, now: Instant) {
+    /// Time has passed. To be followed by [`Dispatch::poll_memory`] and [`Dispatch::poll_batch`], as every handler.
+    pub fn handle_timeout(&mut self, now: Instant) {
         if self.phase == Phase::Open {
-            self.judge_due(ledger, now);
             self.begin_round(now);
         }
     }
@@ -396,7 +409,7 @@ impl Dispatch {
                 self.judge_at(record.id, now);
             }
         }
-        self.memory.follow(ledger);
+        self.memory.is_behind = true;
     }
 
     fn say(&mut self, node: NodeId, message: ToWorker) {

@@ -98,6 +98,8 @@ pub struct RecordedTask {
     /// The last attempt; 0 and no outcome where there was none.
     pub fence: Fence,
     pub node: NodeId,
+    /// Whether the attempt's worker said how it ended, and not the leader.
+    pub is_reported: bool,
     pub outcome: Option<Outcome>,
 }
 

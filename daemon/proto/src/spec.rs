@@ -92,7 +92,7 @@ pub enum Durability {
     /// A majority of voters has it on disk: it is not lost while a majority of them survives.
     #[default]
     Majority,
-    /// The leader has it in memory: it is offered at once, the log hears of it when it has ended, and it is lost with its leader.
+    /// The leader has it in memory: it is offered at once, the log hears of it soon after its end, and until then it is lost with its leader.
     Async,
 }
 

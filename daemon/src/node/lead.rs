@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use swarm_consensus::ProposeError;
-use swarm_core::dispatch::{Dispatch, DispatchSettings, Output};
+use swarm_core::dispatch::{Dispatch, DispatchSettings, Memory, Output};
 use swarm_proto::{
     Code, Cursor, LogIndex, NodeId, Problem, RootId, Term,
     api::Health,
@@ -50,29 +50,37 @@ const TURN: usize = 4 * INBOX;
 pub(crate) async fn run(node: Arc<Node>, desk: watch::Sender<Option<Desk>>) {
     let Some(consensus) = node.consensus.clone() else { return };
     let mut role = consensus.role();
+    // what lives in this leader's memory, and the term that it leads
+    let mut kept = None;
     loop {
         let seen = role.borrow_and_update().clone();
         if seen.is_leader {
-            serve_term(&node, &desk, seen.term).await;
+            let memory = kept.take().filter(|(term, _)| *term == seen.term).map(|(_, memory)| memory);
+            kept = Some((seen.term, serve_term(&node, &desk, seen.term, memory.unwrap_or_default()).await));
             tokio::time::sleep(REOPEN).await;
-        } else if role.changed().await.is_err() {
-            return;
+        } else {
+            kept = None;
+            if role.changed().await.is_err() {
+                return;
+            }
         }
     }
 }
 
-/// One desk. It closes when the term ends, and when an entry's fate is unknown: then the next one begins from the ledger again.
-async fn serve_term(node: &Arc<Node>, desk: &watch::Sender<Option<Desk>>, term: Term) {
+/// One desk. It closes when the term ends, and when an entry's fate is unknown: then the next one begins from the ledger again, and with the
+/// memory that this one leaves.
+async fn serve_term(node: &Arc<Node>, desk: &watch::Sender<Option<Desk>>, term: Term, memory: Memory) -> Memory {
     let (tx, rx) = mpsc::channel(INBOX);
     node.journal.info(format!("leads from now on, term {}", term.0));
     node.peers.hint_leader(term, node.me);
-    let mut open = DeskTerm::new(node, term, rx, tx.clone());
+    let mut open = DeskTerm::new(node, term, memory, rx, tx.clone());
     let voters = tokio::spawn(super::voters::run(node.clone(), tx.clone()));
     desk.send_replace(Some(tx));
     open.serve().await;
     desk.send_replace(None);
     voters.abort();
     node.journal.info(format!("the desk of term {} is closed", term.0));
+    open.dispatch.into_memory()
 }
 
 /// Who waits for a command.
@@ -127,12 +135,13 @@ fn now() -> std::time::Instant {
 }
 
 impl DeskTerm {
-    fn new(node: &Arc<Node>, term: Term, inbox: mpsc::Receiver<ToDesk>, own: Desk) -> Self {
+    fn new(node: &Arc<Node>, term: Term, memory: Memory, inbox: mpsc::Receiver<ToDesk>, own: Desk) -> Self {
         let consensus = node.consensus.clone().expect("only a node with a ledger leads");
         let timing = &node.settings.timing;
         let settings = DispatchSettings { lease: timing.lease, margin: timing.margin, patience: timing.patience };
-        let (dispatch, keeping, seen) = consensus
+        let (mut dispatch, keeping, seen) = consensus
             .with_ledger(|ledger| (Dispatch::new(node.me, term, settings, ledger, now()), Keeping::new(ledger, now()), last_event(ledger)));
+        dispatch.go_on_with(memory);
         Self {
             node: node.clone(),
             consensus,
@@ -200,7 +209,14 @@ impl DeskTerm {
                 break;
             }
             let at = self.node.clock.now();
-            let Some(batch) = self.consensus.with_ledger(|ledger| self.dispatch.poll_batch(ledger, at, now())) else { break };
+            let Some(batch) = self.consensus.with_ledger(|ledger| self.dispatch.poll_batch(ledger, at, now())) else {
+                self.carry_out();
+                // those of the log had the first choice; what they left is there for those in memory
+                if self.remember() {
+                    continue;
+                }
+                break;
+            };
             let consensus = self.consensus.clone();
             let mut proposal: InFlight = async move { consensus.propose(batch).await }.boxed();
             // polled once here, so that the entry is on its way before anything else is looked at
@@ -212,11 +228,12 @@ impl DeskTerm {
         self.followers.flush();
     }
 
-    /// Serves the jobs in this leader's memory, and tells those who wait for them.
-    fn remember(&mut self) {
-        for _ in 0..PASSES {
-            if !self.dispatch.poll_memory(self.node.clock.now(), now()) {
-                return;
+    /// Serves the jobs in this leader's memory, and tells those who wait for them; whether there was anything to do.
+    fn remember(&mut self) -> bool {
+        for pass in 0..PASSES {
+            let at = self.node.clock.now();
+            if !self.consensus.with_ledger(|log| self.dispatch.poll_memory(log, at, now())) {
+                return pass > 0;
             }
             // answers first: a job's end follows its acceptance on the same stream
             self.carry_out();
@@ -226,6 +243,7 @@ impl DeskTerm {
             }
             self.plan_progress();
         }
+        true
     }
 
     fn plan_progress(&mut self) {
@@ -367,7 +385,7 @@ impl DeskTerm {
             self.consensus.with_ledger(|ledger| self.keeping.handle_timeout(ledger, now()));
         }
         if self.dispatch.poll_timeout().is_some_and(|(due, _)| due <= now()) {
-            self.consensus.with_ledger(|ledger| self.dispatch.handle_timeout(ledger, now()));
+            self.dispatch.handle_timeout(now());
         }
     }
 

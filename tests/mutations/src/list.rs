@@ -201,6 +201,20 @@ pub(crate) const ALL: &[Mutation] = &[
         suites: &[core("dispatch")],
     },
     Mutation {
+        name: "memory-served-without-a-majority",
+        file: "daemon/core/src/dispatch/memory.rs",
+        find: "if now > self.confirmed + self.settings.lease {",
+        replace: "if false {",
+        suites: &[core("dispatch")],
+    },
+    Mutation {
+        name: "key-not-looked-for-in-the-log-again",
+        file: "daemon/core/src/dispatch/memory.rs",
+        find: "if matches!(&command, Command::Submit(submit) if log.is_known(submit)) {",
+        replace: "if false {",
+        suites: &[core("dispatch")],
+    },
+    Mutation {
         name: "reserved-number-given-twice",
         file: "daemon/core/src/ledger/record.rs",
         find: "self.next_job += u64::from(count);",

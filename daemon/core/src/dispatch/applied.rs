@@ -25,6 +25,8 @@ struct Aftermath {
     cancels: BTreeMap<NodeId, Vec<Key>>,
     /// Groups whose grants the ledger had no room for.
     refused: Vec<GroupId>,
+    /// Jobs of memory that the ledger had no room to record.
+    not_recorded: Vec<JobId>,
     has_member: bool,
 }
 
@@ -39,6 +41,7 @@ impl Dispatch {
     pub fn handle_applied(&mut self, index: LogIndex, applied: Vec<Applied>, ledger: &Ledger, now: Instant) {
         let Some(entry) = self.in_flight.take() else { return };
         self.applied = index;
+        self.confirmed = self.confirmed.max(self.proposed);
         if self.phase == Phase::Opening {
             return self.open(index, &entry, applied, ledger, now);
         }
@@ -73,6 +76,7 @@ impl Dispatch {
             }
             self.push(node, grants, ledger);
         }
+        self.not_recorded(after.not_recorded, now);
         if after.has_member {
             self.see_nodes(ledger, now);
             self.push_views(ledger);
@@ -87,7 +91,10 @@ impl Dispatch {
         match sent {
             Sent::Lead => {}
             Sent::Reserve => self.reserved(&applied),
-            Sent::Record => self.is_recorded(),
+            Sent::Record(job) if matches!(&applied, Applied::Refused(problem) if problem.code == Code::Busy) => {
+                after.not_recorded.push(job);
+            }
+            Sent::Record(job) => self.recorded(job),
             Sent::Submit { ticket, group, count } => {
                 match (&applied, group) {
                     (Applied::Accepted { job, is_new: true }, Some(group)) => {
@@ -209,15 +216,18 @@ impl Dispatch {
         self.see_nodes(ledger, now);
         let view = ledger.view(index);
         (self.view, self.voters) = (view.version, view.voters);
-        for job in ledger.open_jobs().filter_map(|job| ledger.job(job)).filter(|job| job.counts().pending > 0) {
-            let group = self.queue.acquire(job.spec());
-            self.queue.enqueue(job.id(), group);
-            self.queue.release(group);
-        }
-        for (node, worker) in &mut self.workers {
-            for key in ledger.assigned_to(*node) {
-                let Some(spec) = ledger.job(key.0.job).map(Job::spec) else { continue };
-                worker.note(key, Held::new(self.queue.acquire(spec), Pushed::Unknown));
+        // in memory there is something only if this is not the term's first desk
+        for ledger in [ledger].into_iter().chain(self.memory.ledger()) {
+            for job in ledger.open_jobs().filter_map(|job| ledger.job(job)).filter(|job| job.counts().pending > 0) {
+                let group = self.queue.acquire(job.spec());
+                self.queue.enqueue(job.id(), group);
+                self.queue.release(group);
+            }
+            for (node, worker) in &mut self.workers {
+                for key in ledger.assigned_to(*node) {
+                    let Some(spec) = ledger.job(key.0.job).map(Job::spec) else { continue };
+                    worker.note(key, Held::new(self.queue.acquire(spec), Pushed::Unknown));
+                }
             }
         }
         for node in self.workers.keys().copied().collect::<Vec<_>>() {

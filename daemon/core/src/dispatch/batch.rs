@@ -63,9 +63,10 @@ pub(super) enum Sent {
     },
     Finish(NodeId, Key),
     Lose(NodeId, Key),
-    /// Numbers for jobs in memory, and one of these that has ended.
+    /// Numbers for jobs in memory.
     Reserve,
-    Record,
+    /// One of these, which has ended.
+    Record(JobId),
     Assign {
         group: GroupId,
         job: JobRef,
@@ -98,7 +99,7 @@ impl InFlight {
             | Sent::CancelTask { ticket, .. }
             | Sent::Member { ticket }
             | Sent::Other { ticket } => Some(*ticket),
-            Sent::Lead | Sent::Finish(..) | Sent::Lose(..) | Sent::Reserve | Sent::Record | Sent::Assign { .. } => None,
+            Sent::Lead | Sent::Finish(..) | Sent::Lose(..) | Sent::Reserve | Sent::Record(_) | Sent::Assign { .. } => None,
         })
     }
 }
@@ -122,7 +123,7 @@ impl Draft {
 impl Dispatch {
     /// The next entry, if none is in flight and there is anything to say: outcomes, losses, clients' commands, then grants of all pending
     /// work that fits, jobs of this same entry included. `at` is wall time, for people. The caller proposes it and answers by
-    /// [`Dispatch::handle_applied`] or [`Dispatch::handle_failed`].
+    /// [`Dispatch::handle_applied`] or [`Dispatch::handle_failed`]. `None` may have left outputs, too.
     pub fn poll_batch(&mut self, ledger: &Ledger, at: UnixMillis, now: Instant) -> Option<Batch> {
         if self.in_flight.is_some() {
             return None;
@@ -136,12 +137,13 @@ impl Dispatch {
                 self.draft_commands(&mut draft, each);
             }
             Phase::Open => {
-                self.judge_due(ledger, now);
                 self.draft_outcomes(&mut draft, each);
                 self.draft_losses(&mut draft, each);
                 self.draft_records(&mut draft, each, now);
                 self.draft_commands(&mut draft, each);
+                let before = draft.commands.len();
                 self.draft_grants(&mut draft, Durability::Majority, ledger, now);
+                self.is_logs_turn &= draft.commands.len() == before;
             }
         }
         if draft.commands.is_empty() {
@@ -149,6 +151,7 @@ impl Dispatch {
             return None;
         }
         self.in_flight = Some(draft.entry);
+        self.proposed = now;
         Some(Batch { at, commands: draft.commands })
     }
 
@@ -194,7 +197,7 @@ impl Dispatch {
             if draft.commands.len() == most || draft.bytes + bytes > COMMAND_BYTES {
                 return;
             }
-            let (ticket, command) = self.commands.pop_front().expect("the front was just looked at");
+            let (_, (ticket, command)) = self.commands.pop_front().expect("the front was just looked at");
             let sent = self.sent(ticket, &command, draft.commands.len());
             draft.push(command, bytes, sent);
         }
@@ -230,12 +233,7 @@ impl Dispatch {
     /// pass has cost enough.
     pub(super) fn draft_grants(&mut self, draft: &mut Draft, of: Durability, ledger: &Ledger, now: Instant) {
         self.again = None;
-        let workers = &self.workers;
-        self.queue.wake(|group, node| {
-            let standing = workers.get(&node).map(|worker| worker.standing(node));
-            let room = standing.and_then(|at| placement::room(&group.spec, group.longest(), &at));
-            room.is_some_and(|room| room.free > 0 || room.ahead > 0)
-        });
+        self.wake();
         let most = draft.commands.len() + GRANTS;
         let mut looks = LOOKS;
         while let Some((group, until)) = self.queue.next(of) {
@@ -263,6 +261,16 @@ impl Dispatch {
         if !self.queue.is_quiet(Durability::Majority) || !self.queue.is_quiet(Durability::Async) {
             self.again = Some(now);
         }
+    }
+
+    /// Looks again at what found no node, where a node has got room since.
+    pub(super) fn wake(&mut self) {
+        let workers = &self.workers;
+        self.queue.wake(|group, node| {
+            let standing = workers.get(&node).map(|worker| worker.standing(node));
+            let room = standing.and_then(|at| placement::room(&group.spec, group.longest(), &at));
+            room.is_some_and(|room| room.free > 0 || room.ahead > 0)
+        });
     }
 
     /// Where tasks of a group may go now.

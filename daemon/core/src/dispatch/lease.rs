@@ -26,6 +26,8 @@ pub(super) struct Leases {
     begun: Option<Instant>,
     /// Whether it was not answered yet.
     is_under_way: bool,
+    /// Whether the desk itself waits for one.
+    is_wanted: bool,
 }
 
 /// Rounds in the time of one lease. Workers ask three times in it, and an ask that waits for a round counts from when it was made.
@@ -38,6 +40,15 @@ impl Leases {
         self.asks.entry(node).and_modify(|(_, latest)| *latest = Some(ask)).or_insert((ask, None));
     }
 
+    /// The desk itself waits for a round.
+    pub(super) fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    fn is_idle(&self) -> bool {
+        self.asks.is_empty() && !self.is_wanted
+    }
+
     /// The worker's stream is gone: nobody waits for the answer.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.asks.remove(&node);
@@ -45,7 +56,7 @@ impl Leases {
 
     /// Begins a round if anybody waits for one and it is time.
     pub(super) fn poll_round(&mut self, lease: Duration, now: Instant) -> Option<Instant> {
-        if self.asks.is_empty() || self.due(lease).is_some_and(|due| now < due) {
+        if self.is_idle() || self.due(lease).is_some_and(|due| now < due) {
             return None;
         }
         self.is_under_way = true;
@@ -54,7 +65,7 @@ impl Leases {
 
     /// When the next round may begin, for whoever waits.
     pub(super) fn timeout(&self, lease: Duration) -> Option<Instant> {
-        self.due(lease).filter(|_| !self.asks.is_empty())
+        self.due(lease).filter(|_| !self.is_idle())
     }
 
     /// `None`: at once.
@@ -67,6 +78,7 @@ impl Leases {
     pub(super) fn confirmed(&mut self, asked: Instant) -> Vec<(NodeId, Ask)> {
         if self.begun.is_some_and(|begun| begun <= asked) {
             self.is_under_way = false;
+            self.is_wanted = false;
         }
         let mut answers = Vec::new();
         self.asks.retain(|node, (first, latest)| {

@@ -1,4 +1,5 @@
 //! Jobs with pending tasks, in the order of granting: by submission, and within a job by index (so a retried task before a fresh one).
+//! Those of the log and those of the leader's memory are two such queues over the same nodes; who serves them goes to both in turn.
 //!
 //! Jobs that ask for the same thing form a **group**: when one of its tasks finds no node, none does, and the whole group is set aside
 //! at the price of one look. It comes back when a node that could take it has got room, so a pass costs what it grants and what has

@@ -35,9 +35,7 @@ impl Dispatch {
             return;
         }
         // the entry that let it in may be in the ledger already, and not yet known here
-        if self.memory().node(node).is_none() {
-            self.memory.follow(ledger);
-        }
+        self.memory.is_behind |= self.memory().node(node).is_none();
         let view = ledger.view(report.view);
         let worker = self.workers.entry(node).or_insert_with(|| Worker::new(now));
         let over = loss::lease_over(worker, &self.settings, self.began);

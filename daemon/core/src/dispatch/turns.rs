@@ -51,8 +51,8 @@ impl Turns {
         self.by_source.get(self.order.front()?)?.front()
     }
 
-    /// Takes it; the next turn is another's, if another waits.
-    pub(super) fn pop_front(&mut self) -> Option<Waiting> {
+    /// Takes it, and says whose it is; the next turn is another's, if another waits.
+    pub(super) fn pop_front(&mut self) -> Option<(u64, Waiting)> {
         let source = self.order.pop_front()?;
         let queue = self.by_source.get_mut(&source)?;
         let first = queue.pop_front();
@@ -61,7 +61,11 @@ impl Turns {
         } else {
             self.order.push_back(source);
         }
-        first
+        first.map(|first| (source, first))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
     }
 
     /// Tickets of all that wait; nothing waits then.
@@ -82,7 +86,7 @@ mod tests {
     }
 
     fn tickets(turns: &mut Turns) -> Vec<u64> {
-        std::iter::from_fn(|| turns.pop_front()).map(|(ticket, _)| ticket).collect()
+        std::iter::from_fn(|| turns.pop_front()).map(|(_, (ticket, _))| ticket).collect()
     }
 
     #[test]

@@ -38,13 +38,17 @@ impl Bounds {
         users: limits::USERS,
     };
 
-    /// Of jobs in the leader's memory. What has ended stays until it is recorded, and counts among the jobs until then.
+    /// Of jobs in the leader's memory, a tenth of the others. What has ended stays until it is recorded, and counts until then.
     pub(super) const MEMORY: Self = Self {
         open_jobs: limits::ASYNC_JOBS,
         open_tasks: limits::ASYNC_JOBS,
+        // a job's key goes when the job goes; places of these may be twice as many
+        keys: 4 * limits::ASYNC_JOBS,
         // they stay until they are read, which is at once
         events: usize::MAX,
-        held: 64 << 20,
+        kept_tasks: limits::ASYNC_JOBS,
+        output: 16 << 20,
+        held: 32 << 20,
         ..Self::STANDARD
     };
 }

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use swarm_proto::{JobId, PeerKey, UnixMillis, ledger::Submit, limits, spec::JobSpec};
 
+/// So many places of forgotten names may stay beside as many as there are names.
+const SLACK: usize = 1_024;
 /// Expired keys dropped with each log entry.
 const DROPPED_AN_ENTRY: usize = 256;
 
@@ -42,7 +44,7 @@ fn short(hasher: &blake3::Hasher) -> u128 {
 }
 
 /// Names a (submitter, key).
-fn name_of(submitter: &str, key: &str) -> u128 {
+pub(super) fn name_of(submitter: &str, key: &str) -> u128 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(submitter.len() as u64).to_le_bytes()).update(submitter.as_bytes()).update(key.as_bytes());
     short(&hasher)
@@ -86,6 +88,20 @@ impl Keys {
     pub(super) fn insert(&mut self, record: KeyRecord) {
         self.by_name.insert(record.name, self.base + self.records.len() as u64);
         self.records.push_back(record);
+    }
+
+    /// Forgets a name before its time. Its place is given back with others: a few steps each, one with another.
+    pub(super) fn forget(&mut self, name: u128) {
+        if self.by_name.remove(&name).is_none() || self.records.len() < 2 * self.by_name.len() + SLACK {
+            return;
+        }
+        let all = std::mem::take(&mut self.records);
+        let (base, by_name) = (self.base, std::mem::take(&mut self.by_name));
+        for (number, record) in (base..).zip(all) {
+            if by_name.get(&record.name) == Some(&number) {
+                self.insert(record);
+            }
+        }
     }
 
     /// Drops some of those that are over.
@@ -133,5 +149,31 @@ impl Keys {
         }
         let is_sorted = self.records.iter().zip(self.records.iter().skip(1)).all(|(one, next)| one.at <= next.at);
         if is_sorted { Ok(()) } else { Err("keys are not in the order of their time".into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: u128) -> KeyRecord {
+        KeyRecord { at: UnixMillis(1), name, content: 0, job: JobId(1) }
+    }
+
+    /// One that stays in front of all others does not keep their places.
+    #[test]
+    fn forgotten_names_leave_no_places_behind() {
+        let mut keys = Keys::default();
+        keys.insert(record(0));
+        for name in 1..10_000 {
+            keys.insert(record(name));
+            assert!(keys.find(name, UnixMillis(1)).is_some());
+            keys.forget(name);
+            assert!(keys.find(name, UnixMillis(1)).is_none() && keys.find(0, UnixMillis(1)).is_some());
+            assert!(keys.records.len() <= SLACK + 4, "{} places", keys.records.len());
+        }
+        keys.forget(0);
+        keys.forget(0);
+        assert!(keys.find(0, UnixMillis(1)).is_none() && keys.by_name.is_empty());
     }
 }

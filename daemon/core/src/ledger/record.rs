@@ -13,7 +13,7 @@ use swarm_proto::{
     spec::Durability,
 };
 
-use super::{Ledger, bounds::Bounds, cells::Cell, submit, tasks::Task};
+use super::{Ledger, bounds::Bounds, cells::Cell, keys, submit, tasks::Task};
 
 impl Ledger {
     /// One for jobs of [`Durability::Async`]: nothing of it is in the log.
@@ -72,14 +72,15 @@ impl Ledger {
     fn recorded_task(&self, cell: Cell) -> RecordedTask {
         match cell {
             Cell::Held(slot) | Cell::Waiting(slot) | Cell::Kept(slot) => {
-                let Task { state, node, started, ended, end, output, .. } = &self.tasks[slot];
+                let Task { state, node, started, ended, end, output, is_reported, .. } = &self.tasks[slot];
                 let outcome = end.clone().map(|end| Outcome { end, started: *started, ended: *ended, output: output.clone() });
-                RecordedTask { state: *state, fence: self.tasks[slot].fence(), node: *node, outcome }
+                RecordedTask { state: *state, fence: self.tasks[slot].fence(), node: *node, is_reported: *is_reported, outcome }
             }
             Cell::Fresh | Cell::Bare(_) => RecordedTask {
                 state: self.state_of(cell),
                 fence: Fence { index: LogIndex(0), attempt: AttemptNo(0) },
                 node: NodeId(0),
+                is_reported: false,
                 outcome: None,
             },
         }
@@ -127,13 +128,13 @@ impl Ledger {
     }
 
     fn record_task(&mut self, id: JobId, offset: u32, ended: &RecordedTask) {
-        let RecordedTask { state, fence, node, outcome } = ended;
+        let RecordedTask { state, fence, node, is_reported, outcome } = ended;
         let Some(job) = self.jobs.get_mut(id) else { return };
         let mut task = Task::new(job.task(offset));
         let task_id = task.id();
         job.tally.shift(TaskState::Pending, *state, 1);
         let node = outcome.as_ref().map(|outcome| {
-            (task.state, task.attempt, task.grant, task.node, task.is_reported) = (*state, fence.attempt, fence.index, *node, true);
+            (task.state, task.attempt, task.grant, task.node, task.is_reported) = (*state, fence.attempt, fence.index, *node, *is_reported);
             (task.started, task.ended) = (outcome.started, outcome.ended);
             task.end = Some(super::end::cut_end(&outcome.end));
             task.output = outcome.output.as_deref().and_then(super::end::cut_output);
@@ -160,8 +161,21 @@ impl Ledger {
         self.journal.forget(0);
     }
 
-    /// Forgets the job that ended first: it is recorded.
-    pub fn forget_first_ended(&mut self) {
-        self.retire_oldest_job();
+    /// Jobs that have ended and are still here.
+    pub fn ended_jobs(&self) -> impl Iterator<Item = JobId> + '_ {
+        self.ended_jobs.iter().copied()
+    }
+
+    /// Forgets a job of memory that has ended, and its key: the log has both now.
+    pub fn forget_recorded(&mut self, id: JobId) {
+        // they are recorded in the order of their ends, nearly always
+        let Some(place) = self.ended_jobs.iter().position(|ended| *ended == id) else { return };
+        self.ended_jobs.remove(place);
+        if let Some(job) = self.jobs.get(id)
+            && let Some(key) = job.key()
+        {
+            self.keys.forget(keys::name_of(job.submitter(), key));
+        }
+        self.retire(id);
     }
 }

@@ -24,6 +24,10 @@ impl Ledger {
     }
 
     fn forget_details(&mut self) {
+        // what ended in memory stays until it is recorded
+        if self.durability == Durability::Async {
+            return;
+        }
         while self.output_bytes > self.bounds.output && self.first_output != NIL {
             self.forget_first_output();
         }
@@ -90,7 +94,13 @@ impl Ledger {
     /// Forgets the job that ended first; false if no job has ended.
     pub(super) fn retire_oldest_job(&mut self) -> bool {
         let Some(id) = self.ended_jobs.pop_front() else { return false };
-        let Some(job) = self.jobs.remove(id) else { return true };
+        self.retire(id);
+        true
+    }
+
+    /// Forgets all of a job that has ended.
+    pub(super) fn retire(&mut self, id: JobId) {
+        let Some(job) = self.jobs.remove(id) else { return };
         for run in job.cells.runs(0) {
             if let Cell::Kept(slot) = run.cell {
                 self.forget_slot(slot);
@@ -98,7 +108,6 @@ impl Ledger {
         }
         self.held_bytes -= u64::from(job.weight);
         self.release_spec(&job.spec);
-        true
     }
 
     /// Gives back a spec's charge if this is the last one to hold it.

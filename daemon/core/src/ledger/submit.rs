@@ -110,6 +110,10 @@ impl Ledger {
             let why = format!("{jobs} jobs are open, as many as are taken");
             return Err(busy(why, "wait until jobs end, or submit one array in place of many jobs"));
         }
+        let is_unrecorded = self.kept.len() as usize >= self.bounds.kept_tasks || self.output_bytes >= self.bounds.output;
+        if self.durability == Durability::Async && is_unrecorded {
+            return Err(busy(format!("{} tasks have ended that are to be recorded", self.kept.len()), "wait until the disks are faster"));
+        }
         if is_keyed && !self.keys.has_room(self.bounds.keys, self.journal.now) {
             let why = format!("{} idempotency keys are remembered, as many as are taken in 24 hours", self.bounds.keys);
             return Err(busy(why, "submit without a key, or one array in place of many jobs"));

@@ -79,6 +79,7 @@ fn recorded(input: &mut Input<'_>, ledger: &Ledger) -> Recorded {
         state: states[usize::from(input.byte()).checked_sub(4).map_or(4, |n| n % 4)],
         fence: Fence { index: LogIndex(input.number()), attempt: AttemptNo(u32::from(input.byte())) },
         node: node(input),
+        is_reported: input.chance(2),
         outcome: (!input.chance(4)).then(|| outcome(input)),
     };
     let tasks = (0..count).map(|_| end(input)).collect();

@@ -102,6 +102,7 @@ impl Bench {
     }
 
     fn poll(&mut self) -> Option<Batch> {
+        while self.desk.poll_memory(&self.ledger, UnixMillis(1), self.now) {}
         let batch = self.desk.poll_batch(&self.ledger, UnixMillis(1), self.now);
         if batch.is_some() {
             self.desk.check_hoarding();
@@ -128,7 +129,8 @@ impl Bench {
 
     fn wait(&mut self, span: Duration) {
         self.now += span;
-        self.desk.handle_timeout(&self.ledger, self.now);
+        self.desk.handle_timeout(self.now);
+        while self.desk.poll_memory(&self.ledger, UnixMillis(1), self.now) {}
         self.listen();
     }
 

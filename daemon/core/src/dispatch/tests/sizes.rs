@@ -88,7 +88,7 @@ proptest! {
         let task = TaskId { job: JobId(word), index: short };
         let fence = Fence { index: LogIndex(word), attempt: AttemptNo(short) };
         let outcome = Outcome { end, started: UnixMillis(word), ended: UnixMillis(word), output };
-        let recorded = RecordedTask { state: TaskState::Failed, fence, node: NodeId(word), outcome: Some(outcome.clone()) };
+        let recorded = RecordedTask { state: TaskState::Failed, fence, node: NodeId(word), is_reported: max, outcome: Some(outcome.clone()) };
         let submit = Submit {
             submitter: "somebody".into(), key: None, spec: Arc::new(super::samples::noop()), array: Array::single(), retry_of: None,
         };

@@ -226,7 +226,7 @@ impl World {
             }
             Event::Timeout => {
                 self.timeout = None;
-                self.desk.handle_timeout(&self.ledger, now);
+                self.desk.handle_timeout(now);
             }
             Event::Chance => self.chance(),
             Event::Probed(..) | Event::Confirmed(..) | Event::Health(..) => {}
@@ -236,7 +236,7 @@ impl World {
 
     /// Does what desk and workers want done.
     fn drive(&mut self) {
-        while self.desk.poll_memory(UnixMillis(1), self.now) {}
+        while self.desk.poll_memory(&self.ledger, UnixMillis(1), self.now) {}
         if let Some(batch) = self.desk.poll_batch(&self.ledger, UnixMillis(1), self.now) {
             self.desk.check_hoarding();
             let delay = 1 + self.soon(4);
@@ -503,7 +503,7 @@ impl World {
         self.at(delay, Event::Health(node, Health::Down, self.term));
     }
 
-    /// The leader dies; the entry in flight is committed, or not.
+    /// The leader dies, or it never learns what became of its entry; the entry in flight is committed, or not.
     fn new_leader(&mut self) {
         let in_flight = self.events.iter().find(|(_, event)| matches!(event, Event::Commit(_))).map(|(at, _)| *at);
         let in_flight = in_flight.and_then(|at| self.events.remove(&at));
@@ -513,8 +513,9 @@ impl World {
             let applied = self.ledger.apply(LogIndex(self.index), &batch);
             self.check_once(&batch, &applied);
         }
+        let still_leads = self.rng.random_ratio(1, 3);
         // what was in memory alone is lost with it
-        for lost in self.desk.memory().jobs().map(Job::id).filter(|id| self.ledger.job(*id).is_none()) {
+        for lost in self.desk.memory().jobs().map(Job::id).filter(|id| !still_leads && self.ledger.job(*id).is_none()) {
             self.jobs.retain(|job| *job != lost);
         }
         self.desk.handle_failed(Problem::new(Code::UnknownOutcome, "it may have happened", "the leader changed"));
@@ -524,8 +525,12 @@ impl World {
             }
         }
         assert!(self.desk.is_closed() && self.desk.poll_batch(&self.ledger, UnixMillis(1), self.now).is_none());
-        self.term += 1;
-        self.desk = Dispatch::new(NodeId(1), Term(self.term.into()), SETTINGS, &self.ledger, self.now);
+        self.term += u32::from(!still_leads);
+        let next = Dispatch::new(NodeId(1), Term(self.term.into()), SETTINGS, &self.ledger, self.now);
+        let before = std::mem::replace(&mut self.desk, next);
+        if still_leads {
+            self.desk.go_on_with(before.into_memory());
+        }
         for node in self.workers.keys().copied().collect::<Vec<_>>() {
             let worker = self.workers.get_mut(&node).expect("known");
             worker.stream = None;

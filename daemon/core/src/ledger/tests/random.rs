@@ -135,6 +135,7 @@ fn recorded(kind: u8, output: u16) -> RecordedTask {
         state,
         fence: Fence { index: LogIndex(3), attempt: AttemptNo(1 + u32::from(kind % 3)) },
         node: NodeId(u64::from(kind)),
+        is_reported: !matches!(kind, 5 | 6),
         outcome,
     }
 }

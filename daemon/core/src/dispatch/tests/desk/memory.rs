@@ -1,6 +1,10 @@
 //! Jobs that live in the leader's memory.
 
-use swarm_proto::{limits, spec::Durability};
+use swarm_proto::{
+    limits,
+    settings::Set,
+    spec::{Durability, Exec, Work},
+};
 
 use super::*;
 
@@ -29,7 +33,7 @@ impl Bench {
     }
 
     fn remember(&mut self) {
-        while self.desk.poll_memory(UnixMillis(1), self.now) {}
+        while self.desk.poll_memory(&self.ledger, UnixMillis(1), self.now) {}
         self.listen();
         self.desk.sanity_check();
     }
@@ -209,4 +213,173 @@ fn memory_has_bounds() {
         let answers = bench.answers();
         assert_eq!(answers == [accepted(2)], fits, "{count}: {answers:?}");
     }
+}
+
+fn keyed(spec: JobSpec) -> Submit {
+    Submit { submitter: "local".into(), key: Some("k".into()), spec: Arc::new(spec), array: Array::single(), retry_of: None }
+}
+
+/// What the leader before had written reaches the ledger after the submission has reached this one.
+#[test]
+fn a_key_that_the_log_learns_meanwhile_makes_no_second_job() {
+    let mut bench = Bench::with_numbers();
+    bench.desk.handle_command(0, 1, Command::Submit(keyed(in_memory(noop()))), &bench.ledger);
+    bench.remember();
+    let over = bench.over(task(2, 0));
+    bench.from(ONE, over);
+    bench.remember();
+    bench.wait(ms(20));
+    let record = bench.poll().expect("an entry");
+    bench.desk = Dispatch::new(ONE, Term(2), SETTINGS, &bench.ledger, bench.now);
+    bench.desk.handle_command(0, 2, Command::Submit(keyed(in_memory(noop()))), &bench.ledger);
+    bench.index += 1;
+    bench.ledger.apply(LogIndex(bench.index), &record);
+    bench.said.clear();
+    bench.begin(1);
+    bench.turn();
+    bench.turn();
+    assert_eq!(bench.answers(), [Applied::Accepted { job: JobId(2), is_new: false }]);
+}
+
+#[test]
+fn its_key_is_the_logs_once_it_is_recorded() {
+    let mut bench = Bench::with_numbers();
+    let submit = keyed(in_memory(noop()));
+    bench.desk.handle_command(0, 1, Command::Submit(submit.clone()), &bench.ledger);
+    bench.remember();
+    assert_eq!([bench.desk.memory().is_known(&submit), bench.ledger.is_known(&submit)], [true, false]);
+    let over = bench.over(task(2, 0));
+    bench.from(ONE, over);
+    bench.remember();
+    bench.wait(ms(20));
+    bench.turn();
+    assert_eq!([bench.desk.memory().is_known(&submit), bench.ledger.is_known(&submit)], [false, true]);
+}
+
+/// Each attempt takes all of the node, and each time one ends both sides have somebody who waits.
+#[test]
+fn those_of_the_log_and_of_memory_get_room_in_turn() {
+    let mut bench = Bench::with_numbers();
+    for spec in [in_memory(exec(5_000, 4_000)), exec(5_000, 4_000)].into_iter().cycle().take(8) {
+        bench.submit(spec, Array::single());
+    }
+    let mut order = Vec::new();
+    for seq in 2..10 {
+        bench.turn();
+        bench.remember();
+        let of_log = bench.ledger.assigned_to(ONE).map(|key| (Durability::Majority, key));
+        let of_memory = bench.desk.memory().assigned_to(ONE).map(|key| (Durability::Async, key));
+        let [(durability, (task, fence))] = of_log.chain(of_memory).collect::<Vec<_>>()[..] else { panic!("one at a time") };
+        order.push(durability);
+        let outcome = Outcome { end: End::Succeeded, started: UnixMillis(1), ended: UnixMillis(5_000), output: None };
+        bench.from(ONE, FromWorker::Outcomes { seq, list: vec![Finish { task, fence, outcome }] });
+        // the end of one of the log is in the log before its place is given to another
+        bench.turn();
+    }
+    assert!(order.chunks(2).all(|two| two[0] != two[1]), "{order:?}");
+}
+
+#[test]
+fn what_the_log_has_no_room_for_stays_and_is_recorded_later() {
+    let mut bench = Bench::with_numbers();
+    let value = Some("16MiB".to_owned());
+    let set = Set { key: "ledger.memory".into(), value, by: "root".into() };
+    bench.desk.handle_command(0, 1, Command::Set(set), &bench.ledger);
+    bench.turn();
+    // they never find a node, and their specs differ
+    let large = |n| {
+        let JobSpec { work: Work::Exec(exec), .. } = exec(5_000, 1_000) else { panic!("it runs something") };
+        JobSpec { work: Work::Exec(Exec { stdin: vec![n; limits::INLINE_INPUT].into(), ..exec }), ..noop() }
+    };
+    for n in 0..70 {
+        bench.submit(JobSpec { labels: [("name".to_owned(), "nobody".to_owned())].into(), ..large(n) }, Array::single());
+        bench.turn();
+    }
+    let Some(Applied::Refused(last)) = bench.answers().pop() else { panic!("the log is full") };
+    assert_eq!(last.code, Code::Busy);
+    bench.submit(in_memory(large(99)), Array::single());
+    bench.remember();
+    let [Applied::Accepted { job, .. }] = bench.answers()[..] else { panic!("memory has room") };
+    let over = bench.over(TaskId { job, index: 0 });
+    bench.from(ONE, over);
+    bench.remember();
+    bench.wait(ms(20));
+    assert!(matches!(bench.turn()[..], [Command::Record(_)]));
+    assert!(bench.ledger.job(job).is_none() && bench.desk.memory().job(job).is_some(), "it is not forgotten");
+    assert!(bench.desk.poll_timeout().is_some_and(|(at, _)| at > bench.now), "nor tried without end");
+    let first = bench.ledger.open_jobs().next().expect("some wait");
+    bench.desk.handle_command(0, 2, Command::CancelJob { job: first }, &bench.ledger);
+    assert!(matches!(bench.turn()[..], [Command::CancelJob { .. }]));
+    bench.wait(ms(1_000));
+    assert!(matches!(bench.turn()[..], [Command::Record(_)]));
+    assert!(bench.ledger.job(job).is_some() && bench.desk.memory().job(job).is_none());
+}
+
+/// The fate of an entry is unknown, and this node still leads.
+#[test]
+fn the_next_desk_of_the_same_term_goes_on_with_it() {
+    let mut bench = Bench::with_numbers();
+    for _ in 0..3 {
+        bench.submit(in_memory(exec(5_000, 2_000)), Array::single());
+    }
+    bench.remember();
+    let over = bench.over(task(2, 0));
+    bench.from(ONE, over);
+    bench.remember();
+    let (_, fence) = bench.desk.memory().current_fence(task(3, 0)).expect("granted");
+    let (_, last) = bench.desk.memory().current_fence(task(4, 0)).expect("granted");
+    bench.wait(ms(20));
+    let record = bench.poll().expect("an entry");
+    bench.desk.handle_failed(Problem::new(Code::UnknownOutcome, "it may have happened", "nobody knows"));
+    bench.listen();
+    let next = Dispatch::new(ONE, Term(1), SETTINGS, &bench.ledger, bench.now);
+    let memory = std::mem::replace(&mut bench.desk, next).into_memory();
+    bench.desk.go_on_with(memory);
+    bench.said.clear();
+    // and yet it was committed
+    bench.index += 1;
+    bench.ledger.apply(LogIndex(bench.index), &record);
+    bench.begin(1);
+    let mut report = bench.report(ONE);
+    (report.held, report.last_grant) = (vec![(task(3, 0), fence), (task(4, 0), last)], last.index);
+    bench.worker(report);
+    let heard = bench.heard(ONE);
+    assert!(!heard.iter().any(|message| matches!(message, ToWorker::Cancel(_))), "{heard:?}");
+    assert!(matches!(bench.turn()[..], [Command::Record(_)]), "once more, for nobody knew");
+    assert_eq!((bench.desk.memory().job_count(), bench.ledger.job(JobId(2)).is_some()), (2, true));
+    let over = bench.over(task(3, 0));
+    bench.from(ONE, over);
+    bench.remember();
+    assert_eq!(bench.desk.memory().task_state(task(3, 0)), Some(TaskState::Succeeded));
+    bench.desk.sanity_check();
+}
+
+#[test]
+fn a_leader_that_no_majority_confirms_takes_nothing() {
+    let mut bench = Bench::with_numbers();
+    bench.now += SETTINGS.lease + ms(1);
+    bench.submit(in_memory(noop()), Array::single());
+    bench.remember();
+    let asked = bench.now;
+    assert_eq!(bench.said, [Output::ConfirmLeadership { asked }], "and asks");
+    let next = bench.desk.poll_timeout().expect("it asks again");
+    assert!(next.0 > bench.now && next.0 < bench.now + SETTINGS.lease, "{next:?}");
+    bench.desk.handle_leadership_confirmed(asked, bench.now);
+    bench.remember();
+    assert_eq!(bench.answers(), [accepted(2)]);
+}
+
+#[test]
+fn an_attempt_whose_node_has_left_goes_to_another_at_once() {
+    let mut bench = Bench::new(2);
+    bench.connect(TWO);
+    bench.submit(in_memory(exec(5_000, 1_000)), Array::single());
+    bench.turn();
+    bench.remember();
+    assert_eq!(bench.granted(TWO), [(0, 1)]);
+    bench.connect(ONE);
+    bench.desk.handle_health(TWO, Health::Left, bench.now);
+    bench.desk.handle_worker_gone(TWO, bench.now);
+    bench.remember();
+    assert_eq!(bench.granted(ONE), [(0, 1)], "no timer has to come for it");
 }

@@ -73,7 +73,7 @@ fn ended_task(task: &RecordedTask) -> ModelTask {
         started: outcome.map_or(0, |outcome| outcome.started.0),
         ended: outcome.map_or(0, |outcome| outcome.ended.0),
         output: outcome.and_then(|outcome| outcome.output.as_deref()).filter(|output| **output != Default::default()).cloned(),
-        is_reported: true,
+        is_reported: task.is_reported && outcome.is_some(),
         is_kept: outcome.is_some(),
     }
 }
