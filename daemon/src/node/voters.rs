@@ -32,6 +32,10 @@ pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
     loop {
         let input = input(&node, &consensus);
         if let Some(change) = choose_change(&input) {
+            // what a host gets when it begins to hold the ledger has to fit there
+            if let VoterChange::AddLearner(id) = change {
+                fit(&node, &consensus, &desk, Some(id)).await;
+            }
             if let Err(error) = make(&consensus, change.clone()).await {
                 tracing::debug!(%error, ?change, "the voters did not change");
             } else {
@@ -40,7 +44,7 @@ pub(crate) async fn run(node: Arc<Node>, desk: Desk) {
             }
         }
         raise(&consensus, &desk, &input).await;
-        fit(&node, &consensus, &desk).await;
+        fit(&node, &consensus, &desk, None).await;
         finish_rotation(&consensus, &desk).await;
         tokio::select! {
             biased;
@@ -63,13 +67,14 @@ async fn raise(consensus: &swarm_consensus::Consensus, desk: &Desk, input: &Vote
     }
 }
 
-/// Has the ledger take no more memory than the smallest of those that hold it can spare, unless somebody has set how much.
-async fn fit(node: &Node, consensus: &swarm_consensus::Consensus, desk: &Desk) {
+/// Has the ledger take no more memory than the smallest of those that hold it, or are about to, can spare, unless somebody has set how
+/// much.
+async fn fit(node: &Node, consensus: &swarm_consensus::Consensus, desk: &Desk, next: Option<NodeId>) {
     let role = consensus.role().borrow().clone();
     let peers = node.peers.current();
     let memory = |id: &NodeId| meta(node, *id, peers.get(id)).map(|meta| meta.memory);
     // who is not known yet may be the smallest
-    let Some(all) = role.voters.iter().chain(&role.learners).map(memory).collect::<Option<Vec<u64>>>() else { return };
+    let Some(all) = role.voters.iter().chain(&role.learners).chain(&next).map(memory).collect::<Option<Vec<u64>>>() else { return };
     let Some(smallest) = all.into_iter().min() else { return };
     let wanted = ledger_memory_for(smallest).map(|mebibytes| format!("{mebibytes}MiB"));
     let is_right = consensus.with_ledger(|ledger| match ledger.settings().get(Key::LedgerMemory.word()) {
