@@ -267,7 +267,7 @@ impl Consensus {
                 ForwardReason::LeaseExpired => tokio::select! {
                     biased;
                     () = self.deposed() => {}
-                    heard = self.read_barrier() => if heard.is_ok() { continue },
+                    is_followed = self.is_followed() => if is_followed { continue },
                 },
                 // whoever tries again at once would do nothing else; once it has been handed over, the next one is asked without waiting
                 ForwardReason::LeadershipTransfer => tokio::select! {
@@ -279,6 +279,16 @@ impl Consensus {
             }
             return Err(ProposeError::NotLeader { hint: to.leader_id.map(NodeId).filter(|n| *n != self.inner.me) });
         }
+    }
+
+    /// Whether a majority answers this leader within a few election times: one round that is lost on a busy host ends no leadership.
+    async fn is_followed(&self) -> bool {
+        let rounds = async {
+            while self.read_barrier().await.is_err() {
+                sleep(self.inner.timing.heartbeat).await;
+            }
+        };
+        timeout(self.inner.timing.election_max * 5, rounds).await.is_ok()
     }
 
     /// Resolves when a term that this node leads, now or first after now, has ended.
