@@ -1,10 +1,13 @@
-//! `swarm-bench mesh`: real daemons on loopback that are killed, or stopped again and again, beside the simulation of the same.
+//! `swarm-bench mesh`: real daemons, on loopback or in a lab, that are killed, or stopped again and again, beside the simulation of the
+//! same.
 //!
 //! ```text
 //!   crash     kill -9 of one daemon                      -> the first other one calls it Down, and the last
 //!   stutter   SIGSTOP and SIGCONT of some, over and over -> healthy ones that are called Down
 //! ```
 //! When a daemon calls another one Down it says so itself, in milliseconds of the clock that all of them share.
+
+mod place;
 
 use std::{
     path::PathBuf,
@@ -20,12 +23,12 @@ use swarm_proto::{
     api::{Health, NodeEvent},
 };
 use swarm_sim::membership::{Spec, scenes};
-use swarmd::dev::{self, Swarm};
 
+use self::place::Place;
 use crate::{
     failover::pid,
     figures::{self, Figure, load},
-    swarm::{beside, told},
+    swarm::told,
 };
 
 /// How long all may take to see all, and all to see that one is gone.
@@ -61,7 +64,10 @@ pub(crate) struct Options {
     /// Fails where what is real takes more than 1.5 times what is simulated, or a healthy node is called Down
     #[arg(long)]
     check: bool,
-    /// Where the state goes
+    /// Each on a host of its own, in a lab of network namespaces; needs root
+    #[arg(long)]
+    lab: bool,
+    /// Where the state of those on loopback goes
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
 }
@@ -70,6 +76,8 @@ pub(crate) struct Options {
 #[derive(Serialize)]
 pub(crate) struct Told {
     nodes: usize,
+    /// Each on a host of its own.
+    lab: bool,
     /// How busy the machine was when it began and when it ended, this included.
     load: [String; 2],
     /// Cores that all daemons together use while nothing happens.
@@ -90,7 +98,7 @@ struct Ratio {
 
 /// The daemons, and how far each one's events have been read.
 struct Mesh {
-    swarm: Swarm,
+    place: Place,
     read: Vec<u64>,
 }
 
@@ -104,12 +112,10 @@ struct Seen {
 /// Measures all of it.
 pub(crate) async fn measure(options: &Options) -> anyhow::Result<Told> {
     let began = load();
-    let program = Some(beside("swarmd")?);
-    let dev = dev::Options { nodes: options.nodes, program, state_dir: Some(options.dir.clone()), ..dev::Options::default() };
-    let swarm = Swarm::start(&dev).map_err(told)?;
-    let mut mesh = Mesh { read: vec![0; swarm.nodes().len()], swarm };
+    let place = if options.lab { Place::lab(options.nodes).await? } else { Place::loopback(options.nodes, options.dir.clone())? };
+    let mut mesh = Mesh { read: vec![0; place.count()], place };
     let outcome = mesh.scenes(options).await;
-    mesh.swarm.stop().await;
+    mesh.place.stop().await;
     let (idle_cores, crashes, stutter) = outcome?;
 
     // by hundreds where that takes no time
@@ -136,16 +142,16 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Told> {
         [crashes.iter().map(|crash| crash.wrong).sum(), simulated.iter().map(|crash| crash.wrong).sum()],
         [stutter, virtually.unwrap_or(0)],
     ];
-    Ok(Told { nodes: options.nodes, load: [began, load()], idle_cores, figures, ratios, wrong })
+    Ok(Told { nodes: options.nodes, lab: options.lab, load: [began, load()], idle_cores, figures, ratios, wrong })
 }
 
 impl Mesh {
     async fn scenes(&mut self, options: &Options) -> anyhow::Result<(f64, Vec<Seen>, usize)> {
-        self.ready().await?;
+        self.place.ready().await?;
         self.settle().await?;
-        let (before, at) = (self.processor(), Instant::now());
+        let (before, at) = (self.processor()?, Instant::now());
         tokio::time::sleep(IDLE).await;
-        let idle = (self.processor() - before) / at.elapsed().as_secs_f64();
+        let idle = (self.processor()? - before) / at.elapsed().as_secs_f64();
         let mut crashes = Vec::new();
         for n in 0..options.crashes {
             crashes.push(self.crash(n).await?);
@@ -154,22 +160,12 @@ impl Mesh {
         Ok((idle, crashes, stutter))
     }
 
-    /// Waits until all are members; a hundred on two cores take more than the minute that is enough for a few.
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        for _ in 0..self.read.len() / 32 {
-            if self.swarm.wait_ready().await.is_ok() {
-                return Ok(());
-            }
-        }
-        self.swarm.wait_ready().await.map_err(told)
-    }
-
     /// Waits until all take all for alive.
     async fn settle(&mut self) -> anyhow::Result<()> {
         let give_up = Instant::now() + PATIENCE;
         for n in 0..self.read.len() {
             loop {
-                let status = self.swarm.client(n).status().await.map_err(told)?;
+                let status = self.place.client(n)?.status().await.map_err(told)?;
                 let alive = status.peers.iter().filter(|peer| peer.health == Health::Alive).count();
                 if alive + 1 == self.read.len() {
                     break;
@@ -186,9 +182,9 @@ impl Mesh {
 
     /// What a daemon has said since it was last asked.
     async fn events(&mut self, n: usize) -> anyhow::Result<Vec<NodeEvent>> {
-        let events = self.swarm.client(n).node_events(self.read[n]).await.map_err(told)?;
+        let events = self.place.client(n)?.node_events(self.read[n]).await.map_err(told)?;
         if let (Some(first), Some(last)) = (events.first(), events.last()) {
-            ensure!(first.seq == self.read[n] + 1, "{} forgot what it had said", self.swarm.nodes()[n].name);
+            ensure!(first.seq == self.read[n] + 1, "{} forgot what it had said", self.place.name(n));
             self.read[n] = last.seq;
         }
         Ok(events)
@@ -196,17 +192,17 @@ impl Mesh {
 
     /// One that does not lead, another one each time.
     async fn victim(&self, round: usize) -> anyhow::Result<usize> {
-        let leader = self.swarm.client(0).leader().await.map_err(told)?.name;
-        let others: Vec<usize> = (1..self.read.len()).filter(|n| self.swarm.nodes()[*n].name != leader).collect();
+        let leader = self.place.client(0)?.leader().await.map_err(told)?.name;
+        let others: Vec<usize> = (1..self.read.len()).filter(|n| self.place.name(*n) != leader).collect();
         others.get(others.len() - 1 - round % others.len()).copied().ok_or_else(|| anyhow::anyhow!("two nodes at least"))
     }
 
     async fn crash(&mut self, round: usize) -> anyhow::Result<Seen> {
         let victim = self.victim(round).await?;
-        let name = self.swarm.nodes()[victim].name.clone();
+        let name = self.place.name(victim).to_owned();
         let clock = swarm_transport::machine_clock();
         let at = clock();
-        self.swarm.kill(victim).await.map_err(told)?;
+        self.place.kill(victim).await?;
         let give_up = Instant::now() + PATIENCE;
         let (mut first, mut all, mut wrong) = (u64::MAX, 0, 0);
         for n in (0..self.read.len()).filter(|n| *n != victim) {
@@ -220,15 +216,15 @@ impl Mesh {
                         wrong += 1;
                     }
                 }
-                ensure!(Instant::now() < give_up, "{} does not see that {name} is gone", self.swarm.nodes()[n].name);
+                ensure!(Instant::now() < give_up, "{} does not see that {name} is gone", self.place.name(n));
                 if !is_seen {
                     tokio::time::sleep(LOOK).await;
                 }
             }
         }
-        self.swarm.restart(victim).map_err(told)?;
+        self.place.restart(victim)?;
         self.read[victim] = 0;
-        self.swarm.wait_ready().await.map_err(told)?;
+        self.place.ready().await?;
         self.settle().await?;
         Ok(Seen { first: Duration::from_millis(first), all: Duration::from_millis(all), wrong })
     }
@@ -239,8 +235,8 @@ impl Mesh {
         let (mut ill, mut pids) = (Vec::new(), Vec::new());
         for round in 0..options.ill {
             let n = self.victim(round).await?;
-            pids.push(pid(self.swarm.nodes()[n].pid)?);
-            ill.push(format!("{} (", self.swarm.nodes()[n].name));
+            pids.push(pid(self.place.pid(n)?)?);
+            ill.push(format!("{} (", self.place.name(n)));
         }
         let end = tokio::time::Instant::now() + Duration::from_secs(options.seconds);
         let turns = pids.iter().zip(0u32..).map(|(&pid, turn)| async move {
@@ -263,7 +259,7 @@ impl Mesh {
     }
 
     /// Processor seconds that all daemons together have used.
-    fn processor(&self) -> f64 {
+    fn processor(&self) -> anyhow::Result<f64> {
         let ticks = |pid: u32| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
@@ -271,13 +267,15 @@ impl Mesh {
         };
         #[expect(clippy::cast_precision_loss, reason = "a hundred a second")]
         let hertz = rustix::param::clock_ticks_per_second() as f64;
-        self.swarm.nodes().iter().map(|node| ticks(node.pid)).sum::<f64>() / hertz
+        let used = (0..self.read.len()).map(|n| Ok(ticks(self.place.pid(n)?))).sum::<anyhow::Result<f64>>()?;
+        Ok(used / hertz)
     }
 }
 
 /// A table for people.
 pub(crate) fn table(told: &Told) -> String {
-    let mut text = format!("{} daemons on loopback; idle they use {:.2} cores together\n", told.nodes, told.idle_cores);
+    let place = if told.lab { "in a lab" } else { "on loopback" };
+    let mut text = format!("{} daemons {place}; idle they use {:.2} cores together\n", told.nodes, told.idle_cores);
     text += &figures::table(&told.figures);
     for Ratio { what, p50, p99 } in &told.ratios {
         let verdict = if *p50 <= RATIO && *p99 <= RATIO { "met" } else { "MISSED" };

@@ -139,7 +139,7 @@ impl Host {
         Ok(())
     }
 
-    fn pid(&self) -> Option<Pid> {
+    pub(crate) fn pid(&self) -> Option<Pid> {
         let id = self.child.as_ref()?.id()?;
         i32::try_from(id).ok().and_then(Pid::from_raw)
     }

@@ -278,6 +278,15 @@ impl Lab {
         Ok(())
     }
 
+    /// The process of a host's daemon.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self, name: &str) -> anyhow::Result<u32> {
+        let pid = self.host(name)?.pid().with_context(|| format!("the daemon of {name} does not run"))?;
+        Ok(pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
     /// Starts a host's daemon again.
     ///
     /// # Errors

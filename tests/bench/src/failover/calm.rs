@@ -49,7 +49,11 @@ pub(crate) async fn watch(arena: &mut Arena, span: Duration) -> anyhow::Result<C
     let name = arena.fresh("calm");
     let writer = Writer::start(&client, name).await?;
     let began = Instant::now();
-    let ended = flood(&client, began + span).await?;
+    let ended = match flood(&client, began + span).await {
+        Ok(ended) => ended,
+        // it was not calm: what the daemons say of it goes with them
+        Err(error) => return Err(error.context(format!("after {:.0?}; {}", began.elapsed(), last_words(arena).await))),
+    };
     let seconds = began.elapsed().as_secs_f64();
     let writes = writer.finish().await?;
     let (_, after): (usize, Term) = arena.leader(0).await?;
@@ -148,6 +152,17 @@ async fn flood(client: &Client, until: Instant) -> anyhow::Result<usize> {
     }
     ensure!(ended == sent, "of {sent} no-ops {ended} ended");
     Ok(ended)
+}
+
+/// What each node said last.
+async fn last_words(arena: &Arena) -> String {
+    let mut text = String::new();
+    for n in 0..NODES {
+        let events = arena.swarm.client(n).node_events(0).await.unwrap_or_default();
+        let last: Vec<String> = events.iter().rev().take(12).rev().map(|event| format!("{} {}", event.at.0, event.text)).collect();
+        text += &format!("{}: {}\n", arena.swarm.nodes()[n].name, last.join("; "));
+    }
+    text
 }
 
 /// How often any node has called another one down, and suspected it, so far.
