@@ -12,8 +12,9 @@ use crate::{output::Format, verb};
     name = "swarmctl",
     version,
     about = "Run work on a swarm of your own machines, and see how it goes",
-    after_help = "Exit codes: 0 came true, 1 the asked thing failed, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,\n\
-                  7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 125 for failures of its own.",
+    after_help = "Exit codes: 0 came true, 1 failed, refused or busy, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,\n\
+                  7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 128+N after signal N;\n\
+                  2, 124 and 130 as above, and 125 for every other failure of its own.",
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true
@@ -45,7 +46,10 @@ pub struct Global {
 /// The verbs.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run one command on the swarm as if it ran here
+    /// Run one command somewhere on the swarm; its output and its exit code come here
+    ///
+    /// It starts in an empty directory, with its node's environment and without your files: --input, --env and --cwd give it what it needs.
+    /// What stands on standard input, unless that is a terminal, is read to its end first (64 KiB at most); --stdin /dev/null leaves it alone.
     Run(verb::run::Args),
     /// Submit jobs: a command, an array of them, or a job file
     Submit(verb::submit::Args),
@@ -136,6 +140,23 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// What clap itself looks for in builds for debugging alone.
+    #[test]
+    fn no_verb_has_a_flag_of_a_global_ones_name() {
+        fn flags(command: &clap::Command) -> Vec<String> {
+            command.get_arguments().filter_map(|flag| flag.get_long().map(str::to_owned)).collect()
+        }
+        fn walk(command: &clap::Command, globals: &[String]) {
+            let clash = flags(command).into_iter().find(|flag| globals.contains(flag));
+            assert_eq!(clash, None, "of {}", command.get_name());
+            command.get_subcommands().for_each(|verb| walk(verb, globals));
+        }
+        let cli = Cli::command();
+        let globals = flags(&cli);
+        assert!(globals.contains(&"node".to_owned()), "{globals:?}");
+        cli.get_subcommands().for_each(|verb| walk(verb, &globals));
+    }
+
     #[test]
     fn help_shows_every_verb() {
         insta::assert_snapshot!(Cli::command().term_width(120).render_help().to_string(), @"
@@ -144,7 +165,7 @@ Run work on a swarm of your own machines, and see how it goes
 Usage: swarmctl [OPTIONS] <COMMAND>
 
 Commands:
-  run         Run one command on the swarm as if it ran here
+  run         Run one command somewhere on the swarm; its output and its exit code come here
   submit      Submit jobs: a command, an array of them, or a job file
   status      The swarm and this node's peers at a glance
   task        Look at tasks, one by one
@@ -175,8 +196,9 @@ Global options:
                             SWARM_TOKEN [env: SWARM_NODE]
   -o, --format <FORMAT>     How data is shown: table, wide, json, jsonl [default: table]
 
-Exit codes: 0 came true, 1 the asked thing failed, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,
-7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 125 for failures of its own.
+Exit codes: 0 came true, 1 failed, refused or busy, 2 usage, 3 not found, 4 denied, 5 no daemon, 6 no leader now,
+7 nothing can ever run it, 124 timeout, 130 interrupted. `run` gives the task's own code, 128+N after signal N;
+2, 124 and 130 as above, and 125 for every other failure of its own.
 ");
     }
 
@@ -229,7 +251,7 @@ What each task is:
           What people call the job
 
       --timeout <TIME>
-          Longest time one attempt may run, such as 30s
+          Longest time one attempt may run, such as 30s; it is killed then [default: no limit]
 
       --retries <N[:CAUSES]>
           Further attempts, for every cause or those named: 3, or 3:exit,timeout (repeatable)
@@ -238,7 +260,7 @@ What each task is:
           for node_lost, attempt_lost and input, 0 for the others.
 
       --on-partition <WHAT>
-          What happens while the node of a task cannot be reached
+          What happens while the node of a task cannot be reached [default: replace]
 
           Possible values:
           - replace: A new attempt once the node is down; two may overlap, one result counts
@@ -246,13 +268,17 @@ What each task is:
           - wait:    Wait for the node
 
       --patience <TIME>
-          How long a node may be down before its tasks are replaced
+          How long a node may be down before its tasks are replaced [default: 0s with preset lan, 30s with wan, which is
+          Tailscale's]
 
       --at-most-once
           End as lost rather than run twice
 
       --durability <WHAT>
           What it means that the job was accepted [default: majority]
+          
+          async is for short jobs that you would submit again: it is refused with --at-most-once, --on-partition stop,
+          --sign, --input, --each and arrays of more than 64 tasks. What was lost is reported as not found.
 
           Possible values:
           - majority: A majority of voters has it on disk

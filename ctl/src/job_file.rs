@@ -55,7 +55,10 @@ pub const HELP: &str = r#"JOB FILE
     encrypt = false                 # the files that are put for it are kept encrypted on each node that has them
     outputs = ["out.csv"]           # kept when a task has ended: swarmctl job results
 
-  Flags win over the file. Only argv is required."#;
+  Flags win over the file. Only argv is required, or noop = true: a task that does nothing, to measure the swarm.
+  A task sees SWARM_TASK_ID (j17.3), SWARM_JOB_ID, SWARM_ATTEMPT (from 1 on) and SWARM_FENCE, in an array SWARM_INDEX
+  and SWARM_ITEM too; beside them what env says, and PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_ALL and TZ of its node.
+  {} means the item in argv and outputs, and itself where there is no array."#;
 
 /// One job as written.
 #[derive(Debug, Default, Deserialize)]

@@ -26,7 +26,7 @@ pub struct SpecArgs {
     /// What people call the job
     #[arg(long)]
     pub name: Option<String>,
-    /// Longest time one attempt may run, such as 30s
+    /// Longest time one attempt may run, such as 30s; it is killed then [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = span::parse)]
     pub timeout: Option<Duration>,
     /// Further attempts, for every cause or those named: 3, or 3:exit,timeout (repeatable)
@@ -35,16 +35,19 @@ pub struct SpecArgs {
     /// attempt_lost and input, 0 for the others.
     #[arg(long, value_name = "N[:CAUSES]", value_parser = parse_retries)]
     pub retries: Vec<RetriesWord>,
-    /// What happens while the node of a task cannot be reached
+    /// What happens while the node of a task cannot be reached [default: replace]
     #[arg(long, value_name = "WHAT")]
     pub on_partition: Option<OnPartitionWord>,
-    /// How long a node may be down before its tasks are replaced
+    /// How long a node may be down before its tasks are replaced [default: 0s with preset lan, 30s with wan, which is Tailscale's]
     #[arg(long, value_name = "TIME", value_parser = span::parse)]
     pub patience: Option<Duration>,
     /// End as lost rather than run twice
     #[arg(long)]
     pub at_most_once: bool,
     /// What it means that the job was accepted [default: majority]
+    ///
+    /// async is for short jobs that you would submit again: it is refused with --at-most-once, --on-partition stop, --sign, --input, --each
+    /// and arrays of more than 64 tasks. What was lost is reported as not found.
     #[arg(long, value_name = "WHAT")]
     pub durability: Option<DurabilityWord>,
     /// Cores, such as 0.5 [default: 1]

@@ -58,7 +58,7 @@ async fn dispatch(cli: Cli) -> Outcome {
         Command::Doctor(args) => doctor::call(&out, &cli.global, &args).await,
         Command::Config(verb) => config::call(&out, verb, session).await,
         Command::Blob(verb) => blob::call(&session().await?, verb).await,
-        Command::Bench(verb) => bench::call(verb, cli.global.socket.clone(), out).await,
+        Command::Bench(verb) => bench::call(verb, &cli.global, out).await,
         Command::Completion(args) => completion::call(&args),
         Command::Version => version::call(&out, session().await.ok()).await,
     }

@@ -101,9 +101,10 @@ fn mesh(key: &str) -> Option<(&'static str, &'static str)> {
         ),
         "mesh.tag" => ("\"tag:swarm\"", "On Tailscale, only hosts of this tag are taken for peers."),
         "mesh.tailscale_socket" => ("\"/var/run/tailscale/tailscaled.sock\"", "Where tailscaled answers."),
-        "mesh.certificate_life" => {
-            ("\"24h\"", "How long certificates live that this node issues; renewed after two thirds. 10s to a year.")
-        }
+        "mesh.certificate_life" => (
+            "\"24h\"",
+            "How long certificates live that this node issues; renewed after two thirds. 10s to a year;\nswarmctl config set sets it for all, 90d at most.",
+        ),
         "mesh.preset" => (
             "\"lan\"",
             "How patient the swarm is, the same on every node: \"lan\", or \"wan\" for paths that may go dark. By itself wan on Tailscale.",
@@ -114,16 +115,19 @@ fn mesh(key: &str) -> Option<(&'static str, &'static str)> {
 
 fn work(key: &str) -> Option<(&'static str, &'static str)> {
     Some(match key {
-        "exec.enabled" => ("false", "Whether this host runs processes for the swarm. Needs a word on the sandbox beside it."),
+        "exec.enabled" => {
+            ("false", "Whether this host runs processes for the swarm. true is refused unless sandbox = \"none\" stands beside it.")
+        }
         "exec.require_signed" => ("false", "Whether a task runs here only if its submitter signed it (swarmctl submit --sign)."),
         "exec.sandbox" => ("\"none\"", "What stands between a task and the host. There is only \"none\": a task may do what its user may."),
         "exec.stdout_limit" => (
             "\"4GiB\"",
-            "What is kept of one task's standard output, on this disk until it ends, then as a blob; without it, 1 GiB. The rest is counted.",
+            "What is kept of one task's standard output, on this disk until it ends, then as a blob; without it, 1 GiB.\nThe rest is counted. At least 10 MiB.",
         ),
-        "exec.user" => {
-            ("\"swarm-task\"", "As whom tasks run, never root. Without it they run as the daemon does, and can read this node's key.")
-        }
+        "exec.user" => (
+            "\"swarm-task\"",
+            "As whom tasks run, never root. Without it they run as the daemon does, and can read this node's key.\nWhere swarmd-keeper.service runs them, that decides, and another name here is refused. Not on Windows.",
+        ),
         "resources.cores" => ("3.5", "Cores that tasks may use together; without it, all of this host's."),
         "resources.memory" => ("\"8GiB\"", "Memory for tasks; without it, all."),
         "resources.disk" => ("\"100GiB\"", "Disk for tasks; without it, the disk that holds state_dir."),
@@ -132,7 +136,9 @@ fn work(key: &str) -> Option<(&'static str, &'static str)> {
         "blobs.quota" => {
             ("\"50GiB\"", "Disk for blobs, under state_dir; without it, a quarter of that disk. Those that nobody needs go first.")
         }
-        "blobs.send_rate" => ("\"10MiB\"", "Bytes a second of blobs that go to other nodes, all together; without it, as fast as it goes."),
+        "blobs.send_rate" => {
+            ("\"10MiB\"", "Bytes a second of blobs that go to other nodes, all together, 64KiB at least; without it, as fast as it goes.")
+        }
         "blobs.send_rate_per_node" => ("\"2MiB\"", "The same for each of them."),
         "blobs.key_file" => (
             "\"/media/key/blobs.key\"",

@@ -21,11 +21,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use swarm_client::Client;
+use swarm_client::{Client, Place};
 use swarm_proto::{Code, Problem, api::SubmitRequest, spec::Durability};
 
 use self::{load::Figures, throwaway::Throwaway, usage::Usage};
-use crate::{failure::Outcome, output::Out, spec::DurabilityWord};
+use crate::{args::Global, failure::Outcome, output::Out, session::place, spec::DurabilityWord};
 
 /// Most tasks of one run.
 const MOST: u32 = 10_000_000;
@@ -38,6 +38,9 @@ const SPAWN_TIME: Duration = Duration::from_secs(2);
 #[derive(Subcommand, Clone, Debug)]
 pub enum Verb {
     /// Tasks a second, the time one takes, and what it costs, beside the disk's own pace
+    ///
+    /// Where a daemon answers, its swarm does the work and keeps N + 500 jobs on record; the disk's pace and the processor's time are not
+    /// known then. Otherwise, or with --throw-away or --dir, a throw-away swarm of three is started.
     Tasks(Tasks),
     /// How fast a blob gets from disk to disk between two nodes of a throw-away swarm, beside stock QUIC
     ///
@@ -50,9 +53,9 @@ pub enum Verb {
 ///
 /// # Errors
 /// No swarm to measure, or a task that did not succeed: a figure of failures is no figure.
-pub async fn call(verb: Verb, socket: Option<PathBuf>, out: Out) -> Outcome {
+pub async fn call(verb: Verb, global: &Global, out: Out) -> Outcome {
     match verb {
-        Verb::Tasks(args) => tasks(&args, &socket.unwrap_or_else(swarm_client::default_socket), out).await,
+        Verb::Tasks(args) => tasks(&args, place(global)?, out).await,
         Verb::Blob(args) => blob::call(&args, out).await,
     }
 }
@@ -77,7 +80,7 @@ pub struct Tasks {
     in_flight: u32,
     /// The node of the throw-away swarm to speak to, such as dev2; the leader if absent.
     #[arg(long, value_name = "NAME")]
-    node: Option<String>,
+    through: Option<String>,
     /// Where a throw-away swarm keeps its state: a real disk, because every acknowledgement waits for it.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -122,15 +125,18 @@ struct Report {
     spawn_per_s: Option<f64>,
 }
 
-async fn tasks(args: &Tasks, socket: &std::path::Path, out: Out) -> Outcome {
-    let running = Client::new(socket);
-    if !args.throw_away && args.dir.is_none() && running.healthy().await.is_ok() {
-        let report = measure(args, &running, None).await?;
-        return show(&report, out);
+async fn tasks(args: &Tasks, place: Place, out: Out) -> Outcome {
+    if !args.throw_away && args.dir.is_none() {
+        let is_named = matches!(place, Place::Mesh(_));
+        match Client::connect_to(place).await {
+            Ok(running) => return show(&measure(args, &running, None).await?, out),
+            Err(problem) if is_named => return Err(problem.into()),
+            Err(_) => {}
+        }
     }
     let swarm = Throwaway::start(args.dir.as_deref()).await?;
     let measured = async {
-        let client = swarm.client(args.node.as_deref()).await?;
+        let client = swarm.client(args.through.as_deref()).await?;
         measure(args, &client, Some(&swarm)).await
     };
     let report = measured.await;
@@ -139,13 +145,9 @@ async fn tasks(args: &Tasks, socket: &std::path::Path, out: Out) -> Outcome {
 }
 
 async fn measure(args: &Tasks, client: &Client, swarm: Option<&Throwaway>) -> Result<Report, Problem> {
-    if let (None, Some(node)) = (swarm, &args.node) {
-        let name = client.status().await?.name;
-        if *node != name {
-            let what = format!("{node} cannot be spoken to");
-            return Err(Problem::new(Code::BadRequest, what, format!("the daemon at this socket is {name}"))
-                .hint("give that node's socket with --socket"));
-        }
+    if swarm.is_none() && args.through.is_some() {
+        let why = "--through is for a throw-away swarm, and a daemon answers here";
+        return Err(Problem::new(Code::BadRequest, "nothing was measured", why).hint("with --throw-away, or without --through"));
     }
     let pace = match swarm {
         Some(swarm) => Some(disk::pace(swarm.dir().to_owned()).await?),
@@ -203,7 +205,7 @@ async fn names(client: &Client, figures: &Figures) -> Result<std::collections::B
 const fn means(durability: Durability) -> &'static str {
     match durability {
         Durability::Majority => "majority: fsynced on a majority of voters before each acknowledgement",
-        Durability::Async => "async: in the leader's memory alone until it has ended, and lost with the leader",
+        Durability::Async => "async: in the leader's memory alone until soon after its end, and lost with the leader",
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Host {
 /// `mesh join`
 #[derive(clap::Args, Debug)]
 pub struct Join {
-    /// What `swarmctl token create` printed on a member; or tag:NAME, where the swarm admits hosts of its tailnet
+    /// What `swarmctl token create` printed on a member; or tag:NAME or cap:NAME, where the swarm admits hosts of its tailnet
     pub token: String,
     /// Without a token: a host of the tailnet that is a member (repeatable)
     #[arg(long, value_name = "HOST")]

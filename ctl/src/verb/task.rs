@@ -58,6 +58,7 @@ pub struct ListTasks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum StateWord {
     Pending,
+    /// Given to a node: waits there, or runs
     Assigned,
     Succeeded,
     Failed,
