@@ -198,13 +198,17 @@ impl Dispatch {
                 return;
             }
             let (_, (ticket, command)) = self.commands.pop_front().expect("the front was just looked at");
-            let sent = self.sent(ticket, &command, draft.commands.len());
-            draft.push(command, bytes, sent);
+            self.draft_command(draft, ticket, command, bytes);
         }
     }
 
+    pub(super) fn draft_command(&mut self, draft: &mut Draft, ticket: u64, command: Command, bytes: usize) {
+        let sent = self.sent(ticket, &command, draft.commands.len());
+        draft.push(command, bytes, sent);
+    }
+
     /// What to remember of a client's command. A new job's tasks may be granted in the same entry.
-    pub(super) fn sent(&mut self, ticket: u64, command: &Command, position: usize) -> Sent {
+    fn sent(&mut self, ticket: u64, command: &Command, position: usize) -> Sent {
         match command {
             Command::Submit(submit) => {
                 let array = &submit.array;

@@ -102,12 +102,12 @@ impl Memory {
 
     /// Whether it is one of these jobs; false for all while they are served.
     pub(super) fn has(&self, job: JobId) -> bool {
-        self.ledger.as_ref().is_some_and(|ledger| ledger.job(job).is_some())
+        self.ledger().is_some_and(|ledger| ledger.job(job).is_some())
     }
 
     /// The ledger that knows the job: this one, or that of the log; the latter for all while these are served.
     pub(super) fn book<'a>(&'a self, log: &'a Ledger, job: JobId) -> &'a Ledger {
-        self.ledger.as_deref().filter(|ledger| ledger.job(job).is_some()).unwrap_or(log)
+        self.ledger().filter(|ledger| ledger.job(job).is_some()).unwrap_or(log)
     }
 
     /// Whether the command is for these jobs, as far as the log's ledger does not know better.
@@ -171,7 +171,7 @@ impl Dispatch {
     /// # Panics
     /// Never: it is away only inside of [`Dispatch::poll_memory`].
     pub fn memory(&self) -> &Ledger {
-        self.memory.ledger.as_deref().expect("only away while it is served")
+        self.memory.ledger().expect("only away while it is served")
     }
 
     /// Judges whose time has come, and serves the jobs that live in this leader's memory as far as there is anything to do: true if there
@@ -226,8 +226,7 @@ impl Dispatch {
             self.draft_loss(draft, node, key);
         }
         for (ticket, command) in take(&mut self.memory.cancels) {
-            let sent = self.sent(ticket, &command, draft.commands.len());
-            draft.push(command, 0, sent);
+            self.draft_command(draft, ticket, command, 0);
         }
         let mut has_moved = false;
         for _ in 0..self.memory.numbers_now(ledger).min(PASS as u64) {
@@ -238,8 +237,7 @@ impl Dispatch {
                 has_moved = true;
                 continue;
             }
-            let sent = self.sent(ticket, &command, draft.commands.len());
-            draft.push(command, 0, sent);
+            self.draft_command(draft, ticket, command, 0);
         }
         has_moved
     }
