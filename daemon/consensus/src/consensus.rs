@@ -181,6 +181,8 @@ pub(crate) fn config(spec: &Spec) -> Result<Arc<Config>, StartError> {
         max_in_snapshot_log_to_keep: spec.settings.keep,
         // who lags is sent entries for as long as they are here
         replication_lag_threshold: u64::MAX / 2,
+        // a voter whose state was put back to an older copy is sent again what it has lost, not asked for it for ever
+        allow_log_reversion: Some(true),
         backoff: format!("{heartbeat}ms {}ms {}ms ..{}ms", 2 * heartbeat, 4 * heartbeat, 5 * max),
         ..Config::default()
     };

@@ -24,7 +24,7 @@ use swarm_proto::{
     limits,
     peer::{Hello, NodeMeta},
 };
-use swarm_transport::{BindSpec, CloseCode, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, Realm, WallClock};
+use swarm_transport::{BindSpec, Endpoint, EndpointEnd, HelloSource, Identity, Plane, Pool, Realm, WallClock};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
@@ -110,6 +110,7 @@ pub async fn start(env: Env, holdings: Holdings, gateway: &Gateway) -> anyhow::R
         None => become_member(&env, key, &control.pool(), &meta, &roster, &mut rng).await?,
     };
     me.send_replace(Some(member.node));
+    [&control.pool(), &bulk].into_iter().for_each(Pool::introduce_again);
 
     let links = Arc::new(Links::new(roster.clone(), control.pool(), bulk.clone()));
     let (consensus, damage) = open_ledger(&env, member, &roster, links, rng.next_u64()).await?;
@@ -298,8 +299,6 @@ async fn become_member(
             join::knock(pool, &env.settings, meta, roster, &join::request(&env.settings, env.settings.meta.addrs, key, raft), &env.journal)
                 .await;
         roster.merge(&joined.view);
-        // their Hellos, here and there, were those of strangers; the next ones say who this node is
-        pool.connections().iter().for_each(|connection| connection.close(CloseCode::Replaced, "joined"));
         joined.node
     };
     let member = Member { node, raft };

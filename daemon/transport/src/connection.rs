@@ -49,6 +49,7 @@ struct Inner {
     key: PeerKey,
     node: OnceLock<NodeId>,
     hello: Arc<Hello>,
+    said: Option<NodeId>,
     is_dialled_here: bool,
     /// Grows with every connection of the endpoint.
     serial: u64,
@@ -71,14 +72,16 @@ pub(crate) struct Greeted {
     pub(crate) key: PeerKey,
     pub(crate) hello: Hello,
     pub(crate) node: Option<NodeId>,
+    /// Who this side said that it is.
+    pub(crate) said: Option<NodeId>,
     pub(crate) is_dialled_here: bool,
 }
 
 impl Connection {
     pub(crate) fn new(greeted: Greeted, serial: u64) -> Self {
-        let Greeted { quinn, plane, key, hello, node, is_dialled_here } = greeted;
+        let Greeted { quinn, plane, key, hello, node, said, is_dialled_here } = greeted;
         let node = node.map_or_else(OnceLock::new, OnceLock::from);
-        Self(Arc::new(Inner { quinn, plane, key, node, hello: Arc::new(hello), is_dialled_here, serial }))
+        Self(Arc::new(Inner { quinn, plane, key, node, hello: Arc::new(hello), said, is_dialled_here, serial }))
     }
 
     /// Opens a stream and says what it is for. Waits while [`limits::STREAMS`] of ours are open; QUIC
@@ -190,6 +193,11 @@ impl Connection {
 
     pub(crate) fn hello(&self) -> &Hello {
         &self.0.hello
+    }
+
+    /// Who this side said that it is, when this began.
+    pub(crate) fn said(&self) -> Option<NodeId> {
+        self.0.said
     }
 
     pub(crate) fn serial(&self) -> u64 {

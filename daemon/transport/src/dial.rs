@@ -325,7 +325,7 @@ async fn greet(shared: &Shared, quinn: &quinn::Connection, plane: Plane, to: Dia
     let node = shared.doorkeeper.admit(&key, &hello, plane).map_err(DialError::Refused)?;
     match (to.node, node) {
         (Some(expected), Some(found)) if expected != found => Err(DialError::WrongNode { addr, expected, found }),
-        _ => Ok(Greeted { quinn: quinn.clone(), plane, key, hello, node, is_dialled_here: true }),
+        _ => Ok(Greeted { quinn: quinn.clone(), plane, key, hello, node, said: ours.node, is_dialled_here: true }),
     }
 }
 

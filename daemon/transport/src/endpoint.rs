@@ -152,6 +152,13 @@ impl Shared {
         Ok(())
     }
 
+    /// Closes a connection whose peer was told who this node was then, which is not who it is now: there it would stay a stranger's.
+    pub(crate) fn close_misnamed(&self, connection: &Connection) {
+        if connection.said() != (self.hello)().node {
+            connection.close(CloseCode::Replaced, "this node has an id of its own now");
+        }
+    }
+
     /// Asks the doorkeeper about a live connection again. Answers whether it may stay.
     pub(crate) fn judge(&self, connection: &Connection) -> bool {
         match self.doorkeeper.admit(&connection.key(), connection.hello(), connection.plane()) {
@@ -355,7 +362,7 @@ async fn welcome(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Regi
         }
         handshake::check_end(ends, plane, shared.now())?;
         let node = shared.doorkeeper.admit(&key, &hello, plane)?;
-        let greeted = Greeted { quinn: quinn.clone(), plane, key, hello, node, is_dialled_here: false };
+        let greeted = Greeted { quinn: quinn.clone(), plane, key, hello, node, said: ours.node, is_dialled_here: false };
         Registered::new(shared, greeted)
     });
     match admitted {

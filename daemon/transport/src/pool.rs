@@ -72,6 +72,12 @@ impl Pool {
         }
     }
 
+    /// Closes every connection whose peer heard in this node's Hello of another id than it has now, or of none. To be called when
+    /// what the [`HelloSource`](crate::HelloSource) says of it has changed; the next dials, here and there, say who this node is.
+    pub fn introduce_again(&self) {
+        self.connections().iter().for_each(|connection| self.0.close_misnamed(connection));
+    }
+
     /// Shows a renewed identity from now on, and believes whom it believes. Connections that exist go on.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ pub(crate) struct Registered {
 impl Registered {
     pub(crate) fn new(shared: &Arc<Shared>, greeted: Greeted) -> Result<Self, Problem> {
         let connection = shared.pool().register(greeted)?;
+        // what this node is called may have changed while the two greeted each other
+        shared.close_misnamed(&connection);
         Ok(Self { shared: shared.clone(), connection })
     }
 }

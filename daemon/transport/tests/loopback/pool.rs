@@ -164,3 +164,21 @@ async fn strangers_are_bounded() {
         }
     }
 }
+
+/// Who was told that this node is nobody, on whichever side of the dial, hears who it is by a new connection; who knows, is left alone.
+#[tokio::test]
+async fn a_node_that_got_an_id_introduces_itself_again() {
+    let (a, b, c) = (Node::start(1), Node::start(2), Node::start(3));
+    let (dialled, taken) = (a.connect(&b).await.unwrap(), c.connect(&a).await.unwrap());
+    assert_eq!(taken.peer().hello.node, None);
+    a.hello.lock().unwrap().node = Some(a.id);
+    a.endpoint.pool().introduce_again();
+    for (closed, code) in [(taken.closed().await, "there"), (dialled.closed().await, "here")] {
+        let is_replaced = matches!(closed, Ended::There(CloseCode::Replaced, _)) && code == "there" || closed == Ended::Here;
+        assert!(is_replaced, "closed {code}: {closed:?}");
+    }
+    let again = c.connect(&a).await.unwrap();
+    assert_eq!(again.peer().hello.node, Some(a.id));
+    a.endpoint.pool().introduce_again();
+    assert!(a.connect(&c).await.unwrap().is_open() && again.is_open());
+}

@@ -22,8 +22,18 @@ const PIECE: usize = 64 << 10;
 struct Client {
     world: World,
     rng: ChaCha8Rng,
-    /// What was put, and is on a disk for good; and of which host.
-    put: Vec<(Digest, Bytes, u64)>,
+    put: Vec<Put>,
+}
+
+/// What was put, and is on a disk for good.
+#[derive(Clone)]
+struct Put {
+    digest: Digest,
+    data: Bytes,
+    /// At which host, and on which of its disks.
+    place: (u64, u64),
+    /// Every member had it once.
+    is_spread: bool,
 }
 
 /// Puts so many blobs while things go wrong; sees all of them through after that.
@@ -36,9 +46,10 @@ pub(super) async fn run(world: World, count: usize) -> turmoil::Result {
     while !client.world.are_clients_stopped() {
         client.meddle().await;
     }
-    for (digest, data, host) in client.put.clone() {
-        // a blob is promised to the swarm when a job names it; what only a host had that was closed out may be gone with it
-        if !client.world.is_out(host) {
+    for Put { digest, data, place: (host, disks), is_spread } in client.put.clone() {
+        // a blob is promised to the swarm when a job names it; what only a host had that was closed out, or only a disk that it has
+        // no more, may be gone with it
+        if !client.world.is_out(host) && (is_spread || client.world.disks(host) == disks) {
             client.see_through(digest, &data).await;
         }
     }
@@ -57,21 +68,24 @@ impl Client {
         // several segments, of which the last is any part of one
         let data: Bytes = (0..self.rng.random_range(0..3 << 20)).map(|_| self.rng.random::<u8>()).collect::<Vec<_>>().into();
         let (host, sent) = (self.any(), data.clone());
+        let place = (host, self.world.disks(host));
         let put = at(&self.world, host, async move |gateway| put_at(&gateway, sent).await).await;
         if let Some(Ok(digest)) = put {
             self.world.say(format_args!("{digest} is put at h{host}"));
             self.world.named(digest, &data);
-            self.put.push((digest, data, host));
+            self.put.push(Put { digest, data, place, is_spread: false });
         }
     }
 
     /// Pushes or reads something somewhere.
     async fn meddle(&mut self) {
         sleep(AGAIN).await;
-        let (digest, data, _) = self.put[self.rng.random_range(0..self.put.len())].clone();
+        let one = self.rng.random_range(0..self.put.len());
+        let Put { digest, data, .. } = self.put[one].clone();
         let host = self.any();
         if self.rng.random_bool(0.5) {
-            at(&self.world, host, async move |gateway| push_at(&gateway, digest).await).await;
+            let pushed = at(&self.world, host, async move |gateway| push_at(&gateway, digest).await).await;
+            self.put[one].is_spread |= pushed == Some(true);
         } else {
             self.read(host, digest, &data).await;
         }

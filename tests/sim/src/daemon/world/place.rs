@@ -45,6 +45,8 @@ pub(super) struct Place {
     pub(super) ids: BTreeSet<NodeId>,
     /// The id that went with its disks, while nobody has come back.
     pub(super) is_wiped: bool,
+    /// How many times its disks gave way to empty ones, or to older copies of themselves.
+    disks: u64,
     /// A copy of its disks and papers.
     copy: Option<(SimDisk, SimDisk, Arc<Identity>)>,
     /// The way in, and the runtime that all behind it runs in.
@@ -124,6 +126,7 @@ impl Place {
             id: None,
             ids: BTreeSet::new(),
             is_wiped: false,
+            disks: 0,
             copy: None,
             door: None,
             stop: watch::channel(false).0,
@@ -241,6 +244,11 @@ impl World {
         let mut inner = self.lock();
         let this = inner.host(host);
         this.door.clone().filter(|_| !this.is_out)
+    }
+
+    /// Which of its disks a host has: what was put on the ones before may be gone.
+    pub(crate) fn disks(&self, host: u64) -> u64 {
+        self.lock().host(host).disks
     }
 
     pub(crate) fn is_out(&self, host: u64) -> bool {
@@ -447,6 +455,7 @@ impl World {
         let now = u64::try_from(now.as_millis()).unwrap_or_default();
         this.identity = net::identity_for(seed, CLUSTER, this.key, validity(papers, now));
         (this.is_wiped, this.is_founder) = (true, false);
+        this.disks += 1;
         let id = this.id;
         inner.lost.extend(id);
     }
@@ -466,6 +475,7 @@ impl World {
             this.log.replace_with(log);
             this.records.replace_with(records);
             this.identity = identity.clone();
+            this.disks += 1;
         }
     }
 
