@@ -20,6 +20,7 @@ pub mod version;
 
 mod desk;
 mod sign;
+mod waits;
 mod watch;
 
 use crate::{

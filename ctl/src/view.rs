@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use swarm_proto::{UnixMillis, ledger::TaskState, manifest::Tree, spec::Resources};
 
-pub use explain::explain;
+pub use explain::{explain, why_not};
 pub use jobs::{counts, outcome};
 pub use nodes::{health, leader};
 pub use swarm::{event, status};

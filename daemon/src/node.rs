@@ -48,7 +48,7 @@ use std::{
 };
 
 use swarm_consensus::Consensus;
-use swarm_proto::{ClusterId, NodeId, api::Phase, ledger::Addrs, peer::NodeMeta};
+use swarm_proto::{ClusterId, NodeId, Problem, api::Phase, ledger::Addrs, peer::NodeMeta};
 use swarm_transport::Pool;
 use tokio::{sync::watch, time::Instant};
 
@@ -133,6 +133,12 @@ impl Node {
     pub(crate) fn outcast(&self) -> String {
         let outcast = self.outcast.lock().unwrap_or_else(PoisonError::into_inner);
         outcast.as_ref().filter(|(when, _)| when.elapsed() < OUTCAST).map(|(_, why)| why.clone()).unwrap_or_default()
+    }
+
+    /// No leader was found for some time; says so, or what others have against this node.
+    pub(crate) fn no_leader(&self, what: &str) -> Problem {
+        let (outcast, problem) = (self.outcast(), desk::no_leader(what));
+        if outcast.is_empty() { problem } else { Problem { why: format!("others shut this node out: {outcast}"), ..problem } }
     }
 
     /// The leader's clock, from a welcome.

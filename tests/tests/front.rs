@@ -1,6 +1,9 @@
 //! The front of the house: the demo, swarmctl against a real swarm, and the commands that the README shows.
 
-use std::process::Command;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
 
 use swarm_proto::{
     Code,
@@ -85,6 +88,29 @@ async fn run_is_like_running_it_here() {
     rig.swarm.stop().await;
     let done = ctl(socket, &["status"]);
     assert_eq!(done.status.code(), Some(5), "{}", text(&done.stderr));
+}
+
+/// Whoever waits for what no node can run is told so, and why is no question of patience.
+#[tokio::test]
+async fn a_wait_for_what_cannot_begin_says_why() {
+    let rig = Rig::start(1).await;
+    let socket = &rig.swarm.nodes()[0].socket.clone();
+    let job = ctl(socket, &["submit", "--gpus", "7", "--", "true"]);
+    let (job, other) = (text(&job.stdout).trim().to_owned(), "--label=no=such");
+    let task = format!("{job}.0");
+    let waiting =
+        [&["job", "wait", &job][..], &["task", "wait", &task], &["submit", "--wait", other, "--", "true"], &["run", other, "--", "true"]];
+    let start =
+        |waiting: &[&str]| Command::new(program("swarmctl")).arg("--socket").arg(socket).args(waiting).stderr(Stdio::piped()).spawn();
+    let children: Vec<_> = waiting.iter().map(|waiting| start(waiting).expect("starts")).collect();
+    for (waiting, mut child) in waiting.iter().zip(children) {
+        let mut said = String::new();
+        BufReader::new(child.stderr.take().expect("it is piped")).read_line(&mut said).expect("a line");
+        child.kill().expect("it still waits");
+        child.wait().expect("it was killed");
+        assert!(said.contains(".0 waits: no node that is here can ever run it; more: swarmctl task explain j"), "{waiting:?}: {said}");
+    }
+    rig.swarm.stop().await;
 }
 
 #[test]

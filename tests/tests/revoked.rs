@@ -9,6 +9,7 @@ use swarm_client::{Client, Place, Remote, login};
 use swarm_proto::{
     Code, LogIndex, NodeId, PROTOCOL, Problem, RaftDir,
     api::SubmitRequest,
+    http::FollowLine,
     identity::Renewed,
     ledger::{Admit, View},
     peer::{Joined, Open},
@@ -163,12 +164,23 @@ async fn a_revoked_daemon_knocks_everywhere_and_stays_out() {
     let mut hosts = Hosts::start(3, |_| ()).await;
     hosts.unite().await;
     let gone = hosts.list[2].answers().await.node.expect("an id");
+    // somebody waits there for what does not end
+    let job = hosts.list[0].ok(&["submit", "--label", "no=such", "--", "true"]).trim().to_owned();
+    let mut told = hosts.list[2].client().follow_job(job.parse().expect("an id")).await.expect("a stream");
     hosts.list[0].ok(&["node", "revoke", "host3"]);
     eventually("it is told so", async || {
         let trouble = hosts.list[2].answers().await.trouble;
         trouble.contains("revoked").then_some(trouble)
     })
     .await;
+    let over = async {
+        while let Ok(Some(line)) = told.next().await {
+            assert!(!matches!(line, FollowLine::JobEnded(_)), "{line:?}")
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), over).await.expect("nobody waits for ever where nothing is heard any more");
+    let (_, said) = hosts.list[2].refused(&["job", "show", &job]);
+    assert!(said.contains("others shut this node out") && said.contains("was revoked"), "{said}");
     let is_out = async |hosts: &Hosts| {
         for host in &hosts.list[..2] {
             let nodes = host.client().nodes().await.expect("nodes");

@@ -14,7 +14,10 @@ use swarm_proto::{
     limits,
 };
 
-use super::watch;
+use super::{
+    waits::{self, Awaited},
+    watch,
+};
 use crate::{
     args::{ListArgs, WaitArgs},
     failure::{FAILED, Failure, Outcome},
@@ -134,6 +137,7 @@ async fn pages(session: &Session, mut query: JobsQuery, limit: u32) -> Result<Ve
 async fn wait(session: &Session, args: &WaitJob) -> Outcome {
     let what = format!("{} has not ended", args.job);
     let ended = async { if args.progress { watched_end(session, args.job).await } else { end(session, args.job).await } };
+    let ended = waits::explained(&session.client, || Some(Awaited::Job(args.job)).filter(|_| !args.progress), ended);
     let job = within(args.wait.timeout, &what, ended).await?;
     session.out.list(std::slice::from_ref(&job))?;
     if job.state == Some(TaskState::Succeeded) { Ok(()) } else { Err(Failure::Code(FAILED)) }

@@ -13,7 +13,10 @@ use swarm_proto::{
 use tokio::{sync::watch, time::timeout};
 
 use self::copier::Copier;
-use super::desk::{Desk, Told};
+use super::{
+    desk::{Desk, Told},
+    waits::{self, Awaited},
+};
 use crate::{
     failure::{Failure, Outcome},
     output,
@@ -63,6 +66,7 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: &Args, sess
         outcome = &mut ended => outcome?,
         () = interrupt() => return Err(cancel(client, ended, job).await),
         failure = copy(&mut copier, client, job.clone()) => return Err(failure),
+        never = waits::explain(client, || job.borrow().map(Awaited::Job)) => match never {},
     };
     let Some(task) = outcome.task else { return Err(odd(outcome.job)) };
     tokio::select! {

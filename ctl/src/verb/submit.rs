@@ -1,6 +1,6 @@
 //! `submit FILE | -- CMD..`: jobs onto a majority of disks, and with `--wait` to their end.
 
-use std::{future::Future, path::PathBuf};
+use std::{cell::Cell, collections::BTreeSet, future::Future, path::PathBuf};
 
 use serde::Serialize;
 use swarm_proto::{
@@ -9,7 +9,10 @@ use swarm_proto::{
     ledger::TaskState,
 };
 
-use super::desk::{Desk, Told};
+use super::{
+    desk::{Desk, Told},
+    waits::{self, Awaited},
+};
 use crate::{
     failure::{FAILED, Failure, Outcome},
     job_file,
@@ -60,7 +63,7 @@ pub struct Args {
 }
 
 pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: Args, session: impl FnOnce() -> F) -> Outcome {
-    let is_wait = args.wait || args.progress;
+    let (is_wait, has_bar) = (args.wait || args.progress, args.progress);
     let mut report = Report::new(args.progress, is_wait);
     let is_signed = args.sign;
     let plans = plans(args)?;
@@ -76,7 +79,13 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: Args, sessi
     }
     let mut desk = Desk::new(requests, is_wait);
     let goes_on = "interrupted; what was accepted goes on: swarmctl job list --open";
-    unless_interrupted(|| goes_on.into(), desk.drive(&session.client, |n, told| report.take(&session.out, n, told))).await?;
+    let awaited = Cell::new(None);
+    let driven = desk.drive(&session.client, |n, told| {
+        report.take(&session.out, n, told)?;
+        awaited.set(report.open.first().copied().filter(|_| !has_bar).map(Awaited::Job));
+        Ok(())
+    });
+    unless_interrupted(|| goes_on.into(), waits::explained(&session.client, || awaited.get(), driven)).await?;
     report.finish(&session.out)
 }
 
@@ -119,13 +128,15 @@ struct Known {
 struct Report {
     ids: Vec<String>,
     jobs: Vec<Known>,
+    /// Accepted, and not ended.
+    open: BTreeSet<JobId>,
     progress: Progress,
     is_wait: bool,
 }
 
 impl Report {
     fn new(is_progress: bool, is_wait: bool) -> Self {
-        Self { ids: Vec::new(), jobs: Vec::new(), progress: Progress::new(is_progress), is_wait }
+        Self { ids: Vec::new(), jobs: Vec::new(), open: BTreeSet::new(), progress: Progress::new(is_progress), is_wait }
     }
 
     fn take(&mut self, out: &Out, n: usize, told: Told) -> Outcome {
@@ -133,6 +144,7 @@ impl Report {
         let (line, text) = match told {
             Told::Accepted(job, is_new) => {
                 (self.jobs[n].job, self.jobs[n].is_new) = (Some(job), is_new);
+                self.open.insert(job);
                 (SubmitLine::Accepted { id, job, is_new }, Text::Data(job.to_string()))
             }
             Told::Refused(problem) => {
@@ -145,6 +157,7 @@ impl Report {
             }
             Told::Ended(outcome) => {
                 self.jobs[n].outcome = Some((*outcome).clone());
+                self.open.remove(&outcome.job);
                 self.progress.update(outcome.job, outcome.counts);
                 let text = Text::Note(view::outcome(&outcome));
                 (SubmitLine::Ended { id, outcome }, text)

@@ -9,6 +9,7 @@ use swarm_proto::{JobId, Problem, TaskId, api::TaskView, ledger::TaskState, limi
 
 use super::{
     job::{LONG_POLL, show_accepted},
+    waits::{self, Awaited},
     watch,
 };
 use crate::{
@@ -161,6 +162,7 @@ async fn wait(session: &Session, args: &WaitTask) -> Outcome {
             }
         }
     };
+    let ended = waits::explained(&session.client, || Some(Awaited::Task(args.task)), ended);
     let task = within(args.wait.timeout, &what, ended).await?;
     session.out.list(std::slice::from_ref(&task))?;
     if task.state == TaskState::Succeeded { Ok(()) } else { Err(Failure::Code(FAILED)) }

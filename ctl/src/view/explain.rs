@@ -38,6 +38,17 @@ pub fn explain(explain: &Explain, is_coloured: bool) -> String {
     shown
 }
 
+/// Why it does not begin, for whoever waits for it; `None` where it has begun, is about to, or will not.
+pub fn why_not(explain: &Explain) -> Option<String> {
+    let task = explain.task;
+    match &explain.verdict {
+        Verdict::NodeUnreachable { .. } | Verdict::NoRoomNow | Verdict::NobodyCan | Verdict::NoNodes => {
+            Some(format!("{task} waits: {}; more: swarmctl task explain {task}", verdict(explain)))
+        }
+        Verdict::Ended(_) | Verdict::Running { .. } | Verdict::WaitsAtNode { .. } | Verdict::Next => None,
+    }
+}
+
 fn verdict(explain: &Explain) -> String {
     match &explain.verdict {
         Verdict::Ended(state) => format!("it has ended: {}", state_word(*state)),

@@ -94,7 +94,7 @@ fn a_task_that_waits_in_vain_is_told_of() {
         let mut child = swarm.command(&["run", "never"]).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let told = stderr.next_line().await.unwrap().unwrap();
-        assert_eq!(told, "swarmctl: j1.0 waits, and nothing that is here can run it; why: swarmctl task explain j1.0");
+        assert_eq!(told, "swarmctl: j1.0 waits: there is no node; more: swarmctl task explain j1.0");
         crate::interrupt(&child);
         assert_eq!(child.wait().await.unwrap().code(), Some(130));
     });

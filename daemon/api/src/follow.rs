@@ -32,18 +32,35 @@ pub(crate) const JSON_LINES: (http::HeaderName, &str) = (header::CONTENT_TYPE, "
 /// Returns when the target has ended, is unknown, or `limit` is over.
 pub(crate) async fn until_end(api: &Api, target: Target, limit: Duration) {
     let ended = async {
+        let mut answers = api.backend.follow(target);
         loop {
-            let mut answers = api.backend.follow(target);
             while let Some(list) = answers.recv().await {
                 if list.into_iter().any(|answer| line(answer).is_some_and(|line| is_last(&line))) {
                     return;
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            match again(api, target).await {
+                Ok(next) => answers = next,
+                Err(_) => return,
+            }
         }
     };
-    // That the time is over is seen by the state that the caller reads next.
+    // What stands against it, and that the time is over is seen by the state that the caller reads next.
     let _ = tokio::time::timeout(limit, ended).await;
+}
+
+/// Follows once more what broke off.
+///
+/// # Errors
+/// What the swarm says when it is asked for it: where nobody answers, nothing would be told either.
+async fn again(api: &Api, target: Target) -> Result<mpsc::Receiver<Vec<Answer>>, Problem> {
+    tokio::time::sleep(AGAIN).await;
+    let call = match target {
+        Target::Job(job) => Call::Job { job },
+        Target::Task(task) => Call::Task { task },
+    };
+    api.backend.call(&api.caller, call).await?;
+    Ok(api.backend.follow(target))
 }
 
 /// What a follower is told of an answer; nothing of those to submissions.
@@ -85,8 +102,13 @@ fn lines(api: Api, target: Target) -> Response {
         let mut text = Vec::new();
         loop {
             let Some(list) = answers.recv().await else {
-                tokio::time::sleep(AGAIN).await;
-                answers = api.backend.follow(target);
+                match again(&api, target).await {
+                    Ok(next) => answers = next,
+                    Err(problem) => {
+                        write_line(&mut text, &FollowLine::Failed(problem));
+                        return Some((Ok(Bytes::from(text)), (api, None)));
+                    }
+                }
                 continue;
             };
             for line in list.into_iter().filter_map(line) {

@@ -250,6 +250,7 @@ pub(crate) async fn forward(node: &Arc<Node>, submitter: String, call: Call) -> 
             Err(problem) if problem.code == Code::UnknownOutcome && is_harmless_twice(&call) && Instant::now() < give_up => {
                 tokio::time::sleep(AGAIN).await;
             }
+            Err(problem) if problem.code == Code::NoLeader => return Err(node.no_leader(&problem.what)),
             answer => return answer,
         }
     }

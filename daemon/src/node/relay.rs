@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Node,
-    desk::{Desk, ToDesk, no_leader},
+    desk::{Desk, ToDesk},
 };
 
 /// How long a submission waits for a leader before it is refused.
@@ -130,7 +130,9 @@ impl Relay {
                     }
                 }
                 None => {
-                    if self.answers.is_closed() || self.refuse_all(&no_leader("the submission was not accepted")).await.is_err() {
+                    let problem = self.node.no_leader("the submission was not accepted");
+                    // what is followed waits for the next leader, but not on a node to which none will speak
+                    if self.answers.is_closed() || self.refuse_all(&problem).await.is_err() || !self.node.outcast().is_empty() {
                         return;
                     }
                 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use swarm_client::{Client, LogStream};
 use swarm_proto::{
     Problem, TaskId,
-    api::{TaskView, Verdict},
+    api::TaskView,
     ledger::TaskState,
     peer::{OutputChunk, Stream, Which},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::super::task::logs::{copy, gap};
 use crate::{
@@ -28,8 +28,6 @@ use crate::{
 /// Between looks at a task that is not yet granted, growing.
 const LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
-/// A task that waits this long is worth a word if it waits in vain.
-const IN_VAIN: Duration = Duration::from_secs(2);
 /// A log stream that is silent this long after the task's end has nothing more to say.
 const SILENCE: Duration = Duration::from_secs(5);
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -64,13 +62,9 @@ enum Step {
 impl Copier {
     /// Copies what attempt after attempt writes. Returns only when nobody takes it any more.
     pub(super) async fn follow(&mut self, client: &Client, task: TaskId) -> Failure {
-        let began = Instant::now();
-        let (mut look, mut is_told) = (LOOK, false);
+        let mut look = LOOK;
         loop {
             if self.live.is_none() && !self.open(client, task).await {
-                if !is_told && self.attempt == 0 && began.elapsed() > IN_VAIN {
-                    is_told = tell_if_in_vain(client, task).await;
-                }
                 sleep(look).await;
                 look = (look * 2).min(LONGEST_LOOK);
                 continue;
@@ -243,16 +237,6 @@ fn skip(done: &mut [u64; 2], at: &mut [u64; 2], stream: Stream, bytes: u64, line
         output::note(&gap(stream, at[i] - done[i], lines));
         done[i] = at[i];
     }
-}
-
-/// Says so when no node that is here can ever run it.
-async fn tell_if_in_vain(client: &Client, task: TaskId) -> bool {
-    let Ok(explain) = client.explain(task).await else { return false };
-    let is_in_vain = matches!(explain.verdict, Verdict::NobodyCan | Verdict::NoNodes);
-    if is_in_vain {
-        output::note(&format!("{task} waits, and nothing that is here can run it; why: swarmctl task explain {task}"));
-    }
-    is_in_vain
 }
 
 #[cfg(test)]
