@@ -272,6 +272,8 @@ impl Stage<'_> {
     }
 
     fn repair(&mut self) {
+        // whoever ended a moment ago waited for this one
+        self.look_after_processes();
         let weather = self.world.weather();
         weather.clear();
         self.set_latency(LATENCY);
