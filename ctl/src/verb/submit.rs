@@ -82,7 +82,7 @@ pub(super) async fn call<F: Future<Output = Outcome<Session>>>(args: Args, sessi
     let awaited = Cell::new(None);
     let driven = desk.drive(&session.client, |n, told| {
         report.take(&session.out, n, told)?;
-        awaited.set(report.open.first().copied().filter(|_| !has_bar).map(Awaited::Job));
+        awaited.set(report.open.first().copied().filter(|_| is_wait && !has_bar).map(Awaited::Job));
         Ok(())
     });
     unless_interrupted(|| goes_on.into(), waits::explained(&session.client, || awaited.get(), driven)).await?;
