@@ -36,8 +36,8 @@ pub trait Backend: Send + Sync + 'static {
     /// The API always drains the receiver, so a full sender only ever waits for the daemon itself, never for the client.
     fn submit(&self, caller: &Caller) -> (mpsc::Sender<Vec<Numbered>>, mpsc::Receiver<Vec<Answer>>);
 
-    /// `Progress` now and then, at last `JobEnded`, `TaskEnded` or `Unknown`; then it ends. Ending before that means: ask whether there is still
-    /// somebody to tell it, by a call, and then again.
+    /// `Progress` now and then, at last `JobEnded`, `TaskEnded` or `Unknown`; then it ends. Ending before that means: ask by a call
+    /// whether there is still somebody to tell it, and then again.
     fn follow(&self, target: Target) -> mpsc::Receiver<Vec<Answer>>;
 
     /// Job events after a cursor, for as long as the receiver lives. A problem is the last message.
