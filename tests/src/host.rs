@@ -15,15 +15,19 @@ use swarm_proto::{
     api::{Phase, Status},
     ledger::Event,
 };
+use tempfile::TempDir;
 
 use crate::{eventually, program};
 
 /// Nets of this process, so that tests beside each other do not meet.
 static NETS: AtomicU8 = AtomicU8::new(0);
 
-/// Some hosts, not yet a swarm.
+/// What the directory of some hosts is called, with the process of their test behind it.
+const PREFIX: &str = "hosts-";
+
+/// Some hosts, not yet a swarm. Their daemons end with the test, also when it is killed; the next test takes away what it left then.
 pub struct Hosts {
-    dir: tempfile::TempDir,
+    dir: TempDir,
     pub list: Vec<Host>,
 }
 
@@ -38,6 +42,22 @@ pub struct Host {
     /// Bytes of memory that it is held to (`RLIMIT_DATA`).
     pub memory: Option<u64>,
     child: Option<Child>,
+}
+
+/// A directory for some hosts. What tests left that were killed is removed first.
+fn directory() -> TempDir {
+    let left = |name: &str| {
+        let pid = name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok()?;
+        (!Path::new("/proc").join(pid.to_string()).exists()).then_some(())
+    };
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(left).is_some() {
+            // another test may be about to
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().expect("a temporary directory")
 }
 
 impl Hosts {
@@ -61,10 +81,9 @@ impl Hosts {
     /// # Panics
     /// A config cannot be written.
     pub fn prepare(count: usize, change: impl Fn(&mut Config)) -> Self {
-        let dir = tempfile::Builder::new().prefix("hosts-").tempdir().expect("a temporary directory");
+        let (dir, pid) = (directory(), std::process::id());
         let net = NETS.fetch_add(1, Ordering::Relaxed);
         // no two processes have the same bits, so tests beside each other have nets of their own
-        let pid = std::process::id();
         let [low, high] = [pid & 0x7f, pid >> 7 & 0xff].map(|bits| u8::try_from(bits).expect("at most eight"));
         let ip = |n: usize| IpAddr::V4(Ipv4Addr::new(127, 64 + low, high, u8::try_from(n + 1).expect("few") + 16 * net));
         let list = (0..count).map(|n| Host::prepare(dir.path(), n, ip(n), &change)).collect();
@@ -153,7 +172,7 @@ impl Host {
             }
             None => Command::new(program("swarmd")),
         };
-        swarmd.args(["run", "--config"]).arg(&self.config).envs(self.env.iter().map(|(name, value)| (name, value)));
+        swarmd.args(["run", "--end-with-parent", "--config"]).arg(&self.config).envs(self.env.iter().map(|(name, value)| (name, value)));
         let child = swarmd.stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.expect("swarmd starts"));
     }

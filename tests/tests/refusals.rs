@@ -81,7 +81,7 @@ async fn a_node_of_another_swarm_is_not_let_in() {
     );
     let path = dir.path().join("swarmd.toml");
     std::fs::write(&path, text).expect("written");
-    let mut child = Command::new(program("swarmd")).args(["run", "--config"]).arg(&path).spawn().expect("starts");
+    let mut child = Command::new(program("swarmd")).args(["run", "--end-with-parent", "--config"]).arg(&path).spawn().expect("starts");
     let client = swarm_client::Client::new(dir.path().join("s.sock"));
     let status = swarm_tests::eventually("the stranger answers", async || client.status().await.ok()).await;
     assert_eq!(status.node, None);

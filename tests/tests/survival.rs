@@ -16,7 +16,7 @@ use swarm_proto::{
     ledger::TaskState,
     spec::OnPartition,
 };
-use swarm_tests::{Rig, ended, eventually, first_task, program, shell, submit};
+use swarm_tests::{Hosts, Rig, ended, eventually, first_task, program, shell, submit};
 
 /// Lines of a witness file.
 fn witness(path: &Path) -> Vec<String> {
@@ -305,4 +305,36 @@ async fn waiting_work_is_given_to_a_node_the_moment_it_joins() {
     rig.swarm.restart(2).expect("started again");
     assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
     rig.swarm.stop().await;
+}
+
+/// In whose environment this is, is the test that is killed.
+const VICTIM: &str = "SWARM_TESTS_VICTIM";
+
+#[tokio::test]
+async fn a_test_that_is_killed_takes_its_daemons_along() {
+    if let Some(told) = std::env::var_os(VICTIM) {
+        let hosts = Hosts::start(2, |_| {}).await;
+        rustix::process::kill_process(hosts.list[1].pid(), Signal::STOP).expect("it is there");
+        let [runs, stands] = [0, 1].map(|n| hosts.list[n].pid().as_raw_nonzero());
+        let partial = PathBuf::from(&told).with_extension("partial");
+        std::fs::write(&partial, format!("{runs} {stands} {}", hosts.dir().display())).expect("written");
+        std::fs::rename(partial, told).expect("written");
+        std::future::pending().await
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let told = dir.path().join("told");
+    let mut test = std::process::Command::new(std::env::current_exe().expect("a test knows its own program"));
+    test.args(["--exact", "a_test_that_is_killed_takes_its_daemons_along"]).env(VICTIM, &told).process_group(0);
+    let mut test = test.spawn().expect("it starts");
+    let said = eventually("daemons run", async || std::fs::read_to_string(&told).ok()).await;
+    let [runs, stands, left] = said.split(' ').collect::<Vec<_>>().try_into().expect("three words");
+    test.kill().expect("killed");
+    test.wait().expect("gone");
+    for pid in [runs, stands] {
+        // of one that nobody has waited for yet the rest of its line is there, but no program
+        eventually("the daemon is gone", async || std::fs::read_link(Path::new("/proc").join(pid).join("exe")).err()).await;
+    }
+    assert!(Path::new(left).exists(), "a test that is killed removed {left}");
+    let next = Hosts::prepare(1, |_| {});
+    assert!(!Path::new(left).exists(), "{} is there, and {left} too", next.dir().display());
 }
