@@ -75,7 +75,8 @@ impl Places {
             self.corpus.join(target.name).display().to_string(),
             format!("-max_total_time={seconds}"),
             format!("-max_len={}", target.longest),
-            format!("-artifact_prefix={}/finding-{}-", self.finds.display(), target.name),
+            // beside its inputs: it is tried first by each run, until it is mended
+            format!("-artifact_prefix={}/finding-", finds.display()),
             "-print_final_stats=1".to_owned(),
             // of wall time, which a busy host has little of; processor time is judged for each input
             "-timeout=60".to_owned(),
