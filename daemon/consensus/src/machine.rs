@@ -1,8 +1,8 @@
 //! The ledger as the engine drives it: entries in, results out, snapshots now and then.
 //!
-//! The ledger lives in memory; on the disk are the last snapshot and the log after it. A snapshot is encoded on a lane of its own, which
-//! may take long where every core is busy: entries are applied after it, and wait for their turn without a thread. Whoever looks at the
-//! ledger looks beside it, so heartbeats, votes and the leader's desk go on.
+//! The ledger lives in memory; on the disk are the last snapshot and the log after it. A snapshot is of the ledger as it was frozen after
+//! one entry, which takes it a moment, and is encoded on a lane of its own, which may take long where every core is busy: entries are
+//! applied beside it.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
 };
-use swarm_core::ledger::Ledger;
+use swarm_core::ledger::{Frozen, Ledger};
 use swarm_proto::{LogIndex, NodeId, ledger::Applied, limits};
 use tokio::time::sleep;
 
@@ -35,10 +35,8 @@ use crate::{
 pub(crate) struct Machine(Arc<Shared>);
 
 struct Shared {
-    /// Changed only by whoever has the turn, and locked for no longer than an entry takes.
+    /// Locked for no longer than an entry takes.
     state: RwLock<State>,
-    /// Entries are applied, or a snapshot is encoded.
-    turn: tokio::sync::Mutex<()>,
     marks: Mutex<Marks>,
     /// The snapshot on the disk. Locked while one is written.
     saved: Mutex<Option<Saved>>,
@@ -121,7 +119,7 @@ impl Machine {
             saved = Some(Saved { last: state.applied, bytes: snapshot.snapshot.len() });
         }
         let (state, saved) = (RwLock::new(state), Mutex::new(saved));
-        Ok(Self(Arc::new(Shared { state, turn: tokio::sync::Mutex::default(), marks: Mutex::default(), saved, disk, lanes, vitals })))
+        Ok(Self(Arc::new(Shared { state, marks: Mutex::default(), saved, disk, lanes, vitals })))
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -202,15 +200,15 @@ impl Machine {
             state.ledger.apply_voters(engine::ledger_index(&id), vec![me]);
             (state.membership, state.applied) = (membership, Some(id));
         }
-        let (meta, bytes) = self.encode();
-        self.try_save(&meta, &bytes)
+        let (meta, frozen) = self.freeze();
+        self.try_save(&meta, &frozen.encode().into())
     }
 
-    /// Encodes the state as it is now.
-    fn encode(&self) -> (SnapshotMeta, Bytes) {
+    /// The state as it is now.
+    fn freeze(&self) -> (SnapshotMeta, Frozen) {
         let state = self.state();
         let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
-        (meta, state.ledger.encode().into())
+        (meta, state.ledger.freeze())
     }
 
     /// Writes a snapshot, unless a newer one is there; waits for room.
@@ -253,11 +251,9 @@ impl RaftSnapshotBuilder<Types> for Machine {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let this = self.clone();
-        let (meta, bytes) = {
-            let _turn = self.0.turn.lock().await;
-            self.0.lanes.block("snapshot", move || this.encode()).await.map_or_else(lane_died, Ok)?
-        };
+        let (meta, frozen) = self.freeze();
+        let encoded = self.0.lanes.block("snapshot", move || Bytes::from(frozen.encode())).await;
+        let bytes = encoded.map_or_else(lane_died, Ok)?;
         if bytes.len() > limits::SNAPSHOT {
             // it could be neither sent nor read back
             return Err(io::Error::other(format!("a snapshot of {} bytes is over the limit of {}", bytes.len(), limits::SNAPSHOT)));
@@ -282,10 +278,7 @@ impl RaftStateMachine<Types> for Machine {
         S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let results = {
-                let _turn = self.0.turn.lock().await;
-                self.apply_entry(entry)?
-            };
+            let results = self.apply_entry(entry)?;
             if let Some(responder) = responder {
                 responder.send(Outcome(results));
             }
@@ -302,11 +295,8 @@ impl RaftStateMachine<Types> for Machine {
         let ledger = self.0.lanes.block("snapshot", move || decode(&encoded)).await.unwrap_or_else(lane_died)?;
         self.save(meta, &bytes).await?;
         let new = State { ledger, applied: meta.last_log_id, membership: meta.last_membership.clone() };
-        let old = {
-            let _turn = self.0.turn.lock().await;
-            *self.marks() = Marks::default();
-            std::mem::replace(&mut *self.change(), new)
-        };
+        *self.marks() = Marks::default();
+        let old = std::mem::replace(&mut *self.change(), new);
         // a large ledger takes its time to go
         self.0.lanes.block("snapshot", move || drop(old)).await;
         tracing::info!(index = meta.last_log_id.map_or(0, |id| id.index), bytes = bytes.len(), "snapshot installed");
@@ -337,25 +327,6 @@ mod tests {
         assert_eq!(marks.hear(96, NodeId(1), 5), None);
         assert_eq!(marks.hear(96, NodeId(1), 6), Some(5));
         assert_eq!(marks.hear(64, NodeId(1), 7), Some(8));
-    }
-
-    #[test]
-    fn whoever_looks_does_not_wait_for_a_snapshot_that_is_encoded() {
-        let disk = crate::testing::disk::SimDisk::new(1).mount();
-        let machine = Machine::open(disk, Lanes::Tasks, Arc::new(Vitals::new())).unwrap();
-        let (encoding, looked) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
-        std::thread::scope(|scope| {
-            // as long as it takes: encoding is a look
-            scope.spawn(|| {
-                machine.with_ledger(|_| {
-                    encoding.wait();
-                    looked.wait();
-                });
-            });
-            encoding.wait();
-            machine.with_ledger(|_| ());
-            looked.wait();
-        });
     }
 
     #[test]

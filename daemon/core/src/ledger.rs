@@ -38,11 +38,14 @@ mod jobs;
 mod journal;
 mod keys;
 mod nodes;
+mod numbers;
+mod queue;
 mod read;
 mod record;
 mod retention;
 mod settings;
 mod snapshot;
+mod specs;
 mod submit;
 mod tasks;
 #[cfg(test)]
@@ -63,14 +66,16 @@ use swarm_proto::{
 };
 
 pub use jobs::Job;
-pub use snapshot::LedgerError;
+pub use snapshot::{Frozen, LedgerError};
 
 use bounds::Bounds;
 use identity::Identity;
-use jobs::{Jobs, StoredSpec};
+use jobs::Jobs;
 use journal::Journal;
 use keys::Keys;
 use nodes::Nodes;
+use numbers::Numbers;
+use specs::{Specs, StoredSpec};
 use tasks::{List, Tasks};
 
 /// The replicated state. One task owns it; it is changed by [`Ledger::apply`], [`Ledger::apply_voters`] and [`Ledger::skip`] only.
@@ -86,6 +91,8 @@ pub struct Ledger {
     journal: Journal,
     jobs: Jobs,
     next_job: u64,
+    /// Numbers of the leader's, for jobs in its memory.
+    reserved: Numbers,
     tasks: Tasks,
     /// Tasks that are assigned or wait for a retry.
     open_tasks: usize,
@@ -98,6 +105,7 @@ pub struct Ledger {
     output_bytes: u64,
     /// Bytes of specs, items and cells.
     held_bytes: u64,
+    specs: Specs,
     /// The spec of the latest job, for the next one to share.
     last_spec: Option<Arc<StoredSpec>>,
     keys: Keys,
@@ -134,6 +142,7 @@ impl Ledger {
             durability: Durability::Majority,
             jobs: Jobs::default(),
             next_job: 1,
+            reserved: Numbers::default(),
             tasks: Tasks::default(),
             open_tasks: 0,
             ended_jobs: VecDeque::new(),
@@ -141,6 +150,7 @@ impl Ledger {
             first_output: tasks::NIL,
             output_bytes: 0,
             held_bytes: 0,
+            specs: Specs::default(),
             last_spec: None,
             keys: Keys::default(),
             nodes: Nodes::default(),
@@ -226,6 +236,7 @@ impl Ledger {
         if (self.leader, self.term) != (Some(node), term) {
             self.leader = Some(node);
             self.term = term;
+            self.reserved.clear();
             self.journal.emit(What::LeaderElected { node, term });
         }
         Ok(Applied::Done)

@@ -7,6 +7,8 @@ pub(super) struct Bounds {
     pub(super) open_jobs: usize,
     /// Assigned or waiting for a retry.
     pub(super) open_tasks: usize,
+    /// Numbers that are reserved and not recorded. A leader has no more jobs in memory, and asks for more before it runs out.
+    pub(super) reserved: u64,
     pub(super) keys: usize,
     /// Nodes that are not gone; as many gone ones are remembered.
     pub(super) members: usize,
@@ -27,6 +29,7 @@ impl Bounds {
     pub(super) const STANDARD: Self = Self {
         open_jobs: limits::OPEN_JOBS,
         open_tasks: limits::OPEN_TASKS,
+        reserved: 2 * limits::ASYNC_JOBS as u64,
         keys: limits::KEYS,
         members: limits::MEMBERS,
         events: limits::EVENTS,

@@ -8,7 +8,7 @@
 //! A page that comes to agree again collapses. Pages count their pending cells, so that looking for the next pending task
 //! steps over whole pages, and over whole gaps.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_proto::ledger::TaskState;
 
@@ -77,13 +77,13 @@ impl Word {
 }
 
 /// The cells of one job.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Cells {
     One(Word),
     Many(Box<Many>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Many {
     count: u32,
     /// What the cells of a missing page are.
@@ -94,13 +94,14 @@ pub(super) struct Many {
     pages: BTreeMap<u32, Page>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Page {
     Same(Word),
-    Mixed(Box<Mixed>),
+    /// Shared with a snapshot that is being encoded.
+    Mixed(Arc<Mixed>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mixed {
     words: [Word; PAGE as usize],
     pending: u16,
@@ -115,7 +116,7 @@ impl Page {
         }
     }
 
-    const fn has_pending(&self) -> bool {
+    fn has_pending(&self) -> bool {
         match self {
             Self::Same(word) => word.is_pending(),
             Self::Mixed(mixed) => mixed.pending > 0,
@@ -316,11 +317,11 @@ impl Many {
             if all == word {
                 return;
             }
-            *page = Page::Mixed(Box::new(Mixed::filled(all, len)));
+            *page = Page::Mixed(Arc::new(Mixed::filled(all, len)));
             self.mixed += 1;
         }
         if let Page::Mixed(mixed) = page {
-            mixed.set(at, word);
+            Arc::make_mut(mixed).set(at, word);
             if let Some(agreed) = mixed.agreed(len) {
                 *page = Page::Same(agreed);
                 self.mixed -= 1;
@@ -402,9 +403,10 @@ impl Many {
                 }
                 Page::Same(_) => {}
                 Page::Mixed(mixed) => {
+                    let words = Arc::make_mut(mixed);
                     for at in 0..len {
-                        if mixed.words[at as usize] == FRESH {
-                            mixed.set(at, cancelled);
+                        if words.words[at as usize] == FRESH {
+                            words.set(at, cancelled);
                             fresh += 1;
                         }
                     }

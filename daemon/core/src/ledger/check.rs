@@ -1,6 +1,9 @@
 //! Invariants across the ledger's structures, for tests, the simulator, and snapshots that were just read.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use swarm_proto::ledger::TaskState;
 
@@ -46,11 +49,13 @@ impl Ledger {
 
     fn sum_jobs(&self) -> Result<Sums, String> {
         let mut sums = Sums::default();
-        let mut specs = BTreeSet::new();
+        let mut specs: BTreeMap<_, (_, u32)> = BTreeMap::new();
         for spec in self.last_spec.iter().chain(self.jobs().map(|job| &job.spec)) {
-            if specs.insert(Arc::as_ptr(spec)) {
-                sums.bytes += spec.bytes;
-            }
+            specs.entry(Arc::as_ptr(spec)).or_insert((spec, 0)).1 += 1;
+        }
+        for (spec, holders) in specs.values() {
+            sums.bytes += spec.bytes;
+            same("those who hold a spec", self.specs.holders(spec), *holders)?;
         }
         let mut last = 0;
         for job in self.jobs() {
@@ -58,6 +63,9 @@ impl Ledger {
                 return Err(format!("{} is out of order", job.id));
             }
             last = job.id.0;
+            if self.reserved.has(job.id) {
+                return Err(format!("{} is there, and its number reserved", job.id));
+            }
             self.check_job(job, &mut sums).map_err(|why| format!("{}: {why}", job.id))?;
         }
         Ok(sums)
@@ -112,10 +120,13 @@ impl Ledger {
         }
         same("open tasks", self.open_tasks as u64, sums.held + sums.waiting)?;
         same("output", self.output_bytes, sums.output)?;
-        // some numbers were only reserved
-        let jobs = self.jobs_ended.wrapping_add(self.jobs.open() as u64);
+        // some numbers were reserved and never used
+        let jobs = self.jobs_ended.wrapping_add(self.jobs.open() as u64).wrapping_add(self.reserved.count());
         if jobs >= self.next_job {
-            return Err(format!("{jobs} jobs in all, and the next one's number is {}", self.next_job));
+            return Err(format!("{jobs} jobs and reserved numbers in all, and the next one's number is {}", self.next_job));
+        }
+        if let Some((start, end)) = self.reserved.ranges().find(|(_, end)| *end > self.next_job) {
+            return Err(format!("{start} to {end} are reserved, and the next job's number is {}", self.next_job));
         }
         same("tasks in the slab", u64::from(self.tasks.live()), sums.held + sums.waiting + sums.kept)
     }
@@ -144,7 +155,7 @@ impl Ledger {
     fn check_events(&self) -> Result<(), String> {
         let events = &self.journal.events;
         let mut last = self.journal.begin;
-        for event in events {
+        for event in events.iter() {
             if event.cursor <= last || event.cursor.index > self.journal.index {
                 return Err(format!("event {} is out of order", event.cursor));
             }

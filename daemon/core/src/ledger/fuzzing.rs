@@ -6,6 +6,7 @@ use super::{Ledger, bounds::Bounds};
 pub(super) const SMALL: Bounds = Bounds {
     open_jobs: 6,
     open_tasks: 40,
+    reserved: 9_000,
     keys: 5,
     members: 5,
     events: 60,

@@ -1,7 +1,8 @@
-//! Jobs by id, and the specs they share.
+//! Jobs by id.
 //!
 //! Ids grow by one, and most jobs live briefly, so jobs sit in pages of 32: a page costs an entry in the map, a job eight bytes
-//! of it. Pages with an open job are known by themselves, so that listing what is open does not walk over what has ended.
+//! of it. Pages with an open job are known by themselves, so that listing what is open does not walk over what has ended. A snapshot
+//! that is being encoded shares the pages; one that is changed meanwhile is copied first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,30 +15,12 @@ use swarm_proto::{
     spec::{Array, JobSpec},
 };
 
-use super::{cells::Cells, hash::Rolling};
+use super::{cells::Cells, specs::StoredSpec};
 
 static SINGLE: Array = Array::single();
 
-/// A spec as the ledger keeps it. Only the ledger holds the outer `Arc`, so its count says how many jobs share it.
-#[derive(Debug)]
-pub(super) struct StoredSpec {
-    pub(super) spec: Arc<JobSpec>,
-    /// Encoded, which is about what it takes in memory.
-    pub(super) bytes: u64,
-    pub(super) digest: u64,
-}
-
-impl StoredSpec {
-    pub(super) fn new(spec: Arc<JobSpec>) -> Self {
-        let encoded = postcard::to_stdvec(&*spec).expect("a spec is plain data");
-        let mut digest = Rolling::start();
-        digest.add_bytes(&encoded);
-        Self { spec, bytes: encoded.len() as u64, digest: digest.0 }
-    }
-}
-
 /// A job as the ledger knows it. While it is open it takes about 140 bytes, its spec shared, and 112 for a task that is assigned.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     pub(super) id: JobId,
     pub(super) spec: Arc<StoredSpec>,
@@ -171,18 +154,24 @@ impl Job {
 
 const PAGE: u64 = 32;
 
-#[derive(Debug, Default)]
-struct Page {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Page {
     slots: [Option<Box<Job>>; PAGE as usize],
     /// One bit a slot.
     open: u32,
     live: u8,
 }
 
+impl Page {
+    pub(super) fn jobs(&self) -> impl DoubleEndedIterator<Item = &Job> {
+        self.slots.iter().filter_map(Option::as_deref)
+    }
+}
+
 /// Jobs by id.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    pages: BTreeMap<u64, Box<Page>>,
+    pages: BTreeMap<u64, Arc<Page>>,
     open_pages: BTreeSet<u64>,
     open: usize,
     live: usize,
@@ -200,13 +189,13 @@ impl Jobs {
 
     pub(super) fn get_mut(&mut self, id: JobId) -> Option<&mut Job> {
         let (page, slot) = place(id);
-        self.pages.get_mut(&page)?.slots[slot].as_deref_mut()
+        Arc::make_mut(self.pages.get_mut(&page)?).slots[slot].as_deref_mut()
     }
 
     /// Adds a job under an id that is not there.
     pub(super) fn insert(&mut self, job: Job) {
         let (number, slot) = place(job.id);
-        let page = self.pages.entry(number).or_default();
+        let page = Arc::make_mut(self.pages.entry(number).or_default());
         if job.is_open() {
             if page.open == 0 {
                 self.open_pages.insert(number);
@@ -222,7 +211,7 @@ impl Jobs {
     /// Notes that an open job has ended.
     pub(super) fn close(&mut self, id: JobId) {
         let (number, slot) = place(id);
-        if let Some(page) = self.pages.get_mut(&number) {
+        if let Some(page) = self.pages.get_mut(&number).map(Arc::make_mut) {
             page.open &= !(1 << slot);
             self.open -= 1;
             if page.open == 0 {
@@ -234,7 +223,7 @@ impl Jobs {
     /// Takes out a job that has ended.
     pub(super) fn remove(&mut self, id: JobId) -> Option<Box<Job>> {
         let (number, slot) = place(id);
-        let page = self.pages.get_mut(&number)?;
+        let page = Arc::make_mut(self.pages.get_mut(&number)?);
         let job = page.slots[slot].take()?;
         page.live -= 1;
         self.live -= 1;
@@ -245,7 +234,12 @@ impl Jobs {
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Job> {
-        self.pages.values().flat_map(|page| page.slots.iter().filter_map(Option::as_deref))
+        self.pages.values().flat_map(|page| page.jobs())
+    }
+
+    /// The pages as they are now, in order.
+    pub(super) fn pages(&self) -> Vec<Arc<Page>> {
+        self.pages.values().cloned().collect()
     }
 
     pub(super) fn open_ids(&self) -> impl Iterator<Item = JobId> + '_ {

@@ -1,13 +1,11 @@
 //! What came true, entry by entry: the last events, and the rolling hash over all of them.
 
-use std::collections::VecDeque;
-
 use swarm_proto::{
     Cursor, LogIndex, NodeId, UnixMillis,
     ledger::{Applied, Event, TaskState, What},
 };
 
-use super::hash::Rolling;
+use super::{hash::Rolling, queue::Queue};
 
 /// Events and hash, and the entry that is being applied.
 #[derive(Debug)]
@@ -17,19 +15,19 @@ pub(super) struct Journal {
     pub(super) now: UnixMillis,
     pub(super) hash: Rolling,
     pub(super) begin: Cursor,
-    pub(super) events: VecDeque<Event>,
+    pub(super) events: Queue<Event>,
     pub(super) capacity: usize,
     sub: u32,
 }
 
 impl Journal {
-    pub(super) const fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             index: LogIndex(0),
             now: UnixMillis(0),
             hash: Rolling::start(),
             begin: Cursor { index: LogIndex(0), sub: 0 },
-            events: VecDeque::new(),
+            events: Queue::default(),
             capacity,
             sub: 0,
         }
@@ -62,10 +60,8 @@ impl Journal {
 
     /// Remembers an event; the oldest is forgotten when there are too many.
     pub(super) fn push(&mut self, event: Event) {
-        if self.events.len() >= self.capacity
-            && let Some(old) = self.events.pop_front()
-        {
-            self.begin = old.cursor;
+        if self.events.len() >= self.capacity {
+            self.forget(self.events.len().saturating_sub(1));
         }
         self.events.push_back(event);
     }
@@ -73,15 +69,16 @@ impl Journal {
     /// All but the latest so many.
     pub(super) fn forget(&mut self, but: usize) {
         while self.events.len() > but
-            && let Some(old) = self.events.pop_front()
+            && let Some(old) = self.events.front()
         {
             self.begin = old.cursor;
+            self.events.pop_front();
         }
     }
 
     pub(super) fn after(&self, after: Cursor, limit: usize) -> impl Iterator<Item = &Event> {
         let from = self.events.partition_point(|event| event.cursor <= after);
-        self.events.range(from..).take(limit)
+        self.events.from(from).take(limit)
     }
 
     /// The answer to a command is an effect too.

@@ -4,10 +4,12 @@
 //! order in which they came, a few with every entry, so that no entry pays for a day's worth at once; one that is over its
 //! time counts as gone even while it is still here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use swarm_proto::{JobId, PeerKey, UnixMillis, ledger::Submit, limits, spec::JobSpec};
+
+use super::queue::Queue;
 
 /// So many places of forgotten names may stay beside as many as there are names.
 const SLACK: usize = 1_024;
@@ -32,7 +34,7 @@ impl KeyRecord {
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    records: VecDeque<KeyRecord>,
+    records: Queue<KeyRecord>,
     /// Number of the first record; the map holds numbers, so that it need not change when records leave.
     base: u64,
     by_name: BTreeMap<u128, u64>,
@@ -97,9 +99,9 @@ impl Keys {
         }
         let all = std::mem::take(&mut self.records);
         let (base, by_name) = (self.base, std::mem::take(&mut self.by_name));
-        for (number, record) in (base..).zip(all) {
+        for (number, record) in (base..).zip(all.iter()) {
             if by_name.get(&record.name) == Some(&number) {
-                self.insert(record);
+                self.insert(*record);
             }
         }
     }
@@ -133,8 +135,9 @@ impl Keys {
         self.records.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &KeyRecord> {
-        self.records.iter()
+    /// All as they are now, the oldest first.
+    pub(super) fn records(&self) -> Queue<KeyRecord> {
+        self.records.clone()
     }
 
     pub(super) fn sanity_check(&self) -> Result<(), String> {
@@ -147,7 +150,7 @@ impl Keys {
                 return Err(format!("key {at} of {} is not found by its name", record.job));
             }
         }
-        let is_sorted = self.records.iter().zip(self.records.iter().skip(1)).all(|(one, next)| one.at <= next.at);
+        let is_sorted = self.records.iter().zip(self.records.from(1)).all(|(one, next)| one.at <= next.at);
         if is_sorted { Ok(()) } else { Err("keys are not in the order of their time".into()) }
     }
 }

@@ -29,6 +29,7 @@ impl Ledger {
         }
         let first = JobId(self.next_job);
         self.next_job += u64::from(count);
+        self.reserved.reserve(first.0..self.next_job, self.bounds.reserved);
         self.journal.hash.add(u64::from(count));
         Ok(Applied::Reserved { first })
     }
@@ -96,6 +97,7 @@ impl Ledger {
         let named = submit::named(submit).filter(|named| self.keys.find(named.name, now).is_none() && self.keys.has_room(most, now));
         let shared = self.check(submit)?;
         let prepared = self.prepare(submit, shared, named)?;
+        self.reserved.take(*id);
         self.accept(*id, submit, prepared);
         for (offset, task) in (0u32..).zip(tasks) {
             self.record_task(*id, offset, task);
@@ -109,11 +111,8 @@ impl Ledger {
 
     fn check_recorded(&self, Recorded { job, submit, tasks, .. }: &Recorded) -> Result<(), Problem> {
         let refused = |why: String| Err(Problem::new(Code::Conflict, format!("{job} was not recorded"), why));
-        if self.jobs.get(*job).is_some() {
-            return refused("it is known already".into());
-        }
-        if job.0 == 0 || job.0 >= self.next_job {
-            return refused("nobody reserved its number".into());
+        if !self.reserved.has(*job) {
+            return refused("its number is not reserved, or it was recorded already".into());
         }
         if submit.spec.durability != Durability::Async {
             return refused("a job of a majority is in the log from its beginning".into());

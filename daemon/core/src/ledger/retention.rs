@@ -1,13 +1,11 @@
 //! What is kept of what has ended, and what makes room (the bounds are told at the head of [`super`]).
 
-use std::sync::Arc;
-
 use swarm_proto::{JobId, spec::Durability};
 
 use super::{
     Ledger,
     cells::Cell,
-    jobs::StoredSpec,
+    specs::StoredSpec,
     tasks::{List, NIL},
 };
 
@@ -111,8 +109,8 @@ impl Ledger {
     }
 
     /// Gives back a spec's charge if this is the last one to hold it.
-    pub(super) fn release_spec(&mut self, spec: &Arc<StoredSpec>) {
-        if Arc::strong_count(spec) == 1 {
+    pub(super) fn release_spec(&mut self, spec: &StoredSpec) {
+        if self.specs.release(spec) {
             self.held_bytes -= spec.bytes;
         }
     }

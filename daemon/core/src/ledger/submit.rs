@@ -6,14 +6,15 @@ use swarm_proto::{
     Code, JobId, Millis, Problem, UnixMillis,
     ledger::{Applied, Submit, What},
     limits,
-    spec::{Array, Durability},
+    spec::{Array, Durability, JobSpec},
 };
 
 use super::{
     Ledger,
     cells::Cells,
-    jobs::{Job, StoredSpec, Tally},
+    jobs::{Job, Tally},
     keys::{self, KeyRecord},
+    specs::{Measured, StoredSpec},
 };
 
 const NOT_ACCEPTED: &str = "the job was not accepted";
@@ -93,8 +94,14 @@ impl Ledger {
     /// Makes room for a job.
     pub(super) fn prepare(&mut self, submit: &Submit, shared: Option<Arc<StoredSpec>>, named: Option<Named>) -> Result<Prepared, Problem> {
         let items: u64 = submit.array.items.iter().map(|item| (item.len() + size_of::<String>()) as u64).sum();
-        let spec = shared.unwrap_or_else(|| Arc::new(StoredSpec::new(Arc::clone(&submit.spec))));
-        self.make_room_for(items, &spec)?;
+        let spec = if let Some(spec) = shared {
+            self.make_room_for(items)?;
+            spec
+        } else {
+            let measured = Measured::new(&submit.spec);
+            self.make_room_for(items + measured.bytes)?;
+            self.keep_spec(&submit.spec, measured)
+        };
         Ok(Prepared { spec, items, named })
     }
 
@@ -122,9 +129,7 @@ impl Ledger {
     }
 
     /// Charges the budget for a new job; ended jobs are forgotten for it, oldest first.
-    fn make_room_for(&mut self, items: u64, spec: &Arc<StoredSpec>) -> Result<(), Problem> {
-        let is_new = self.last_spec.as_ref().is_none_or(|last| !Arc::ptr_eq(last, spec));
-        let need = items + if is_new { spec.bytes } else { 0 };
+    fn make_room_for(&mut self, need: u64) -> Result<(), Problem> {
         while self.held_bytes + need > self.bounds.held {
             // what ended in memory is still to be recorded
             if self.durability == Durability::Async || !self.retire_oldest_job() {
@@ -133,16 +138,24 @@ impl Ledger {
             }
         }
         self.held_bytes += need;
-        if is_new && let Some(old) = self.last_spec.replace(Arc::clone(spec)) {
+        Ok(())
+    }
+
+    /// Keeps a spec, as that of the latest job.
+    fn keep_spec(&mut self, spec: &Arc<JobSpec>, measured: Measured) -> Arc<StoredSpec> {
+        let spec = self.specs.keep(Arc::clone(spec), measured);
+        self.specs.hold(&spec);
+        if let Some(old) = self.last_spec.replace(Arc::clone(&spec)) {
             self.release_spec(&old);
         }
-        Ok(())
+        spec
     }
 
     /// The job is in the ledger from now on.
     pub(super) fn accept(&mut self, id: JobId, submit: &Submit, Prepared { spec, items, named }: Prepared) {
         let count = submit.array.count;
         self.hash_submission(submit, &spec, named);
+        self.specs.hold(&spec);
         let job = Job {
             id,
             spec,

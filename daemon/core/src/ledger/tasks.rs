@@ -1,10 +1,14 @@
 //! Tasks that have something to say beyond their state: assigned, waiting for a retry, or ended with details still kept.
 //!
-//! They sit in one slab, addressed by slot, so that a task costs its own bytes and a free slot is reused. Each is on at most
+//! They sit in one slab, addressed by slot and in chunks that a snapshot shares while it is encoded, so that a task costs its own bytes and a free slot is reused. Each is on at most
 //! one list: that of the node it is assigned to, or that of ended tasks in the order of their ends. The lists run through the
 //! tasks themselves, so moving a task between them allocates nothing.
 
-use std::ops::{Index, IndexMut};
+use std::{
+    array,
+    ops::{Index, IndexMut},
+    sync::Arc,
+};
 
 use swarm_proto::{
     AttemptNo, Fence, JobId, LogIndex, NodeId, TaskId, UnixMillis,
@@ -12,6 +16,8 @@ use swarm_proto::{
     spec::Cause,
 };
 
+/// Whose task a free slot is.
+const NOBODY: TaskId = TaskId { job: JobId(0), index: 0 };
 /// No slot.
 pub(super) const NIL: u32 = u32::MAX;
 
@@ -78,10 +84,14 @@ impl Task {
     }
 }
 
+const CHUNK: usize = 64;
+
 /// The slab.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tasks {
-    slots: Vec<Task>,
+    chunks: Vec<Arc<[Task; CHUNK]>>,
+    /// Slots that were ever used; the others of the last chunk are holes.
+    len: u32,
     /// First free slot; the others follow by `next`.
     free: u32,
     live: u32,
@@ -89,7 +99,7 @@ pub(super) struct Tasks {
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: NIL, live: 0 }
+        Self { chunks: Vec::new(), len: 0, free: NIL, live: 0 }
     }
 }
 
@@ -97,8 +107,13 @@ impl Tasks {
     pub(super) fn insert(&mut self, task: Task) -> u32 {
         self.live += 1;
         if self.free == NIL {
-            self.slots.push(task);
-            return u32::try_from(self.slots.len() - 1).expect("open and kept tasks are bounded to a few millions");
+            let slot = self.len;
+            if slot as usize == CHUNK * self.chunks.len() {
+                self.chunks.push(Arc::new(array::from_fn(|_| Task::new(NOBODY))));
+            }
+            self.len += 1;
+            self[slot] = task;
+            return slot;
         }
         let slot = self.free;
         self.free = self[slot].next;
@@ -109,7 +124,7 @@ impl Tasks {
     /// Frees a slot whose task is on no list.
     pub(super) fn remove(&mut self, slot: u32) {
         debug_assert!(self[slot].prev == NIL && self[slot].next == NIL, "a removed task is on no list");
-        let mut hole = Task::new(TaskId { job: JobId(0), index: 0 });
+        let mut hole = Task::new(NOBODY);
         hole.next = self.free;
         self[slot] = hole;
         self.free = slot;
@@ -129,13 +144,13 @@ impl Tasks {
 impl Index<u32> for Tasks {
     type Output = Task;
     fn index(&self, slot: u32) -> &Task {
-        &self.slots[slot as usize]
+        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 }
 
 impl IndexMut<u32> for Tasks {
     fn index_mut(&mut self, slot: u32) -> &mut Task {
-        &mut self.slots[slot as usize]
+        &mut Arc::make_mut(&mut self.chunks[slot as usize / CHUNK])[slot as usize % CHUNK]
     }
 }
 

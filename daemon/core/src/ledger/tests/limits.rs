@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use swarm_proto::{
-    Code, Cursor,
-    ledger::{Output, TaskState},
+    AttemptNo, Code, Cursor, Term,
+    ledger::{Output, Recorded, RecordedTask, TaskState},
     limits,
-    spec::Exec,
+    spec::{Durability, Exec},
 };
 
 use super::*;
@@ -282,4 +282,43 @@ fn what_has_ended_is_forgotten_for_less_memory_and_what_is_open_stays() {
         desk.one(submit(&spec, Array::single()));
     }
     assert_eq!(desk.ledger.events_after(Cursor::default(), usize::MAX).count(), 1_024 + 1 + 600, "and more again when it may");
+}
+
+/// A job of one task that ended in its leader's memory.
+fn recorded(job: u64) -> Command {
+    let submit = Submit {
+        submitter: "local".into(),
+        key: None,
+        spec: Arc::new(JobSpec { durability: Durability::Async, ..noop() }),
+        array: Array::single(),
+        retry_of: None,
+    };
+    let fence = Fence { index: LogIndex(0), attempt: AttemptNo(0) };
+    let task = RecordedTask { state: TaskState::Cancelled, fence, node: NodeId(0), is_reported: false, outcome: None };
+    Command::Record(Box::new(Recorded { job: JobId(job), submit, submitted: UnixMillis(1), ended: UnixMillis(2), tasks: vec![task] }))
+}
+
+#[test]
+fn a_reserved_number_is_good_for_one_record() {
+    let mut desk = Desk::with(SMALL);
+    let refused = |applied: Applied| matches!(applied, Applied::Refused(problem) if problem.code == Code::Conflict);
+    desk.one(Command::Lead { node: NodeId(1), term: Term(1) });
+    desk.one(submit(&Arc::new(noop()), Array::single()));
+    assert!(refused(desk.one(recorded(1))), "the log's own");
+    assert!(refused(desk.one(recorded(2))), "nobody's yet");
+    assert_eq!(desk.one(Command::Reserve { count: 8 }), Applied::Reserved { first: JobId(2) });
+    // out of turn, and so many that the first ones are forgotten
+    for job in [3, 2, 9, 5, 4, 7] {
+        assert_eq!(desk.one(recorded(job)), Applied::Done, "{job}");
+        assert!(refused(desk.one(recorded(job))), "{job} again");
+    }
+    assert!(desk.ledger.job(JobId(3)).is_none());
+    assert!(refused(desk.one(recorded(3))), "it is forgotten, and was there");
+    let mut again = Ledger::decode(&desk.ledger.encode()).expect("its own snapshot");
+    for job in [3, 6] {
+        let applied = again.apply(LogIndex(again.applied().0 + 1), &Batch { at: UnixMillis(9), commands: vec![recorded(job)] });
+        assert_eq!(refused(applied[0].clone()), job == 3, "{job} after a restart");
+    }
+    desk.one(Command::Lead { node: NodeId(1), term: Term(2) });
+    assert!(refused(desk.one(recorded(8))), "what a leader of another term had in memory is gone");
 }

@@ -4,7 +4,7 @@ mod identity;
 mod nodes;
 mod record;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_proto::{
     AttemptNo, Code, Cursor, Fence, JobId, LogIndex, NodeId, TaskId, Term, UnixMillis,
@@ -80,6 +80,8 @@ pub(super) struct Model {
     /// All that were ever accepted.
     pub(super) jobs: BTreeMap<u64, ModelJob>,
     pub(super) next_job: u64,
+    /// Numbers that the leader may still record a job under.
+    pub(super) reserved: BTreeSet<u64>,
     /// Those that are forgotten.
     pub(super) retired: Vec<u64>,
     pub(super) ended: Vec<u64>,
@@ -106,6 +108,7 @@ impl Model {
             now: 0,
             jobs: BTreeMap::new(),
             next_job: 1,
+            reserved: BTreeSet::new(),
             retired: Vec::new(),
             ended: Vec::new(),
             kept: Vec::new(),
@@ -206,6 +209,7 @@ impl Model {
         }
         if (self.leader, self.term) != (Some(node), term.0) {
             (self.leader, self.term) = (Some(node), term.0);
+            self.reserved.clear();
             self.emit(What::LeaderElected { node, term });
         }
         Answer::Is(Applied::Done)

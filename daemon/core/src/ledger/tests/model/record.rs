@@ -16,18 +16,22 @@ impl Model {
         }
         let first = JobId(self.next_job);
         self.next_job += u64::from(count);
+        self.reserved.extend(first.0..self.next_job);
+        while self.reserved.len() as u64 > self.bounds.reserved {
+            self.reserved.pop_first();
+        }
         Answer::Is(Applied::Reserved { first })
     }
 
     pub(super) fn record(&mut self, Recorded { job, submit, submitted, ended, tasks }: &Recorded) -> Answer {
-        let is_known = self.known().any(|(id, _)| id == job.0);
         let is_whole = tasks.len() == submit.array.count as usize && tasks.iter().all(|task| task.state.is_terminal());
-        if is_known || !(1..self.next_job).contains(&job.0) || submit.spec.durability != Durability::Async || !is_whole {
+        if !self.reserved.contains(&job.0) || submit.spec.durability != Durability::Async || !is_whole {
             return Answer::Refused(Code::Conflict);
         }
         if submit.spec.check().is_err() || submit.array.check().is_err() {
             return Answer::Refused(Code::BadRequest);
         }
+        self.reserved.remove(&job.0);
         self.remember_key(submit, job.0);
         self.jobs.insert(job.0, ModelJob { submit: submit.clone(), tasks: Vec::new(), at: submitted.0, ended: None });
         self.emit(What::JobSubmitted { job: *job, tasks: submit.array.count });
@@ -42,7 +46,6 @@ impl Model {
             let (attempt, node) = if is_kept { (task.fence.attempt, Some(task.node)) } else { Default::default() };
             self.emit(What::TaskEnded { task: id, state: task.state, attempt, node });
         }
-        self.retired.retain(|known| *known != job.0);
         self.end_job(job.0);
         self.jobs.get_mut(&job.0).expect("just put").ended = Some(ended.0);
         Answer::Is(Applied::Done)
