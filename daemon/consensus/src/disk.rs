@@ -82,6 +82,9 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Of a large file so much is written at once. The log is on the same disk, and its next sync waits for all that was written before it.
+const SLICE: usize = 1 << 20;
+
 /// Puts a whole file in place of another in one step: after a power cut there is the old one or the new one.
 ///
 /// # Errors
@@ -92,8 +95,13 @@ pub fn replace(disk: &dyn Disk, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let mut file = disk.open(&draft)?;
     let mut offset = 0;
     for part in parts {
-        file.write_at(offset, part)?;
-        offset += part.len() as u64;
+        for slice in part.chunks(SLICE) {
+            file.write_at(offset, slice)?;
+            offset += slice.len() as u64;
+            if slice.len() == SLICE {
+                file.sync()?;
+            }
+        }
     }
     file.sync()?;
     disk.rename(&draft, name)?;

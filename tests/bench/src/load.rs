@@ -6,11 +6,13 @@
 //!   slow     one follower's disk 20 times slower         -> tasks a second beside the same without, before and after
 //!   card     a disk of 50 ms a sync, as an SD card's     -> tasks a second with a follower on it, and with the only voter on it
 //!   tasks    a thousand tasks, ten times as many, ...    -> processor time a task, and beside a backlog of a million
+//!   pause    snapshots, of few jobs and of many          -> the longest acknowledgement beside them
 //!   nodes    three nodes, and ten times as many          -> processor time a task, less that of the idle swarm
 //! ```
 //! A slow disk is `strace` that holds up each sync, so what it costs of the processors counts against us. On one core, as on a small
 //! machine: `taskset -c 0 swarm-bench load`.
 
+mod pause;
 mod slow;
 mod stream;
 
@@ -51,6 +53,17 @@ const BACKLOG: u32 = 1_000_000;
 /// Until connections, rings and caches are as they will be.
 const WARM: Duration = Duration::from_secs(1);
 
+/// Jobs that wait for ever, in a ledger whose snapshots take their time.
+const WAITING: u32 = 500_000;
+/// The longest that a snapshot may keep an acknowledgement, in milliseconds.
+const PAUSE: f64 = 50.0;
+
+/// Until so much time has gone by.
+fn so_long(span: Duration) -> impl Fn() -> bool + Send + 'static {
+    let began = Instant::now();
+    move || began.elapsed() < span
+}
+
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -87,6 +100,8 @@ pub(crate) enum Scene {
     Card,
     /// Few tasks and many
     Tasks,
+    /// Snapshots
+    Pause,
     /// Few nodes and many
     Nodes,
 }
@@ -103,6 +118,7 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Rows> {
             Scene::Slow => slow(options).await?,
             Scene::Card => card(options).await?,
             Scene::Tasks => tasks(options).await?,
+            Scene::Pause => pause(options).await?,
             Scene::Nodes => nodes(options).await?,
         });
     }
@@ -122,7 +138,7 @@ async fn peak(options: &Options) -> anyhow::Result<Vec<Row>> {
     let (client, span) = (swarm.client(leader), Duration::from_secs(options.seconds));
     closed(&client, IN_FLIGHT, WARM).await?;
     let most = closed(&client, IN_FLIGHT, span).await?;
-    let Paced { mut acknowledged_ms, per_s } = paced(&client, 0.8 * most, span).await?;
+    let Paced { mut acknowledged_ms, per_s } = paced(&client, 0.8 * most, so_long(span)).await?;
     swarm.stop().await;
     let mut at = |part| swarmctl::verb::bench::percentile(&mut acknowledged_ms, part);
     let (p50, p99) = (at(0.5), at(0.99));
@@ -189,7 +205,7 @@ async fn card(options: &Options) -> anyhow::Result<Vec<Row>> {
     swarm.restart(0).map_err(told)?;
     swarm.wait_ready().await.map_err(told)?;
     let alone = closed(&swarm.client(0), IN_FLIGHT, Duration::from_secs(options.seconds)).await?;
-    let mut single = paced(&swarm.client(0), 4.0, Duration::from_secs(options.seconds)).await?.acknowledged_ms;
+    let mut single = paced(&swarm.client(0), 4.0, so_long(Duration::from_secs(options.seconds))).await?.acknowledged_ms;
     swarm.stop().await;
     Ok(vec![
         row("a follower with 50 ms a sync", per_s, "tasks/s", None),
@@ -239,6 +255,25 @@ async fn tasks(options: &Options) -> anyhow::Result<Vec<Row>> {
     figures.push(row("the dearest beside the cheapest of these", extreme(f64::max) / extreme(f64::min), "times", 1.3));
     figures.push(row("beside a million that wait: processors, a task", full, "us", None));
     figures.push(row("beside a million that wait, beside none", full / few, "times", 1.3));
+    Ok(figures)
+}
+
+async fn pause(options: &Options) -> anyhow::Result<Vec<Row>> {
+    let swarm = dev(&options.dir, NODES).await?;
+    let (leader, _) = leader_and_other(&swarm).await?;
+    let (client, log) = (swarm.client(leader), swarm.log_of(&swarm.nodes()[leader].name));
+    closed(&client, IN_FLIGHT, WARM).await?;
+    let mut figures = Vec::new();
+    for waiting in [0, WAITING] {
+        pause::fill(&client, waiting).await?;
+        let pause::Pauses { beside, otherwise } = pause::pauses(&client, log.clone()).await?;
+        let longest = beside.iter().copied().fold(0.0, f64::max);
+        figures.push(row(format!("{waiting} jobs wait: longest acknowledgement beside a snapshot"), longest, "ms", PAUSE));
+        figures.push(row(format!("{waiting} jobs wait: longest in a second without one, median"), median(otherwise.clone()), "ms", None));
+        let worst = otherwise.into_iter().fold(0.0, f64::max);
+        figures.push(row(format!("{waiting} jobs wait: longest in a second without one, worst"), worst, "ms", None));
+    }
+    swarm.stop().await;
     Ok(figures)
 }
 

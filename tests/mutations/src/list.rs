@@ -127,7 +127,7 @@ pub(crate) const ALL: &[Mutation] = &[
     Mutation {
         name: "snapshot-without-the-keys",
         file: "daemon/core/src/ledger/snapshot.rs",
-        find: "out.put_all(self.keys.iter().len(), self.keys.iter());",
+        find: "out.put_all(self.keys.len(), self.keys.iter());",
         replace: "out.put_all(0, self.keys.iter().take(0));",
         suites: &[core("ledger")],
     },

@@ -121,8 +121,8 @@ impl Ledger {
         same("open tasks", self.open_tasks as u64, sums.held + sums.waiting)?;
         same("output", self.output_bytes, sums.output)?;
         // some numbers were reserved and never used
-        let jobs = self.jobs_ended.wrapping_add(self.jobs.open() as u64).wrapping_add(self.reserved.count());
-        if jobs >= self.next_job {
+        let jobs = u128::from(self.jobs_ended) + self.jobs.open() as u128 + u128::from(self.reserved.count());
+        if jobs >= u128::from(self.next_job) {
             return Err(format!("{jobs} jobs and reserved numbers in all, and the next one's number is {}", self.next_job));
         }
         if let Some((start, end)) = self.reserved.ranges().find(|(_, end)| *end > self.next_job) {

@@ -101,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_as_any_other_queue_and_copies_stay_as_they_were(steps in prop::collection::vec((0usize..700, 0usize..700, any::<bool>()), 1..12)) {
+        fn it_is_as_any_other_queue_and_copies_stay(steps in prop::collection::vec((0usize..700, 0usize..700, any::<bool>()), 1..12)) {
             let (mut queue, mut plain, mut next) = (Queue::default(), VecDeque::new(), 0u32);
             let mut copies = Vec::new();
             for (pushed, popped, is_copied) in steps {

@@ -221,8 +221,8 @@ impl Ledger {
         self.freeze().encode()
     }
 
-    /// Keeps everything as it is now. Takes a reference for every 32 jobs, 64 tasks and 256 keys or events, which are copied when they change
-    /// while it lives; the few bytes of nodes and people are encoded at once.
+    /// Keeps everything as it is now. Takes a reference for every 32 jobs, 64 tasks and 256 keys or events, which are copied when they
+    /// change while it lives; the few bytes of nodes and people are encoded at once.
     pub fn freeze(&self) -> Frozen {
         let mut before = Writer(MAGIC.iter().copied().chain(self.protocol.to_le_bytes()).collect());
         before.put(&self.head());

@@ -1,8 +1,8 @@
 //! Tasks that have something to say beyond their state: assigned, waiting for a retry, or ended with details still kept.
 //!
-//! They sit in one slab, addressed by slot and in chunks that a snapshot shares while it is encoded, so that a task costs its own bytes and a free slot is reused. Each is on at most
-//! one list: that of the node it is assigned to, or that of ended tasks in the order of their ends. The lists run through the
-//! tasks themselves, so moving a task between them allocates nothing.
+//! They sit in one slab, addressed by slot and in chunks that a snapshot shares while it is encoded, so that a task costs its own
+//! bytes and a free slot is reused. Each is on at most one list: that of the node it is assigned to, or that of ended tasks in the
+//! order of their ends. The lists run through the tasks themselves, so moving a task between them allocates nothing.
 
 use std::{
     array,

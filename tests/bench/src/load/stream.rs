@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// What a load at a given rate came to.
 pub(super) struct Paced {
-    /// From when a submission was due, sent or not, to its acknowledgement.
+    /// From when a submission was due, sent or not, to its acknowledgement; in the order in which they were due.
     pub(super) acknowledged_ms: Vec<f64>,
     pub(super) per_s: f64,
 }
@@ -33,37 +33,53 @@ fn noop() -> SubmitRequest {
 /// Submits for that long, as soon as earlier ones end; tasks a second.
 pub(super) async fn closed(client: &Client, in_flight: u32, span: Duration) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let ended = window(client, in_flight, |_| began.elapsed() < span).await?;
+    let ended = window(client, &noop(), in_flight, has_ended, |_| began.elapsed() < span).await?;
     Ok(f64::from(ended) / began.elapsed().as_secs_f64())
 }
 
 /// Submits so many.
 pub(super) async fn closed_count(client: &Client, in_flight: u32, tasks: u32) -> anyhow::Result<()> {
-    window(client, in_flight.min(tasks), |sent| sent < tasks).await?;
+    window(client, &noop(), in_flight.min(tasks), has_ended, |sent| sent < tasks).await?;
     Ok(())
 }
 
-/// Has `in_flight` submissions that have not ended, as long as there are to be more. How many there were; all have ended.
-async fn window(client: &Client, in_flight: u32, is_more: impl Fn(u32) -> bool) -> anyhow::Result<u32> {
+/// Submits so many that never end, and waits until all are accepted.
+pub(super) async fn accepted_count(client: &Client, request: &SubmitRequest, jobs: u32) -> anyhow::Result<()> {
+    window(client, request, jobs.min(1_000), is_accepted, |sent| sent < jobs).await?;
+    Ok(())
+}
+
+/// Has `in_flight` submissions that are not done, as long as there are to be more. How many there were; all are done.
+async fn window(
+    client: &Client,
+    request: &SubmitRequest,
+    in_flight: u32,
+    is_done: fn(&SubmitLine) -> anyhow::Result<bool>,
+    is_more: impl Fn(u32) -> bool,
+) -> anyhow::Result<u32> {
     let (mut sender, mut answers) = client.submit_stream().await.map_err(told)?;
-    let (request, mut lines) = (noop(), Vec::new());
-    let (mut sent, mut ended) = (0, 0);
+    let (mut sent, mut done, mut lines) = (0, 0, Vec::new());
     loop {
-        while sent - ended < in_flight && is_more(sent) {
-            sender.send(&request).await.map_err(told)?;
+        while sent - done < in_flight && is_more(sent) {
+            sender.send(request).await.map_err(told)?;
             sent += 1;
         }
-        if ended == sent {
+        if done == sent {
             sender.finish();
-            return Ok(ended);
+            return Ok(done);
         }
         let more = tokio::time::timeout(PATIENCE, answers.next_many(&mut lines)).await;
-        let more = more.with_context(|| format!("of {sent} no-ops {ended} ended, and then nothing came"))?;
+        let more = more.with_context(|| format!("of {sent} no-ops {done} were done, and then nothing came"))?;
         ensure!(more.map_err(told)? > 0, "the daemon ended the stream of answers");
         for line in lines.drain(..) {
-            ended += u32::from(has_ended(&line)?);
+            done += u32::from(is_done(&line)?);
         }
     }
+}
+
+/// Whether a job was accepted.
+fn is_accepted(line: &SubmitLine) -> anyhow::Result<bool> {
+    Ok(!has_ended(line)? && matches!(line, SubmitLine::Accepted { .. }))
 }
 
 /// Whether a task ended, which it has to do well.
@@ -78,8 +94,8 @@ fn has_ended(line: &SubmitLine) -> anyhow::Result<bool> {
     }
 }
 
-/// Submits at a rate, whatever becomes of earlier ones, and waits for all.
-pub(super) async fn paced(client: &Client, per_s: f64, span: Duration) -> anyhow::Result<Paced> {
+/// Submits at a rate, whatever becomes of earlier ones, as long as there are to be more, and waits for all.
+pub(super) async fn paced(client: &Client, per_s: f64, is_more: impl Fn() -> bool + Send + 'static) -> anyhow::Result<Paced> {
     let (mut sender, mut answers) = client.submit_stream().await.map_err(told)?;
     let began = Instant::now();
     let due = move |id: u64| {
@@ -89,7 +105,7 @@ pub(super) async fn paced(client: &Client, per_s: f64, span: Duration) -> anyhow
     };
     let sending = tokio::spawn(async move {
         let (mut request, mut sent, mut ticks) = (noop(), 0, tokio::time::interval(TICK));
-        while began.elapsed() < span {
+        while is_more() {
             ticks.tick().await;
             while due(sent) <= Instant::now() {
                 request.id = sent.to_string();
