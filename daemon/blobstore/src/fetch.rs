@@ -153,7 +153,7 @@ impl Fetcher {
         if self.lanes.run(move || store.size_of(digest)).await.is_some() {
             return Ok(());
         }
-        let (outline, last, is_sealed) = self.outline(digest, size, sources).await?;
+        let (outline, last, is_sealed) = self.outline(digest, size, sources, progress).await?;
         if outline.segments() == 1 {
             // all of it is here, and there is nothing to be gone on with later
             let store = self.store.clone();
@@ -188,8 +188,15 @@ impl Fetcher {
         Ok(self.lanes.run(move || store.complete(&all)).await?)
     }
 
-    /// From the first source whose last segment is what its outline says; and whether the blob is to be kept encrypted.
-    async fn outline(&self, digest: Digest, promised: Option<u64>, sources: &[SourceAt]) -> Result<(Outline, Vec<u8>, bool), FetchError> {
+    /// From the first source whose last segment is what its outline says; and whether the blob is to be kept encrypted. Sources that give
+    /// something else are in `progress` then.
+    async fn outline(
+        &self,
+        digest: Digest,
+        promised: Option<u64>,
+        sources: &[SourceAt],
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(Outline, Vec<u8>, bool), FetchError> {
         let mut failures = Vec::new();
         // spares last, in the order in which they were named
         let (spares, others): (Vec<&SourceAt>, Vec<&SourceAt>) = sources.iter().partition(|source| source.is_spare);
@@ -214,7 +221,12 @@ impl Fetcher {
                         None => Ok((outline, last, sealed)),
                     };
                 }
-                Err(Refused { why, .. }) => failures.push((node, why)),
+                Err(Refused { why, is_lie, .. }) => {
+                    if is_lie {
+                        progress.send_modify(|progress| progress.sources.push(SourceView { node, bytes: 0, rate: 0.0, is_liar: true }));
+                    }
+                    failures.push((node, why));
+                }
             }
         }
     }
@@ -273,7 +285,7 @@ impl Fetcher {
         let work = move || landing.segment(header).filter(|data| judge.fits(count - 1, data)).map(<[u8]>::to_vec);
         let data = self.lanes.run(work).await.ok_or_else(|| {
             self.doubt(digest, count - 1, node);
-            Refused::new(NOT_IT)
+            Refused::lie(NOT_IT)
         });
         Ok((outline, data?))
     }
@@ -311,6 +323,8 @@ impl<'a> Run<'a> {
             self.follow(source.node);
             following += 1;
         }
+        let liars: Vec<NodeId> = self.progress.borrow().sources.iter().filter(|view| view.is_liar).map(|view| view.node).collect();
+        liars.into_iter().for_each(|node| self.decides.handle_liar(node));
         self.say();
         while !self.decides.is_done() {
             while let Some(order) = self.decides.poll(now()) {
@@ -356,7 +370,7 @@ impl<'a> Run<'a> {
             News::Ended(id, why) => {
                 let source = self.streams.remove(&id).map(|(node, _)| node);
                 self.decides.handle_end(id, now());
-                if let (Some(node), Some(Refused { why, is_final })) = (source, why) {
+                if let (Some(node), Some(Refused { why, is_final, .. })) = (source, why) {
                     self.failures.insert(node, why);
                     if is_final {
                         self.decides.handle_gone(node, now());

@@ -293,6 +293,11 @@ impl Fetch {
         self.now = now;
         let Some(node) = self.asks.get(&id).map(|ask| ask.source) else { return };
         self.release(node);
+        self.handle_liar(node);
+    }
+
+    /// A source gave what is not the blob: it is not asked again.
+    pub fn handle_liar(&mut self, node: NodeId) {
         let Some(source) = self.sources.get_mut(&node) else { return };
         source.is_liar = true;
         let had = std::mem::replace(&mut source.has, SegmentSet::empty(self.missing.len()));

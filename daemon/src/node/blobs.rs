@@ -251,19 +251,21 @@ async fn fetch_from(
     let fetching = fetcher.fetch(digest, Some(size), sources, &progress);
     tokio::pin!(fetching);
     loop {
-        tokio::select! {
+        let end = tokio::select! {
             biased;
-            end = &mut fetching => return end,
-            Ok(()) = seen.changed() => {
-                let progress = seen.borrow_and_update().clone();
-                for source in progress.sources.iter().filter(|source| source.is_liar) {
-                    if liars.insert(source.node) {
-                        let name = node.roster.name(source.node);
-                        node.journal.warn(format!("{name} gave what is not blob {digest}, and is not asked for the rest of it"));
-                    }
-                }
-                tx.send_modify(|coming| coming.progress = progress);
+            end = &mut fetching => Some(end),
+            Ok(()) = seen.changed() => None,
+        };
+        let progress = seen.borrow_and_update().clone();
+        for source in progress.sources.iter().filter(|source| source.is_liar) {
+            if liars.insert(source.node) {
+                let name = node.roster.name(source.node);
+                node.journal.warn(format!("{name} gave what is not blob {digest}, and is not asked for the rest of it"));
             }
+        }
+        tx.send_modify(|coming| coming.progress = progress);
+        if let Some(end) = end {
+            return end;
         }
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn answer(mut rx: FrameRx) -> Result<Answer, Refused> {
     match rx.recv::<BlobAnswer>().await? {
         Some(BlobAnswer::Here { size, whole, sealed }) => Ok(Answer::Here(Here { rx, size, whole, sealed })),
         Some(BlobAnswer::Coming) => Ok(Answer::Coming(rx)),
-        Some(BlobAnswer::Refused(problem)) => Err(Refused { why: problem.why, is_final: problem.code == Code::NotFound }),
+        Some(BlobAnswer::Refused(problem)) => Err(Refused { is_final: problem.code == Code::NotFound, ..Refused::new(problem.why) }),
         None => Err(StreamError::NoAnswer.into()),
     }
 }
@@ -97,11 +97,17 @@ pub(super) struct Refused {
     pub(super) why: String,
     /// It says that it has nothing of the blob: asked again it would say the same.
     pub(super) is_final: bool,
+    /// What it gave is not the blob.
+    pub(super) is_lie: bool,
 }
 
 impl Refused {
     pub(super) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_final: false }
+        Self { why: why.into(), is_final: false, is_lie: false }
+    }
+
+    pub(super) fn lie(why: impl Into<String>) -> Self {
+        Self { is_lie: true, ..Self::new(why) }
     }
 }
 
@@ -113,6 +119,6 @@ impl From<StreamError> for Refused {
 
 impl From<BadOutline> for Refused {
     fn from(error: BadOutline) -> Self {
-        Self::new(error.to_string())
+        Self::lie(error.to_string())
     }
 }

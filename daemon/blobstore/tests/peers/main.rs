@@ -87,6 +87,19 @@ async fn a_liar_is_named_and_costs_one_segment() {
 }
 
 #[tokio::test]
+async fn who_lies_with_the_outline_is_named_too() {
+    let (honest, liar, to) = (Host::start(1), Host::start(2), Host::start(3));
+    to.knows(&[&honest, &liar]);
+    let data = bytes(5, SEGMENT / 2);
+    let digest = [&liar, &honest].map(|host| host.put(&data))[0];
+    liar.gives(Gives::Forged);
+    let told = to.fetch(digest, &[&liar, &honest]).await.unwrap();
+    assert!(to.has(digest, &data));
+    let named: Vec<_> = told.sources.iter().filter(|view| view.is_liar).map(|view| view.node).collect();
+    assert_eq!(named, [liar.node], "{told:?}");
+}
+
+#[tokio::test]
 async fn what_falls_silent_or_breaks_off_is_made_up_for_by_others() {
     let (silent, broken, sound, to) = (Host::start(1), Host::start(2), Host::start(3), Host::start(4));
     to.knows(&[&silent, &broken, &sound]);

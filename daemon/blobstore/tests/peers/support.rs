@@ -15,7 +15,7 @@ use bytes::Bytes;
 use swarm_blobstore::*;
 use swarm_proto::{
     ClusterId, Digest, NodeId, PROTOCOL, PeerKey, Problem, UnixMillis,
-    blob::{BlobAnswer, BlobPart, BlobRequest, Claim, SegmentHeader},
+    blob::{BlobAnswer, BlobPart, BlobRequest, Claim, SegmentHeader, SegmentRange},
     ledger::Addrs,
     peer::{Hello, Open},
 };
@@ -40,6 +40,8 @@ pub(crate) enum Gives {
     Silent(u64),
     /// A changed bit in every segment but those that come with an outline.
     Changed,
+    /// The same, and in that which comes with the outline of a blob of one segment.
+    Forged,
     /// Breaks each stream off after one segment.
     Broken,
     /// Segments of zeros as frames that are wrong in one way.
@@ -132,7 +134,11 @@ impl Doorkeeper for Keeper {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
-            let is_right = gives != Gives::Mute && !matches!(request.part, BlobPart::Segments(_));
+            let is_right = match request.part {
+                BlobPart::Segments(_) => false,
+                BlobPart::Outline => !matches!(gives, Gives::Mute | Gives::Forged),
+                BlobPart::Follow | BlobPart::Doubt(_) => gives != Gives::Mute,
+            };
             if matches!(gives, Gives::Rightly | Gives::Soon(_)) || is_right {
                 let _ = serve(store, Lanes::Threads, request, route, tx).await;
             } else {
@@ -151,7 +157,11 @@ async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRe
     if gives == Gives::Mute {
         return std::future::pending().await;
     }
-    let BlobPart::Segments(ranges) = request.part else { panic!("checked before") };
+    let ranges = match request.part {
+        BlobPart::Segments(ranges) => ranges,
+        BlobPart::Outline => vec![SegmentRange { first: 0, count: 1 }],
+        part @ (BlobPart::Follow | BlobPart::Doubt(_)) => panic!("nothing is forged of {part:?}"),
+    };
     for index in ranges.into_iter().flat_map(|range| range.first..range.first + range.count) {
         let mut wire = None;
         let mut data = reader.unchecked(index).unwrap().unwrap();
@@ -160,7 +170,7 @@ async fn wrongly(store: &Store, gives: Gives, given: &AtomicU64, request: BlobRe
             Gives::Boasts => break,
             Gives::Silent(after) if given.load(Ordering::Relaxed) < after => {}
             Gives::Silent(_) => std::future::pending().await,
-            Gives::Changed => data[0] ^= 1,
+            Gives::Changed | Gives::Forged => data[0] ^= 1,
             Gives::Broken if given.load(Ordering::Relaxed) % 2 == 1 => {
                 given.fetch_add(1, Ordering::Relaxed);
                 return;
