@@ -114,7 +114,7 @@ async fn rounds(options: &Options, arena: &mut Arena) -> anyhow::Result<(Vec<Fig
     }
     add("writes as always, longest without a commit", &silent[0], &[]);
     add("leader asked to hand over, another one leads", &silent[2], &[]);
-    add("leader hands over, without a commit", &silent[1], &[(0.5, 30.0)]);
+    add("leader hands over, without a commit", &silent[1], &[(1.0, 30.0)]);
     for (name, signal) in [("host gone, to its task elsewhere", Signal::KILL), ("host hung, to its task elsewhere", Signal::STOP)] {
         let mut took = Vec::new();
         for n in 0..options.hosts {

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use swarm_sim::{daemon::Plan, disk::Blow, hunt};
+use swarm_sim::{daemon::Plan, hunt};
 
 /// Seeds with a storm of 12 s or with what operators do, run once.
 const SEEDS: u64 = 48;
@@ -99,7 +99,7 @@ fn what_is_put_gets_everywhere_and_nothing_else_does() {
 #[test]
 fn a_voter_dies_at_an_operation_of_its_disks() {
     let operations = number("SWARM_SIM_OPERATIONS").unwrap_or(OPERATIONS);
-    let plan = |n: u64| Plan::dying_at(n, n / 2, [Blow::Before, Blow::Half, Blow::After][(n % 3) as usize]);
+    let plan = |n: u64| Plan::dying_at(n, n / 2);
     let failed: Vec<u64> = (0..operations).filter(|n| !is_sound(&plan(*n), false)).collect();
     assert!(failed.is_empty(), "operations that failed: {failed:?}");
 }

@@ -53,12 +53,18 @@ impl Plan {
         plan
     }
 
-    /// One in which a voter dies at one operation of its disks.
-    pub fn dying_at(seed: u64, operation: u64, blow: Blow) -> Self {
-        let host = 1 + seed % 3;
-        let act = if seed.is_multiple_of(2) { Act::DieAt(host, operation, blow) } else { Act::CutAt(host, operation, blow) };
-        let acts = vec![(SETTLE, act), (SETTLE + 1_500, Act::Repair)];
-        Self { seed, nodes: 3, blobs: 0, papers: 0, end: SETTLE + 2_500, acts }
+    /// One in which a voter dies at one operation of its disks, and once more at one of those with which it starts again.
+    pub fn dying_at(seed: u64, operation: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(mix(&[seed, 0xd1e5]));
+        let (voter, again) = (host(&mut rng, 3), rng.random_range(0..40));
+        let mut die = |operation| {
+            let has_power = rng.random_bool(0.5);
+            let blow = blow(&mut rng);
+            if has_power { Act::DieAt(voter, operation, blow) } else { Act::CutAt(voter, operation, blow) }
+        };
+        let acts = [die(operation), Act::Repair, die(again), Act::Repair];
+        let at = [SETTLE, SETTLE + 1_500, SETTLE + 1_500, SETTLE + 3_000];
+        Self { seed, nodes: 3, blobs: 0, papers: 0, end: SETTLE + 4_000, acts: at.into_iter().zip(acts).collect() }
     }
 
     /// One fault after the other for so many milliseconds.
