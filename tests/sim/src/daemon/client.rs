@@ -70,9 +70,13 @@ impl Client {
     /// One stream to one node.
     async fn stay(&mut self) {
         let host = self.host();
-        let Some(gateway) = self.world.gateway(host) else { return sleep(AGAIN).await };
-        let (tx, mut rx) = gateway.submit(&caller());
-        drop(gateway);
+        let Some((gateway, runtime)) = self.world.door(host) else { return sleep(AGAIN).await };
+        let (tx, mut rx) = {
+            // what serves the stream is the daemon's, and dies with it
+            let _inside = runtime.enter();
+            gateway.submit(&caller())
+        };
+        drop((gateway, runtime));
         let leave = Instant::now() + Duration::from_millis(self.rng.random_range(300..5_000));
         let mut next = Instant::now();
         loop {

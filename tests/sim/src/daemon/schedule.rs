@@ -53,7 +53,8 @@ impl Plan {
         plan
     }
 
-    /// One in which a voter dies at one operation of its disks, and once more at one of those with which it starts again.
+    /// One in which a voter dies at one operation of its disks, in a swarm that has found itself or from its first moment on, and once more
+    /// at one of those with which it starts again.
     pub fn dying_at(seed: u64, operation: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(mix(&[seed, 0xd1e5]));
         let (voter, again) = (host(&mut rng, 3), rng.random_range(0..40));
@@ -63,7 +64,8 @@ impl Plan {
             if has_power { Act::DieAt(voter, operation, blow) } else { Act::CutAt(voter, operation, blow) }
         };
         let acts = [die(operation), Act::Repair, die(again), Act::Repair];
-        let at = [SETTLE, SETTLE + 1_500, SETTLE + 1_500, SETTLE + 3_000];
+        let begin = if rng.random_bool(0.25) { 0 } else { SETTLE };
+        let at = [begin, SETTLE + 1_500, SETTLE + 1_500, SETTLE + 3_000];
         Self { seed, nodes: 3, blobs: 0, papers: 0, end: SETTLE + 4_000, acts: at.into_iter().zip(acts).collect() }
     }
 
