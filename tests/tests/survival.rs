@@ -328,13 +328,14 @@ async fn a_test_that_is_killed_takes_its_daemons_along() {
     let mut test = test.spawn().expect("it starts");
     let said = eventually("daemons run", async || std::fs::read_to_string(&told).ok()).await;
     let [runs, stands, left] = said.split(' ').collect::<Vec<_>>().try_into().expect("three words");
+    // as long as its test lives nobody removes it; then any test beside this one may
+    assert!(Path::new(left).exists(), "{left} is not there");
     test.kill().expect("killed");
     test.wait().expect("gone");
     for pid in [runs, stands] {
         // of one that nobody has waited for yet the rest of its line is there, but no program
         eventually("the daemon is gone", async || std::fs::read_link(Path::new("/proc").join(pid).join("exe")).err()).await;
     }
-    assert!(Path::new(left).exists(), "a test that is killed removed {left}");
     let next = Hosts::prepare(1, |_| {});
     assert!(!Path::new(left).exists(), "{} is there, and {left} too", next.dir().display());
 }

@@ -17,7 +17,6 @@ mod slow;
 mod stream;
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -29,7 +28,7 @@ use swarm_proto::api::{ArrayRequest, SubmitRequest};
 use swarmctl::verb::bench::{disk, usage::cpu_of};
 use swarmd::dev::Swarm;
 
-use self::stream::{Paced, closed, closed_count, paced};
+use self::stream::{Paced, accepted_count, closed, closed_count, paced, waits};
 use crate::{
     figures::{Row, Rows, load, row},
     median,
@@ -245,9 +244,8 @@ async fn tasks(options: &Options) -> anyhow::Result<Vec<Row>> {
         figures.push(row(format!("{tasks} tasks: processors, a task"), costs[costs.len() - 1], "us", None));
     }
     let few = cost(&swarm, &client, 100_000).await?;
-    let nobody = BTreeMap::from([("nobody".to_owned(), "has this".to_owned())]);
     let array = Some(ArrayRequest { first: 0, count: Some(BACKLOG), ..ArrayRequest::default() });
-    let waits = SubmitRequest { noop: true, labels: nobody, array, follow: Some(false), ..SubmitRequest::default() };
+    let waits = SubmitRequest { array, ..waits() };
     client.submit(&waits).await.map_err(told)?;
     let full = cost(&swarm, &client, 100_000).await?;
     swarm.stop().await;
@@ -265,7 +263,7 @@ async fn pause(options: &Options) -> anyhow::Result<Vec<Row>> {
     closed(&client, IN_FLIGHT, WARM).await?;
     let mut figures = Vec::new();
     for waiting in [0, WAITING] {
-        pause::fill(&client, waiting).await?;
+        accepted_count(&client, &waits(), waiting).await?;
         let pause::Pauses { beside, otherwise } = pause::pauses(&client, log.clone()).await?;
         let longest = beside.iter().copied().fold(0.0, f64::max);
         figures.push(row(format!("{waiting} jobs wait: longest acknowledgement beside a snapshot"), longest, "ms", PAUSE));

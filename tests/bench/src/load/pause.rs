@@ -3,18 +3,13 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
 use swarm_client::Client;
-use swarm_proto::api::SubmitRequest;
 
-use super::stream::{accepted_count, paced};
+use super::stream::paced;
 
 /// Submissions a second: few enough that none waits for another one.
 const PER_S: f64 = 2_000.0;
@@ -35,20 +30,9 @@ pub(super) struct Pauses {
     pub(super) otherwise: Vec<f64>,
 }
 
-/// Fills the ledger with jobs that nobody can run.
-pub(super) async fn fill(client: &Client, jobs: u32) -> anyhow::Result<()> {
-    let nobody = BTreeMap::from([("nobody".to_owned(), "has this".to_owned())]);
-    let waits = SubmitRequest { noop: true, labels: nobody, follow: Some(false), ..SubmitRequest::default() };
-    accepted_count(client, &waits, jobs).await
-}
-
 /// Submits until some snapshots were written, as the daemon's log says.
 pub(super) async fn pauses(client: &Client, log: PathBuf) -> anyhow::Result<Pauses> {
-    let (began, seen) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
-    let is_more = {
-        let seen = Arc::clone(&seen);
-        move || seen.load(Ordering::Relaxed) < SNAPSHOTS && began.elapsed() < PATIENCE
-    };
+    let began = Instant::now();
     let watching = tokio::spawn(async move {
         let count = |text: String| text.lines().filter(|line| line.contains("snapshot written")).count();
         let count = async || tokio::fs::read_to_string(&log).await.map(count).unwrap_or_default();
@@ -56,11 +40,11 @@ pub(super) async fn pauses(client: &Client, log: PathBuf) -> anyhow::Result<Paus
         while at.len() < SNAPSHOTS && began.elapsed() < PATIENCE {
             tokio::time::sleep(LOOK).await;
             at.resize(count().await - before, began.elapsed().as_secs_f64());
-            seen.store(at.len(), Ordering::Relaxed);
         }
         at
     });
-    let took = paced(client, PER_S, is_more).await?.acknowledged_ms;
+    let watched = watching.abort_handle();
+    let took = paced(client, PER_S, move || !watched.is_finished()).await?.acknowledged_ms;
     let written = watching.await?;
     ensure!(written.len() >= SNAPSHOTS, "in {} s {} snapshots were written", PATIENCE.as_secs(), written.len());
     let (mut beside, mut otherwise) = (vec![0.0; written.len()], BTreeMap::new());

@@ -30,6 +30,12 @@ fn noop() -> SubmitRequest {
     SubmitRequest { noop: true, ..SubmitRequest::default() }
 }
 
+/// One that no node can run, so that it waits for ever.
+pub(super) fn waits() -> SubmitRequest {
+    let nobody = BTreeMap::from([("nobody".to_owned(), "has this".to_owned())]);
+    SubmitRequest { labels: nobody, follow: Some(false), ..noop() }
+}
+
 /// Submits for that long, as soon as earlier ones end; tasks a second.
 pub(super) async fn closed(client: &Client, in_flight: u32, span: Duration) -> anyhow::Result<f64> {
     let began = Instant::now();
