@@ -323,8 +323,9 @@ impl<'a> Run<'a> {
             self.follow(source.node);
             following += 1;
         }
-        let liars: Vec<NodeId> = self.progress.borrow().sources.iter().filter(|view| view.is_liar).map(|view| view.node).collect();
-        liars.into_iter().for_each(|node| self.decides.handle_liar(node));
+        for liar in self.progress.borrow().sources.iter().filter(|source| source.is_liar) {
+            self.decides.handle_liar(liar.node);
+        }
         self.say();
         while !self.decides.is_done() {
             while let Some(order) = self.decides.poll(now()) {

@@ -57,7 +57,16 @@ impl From<Vote> for engine::Vote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogId {
     term: u64,
+    #[serde(deserialize_with = "followed")]
     index: u64,
+}
+
+/// An index that has a next one: the log and the engine add one to it, unchecked.
+fn followed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        u64::MAX => Err(D::Error::custom("a log of 2^64 entries")),
+        index => Ok(index),
+    }
 }
 
 impl LogId {
@@ -169,8 +178,8 @@ impl TryFrom<Append> for AppendEntriesRequest<Types> {
     type Error = String;
 
     fn try_from(a: Append) -> Result<Self, String> {
-        let first = a.prev.map_or(0, |p| p.index.saturating_add(1));
-        for (index, entry) in (first..).zip(&a.entries) {
+        let first = a.prev.map_or(0, |p| p.index + 1);
+        for (index, entry) in (first..=u64::MAX).zip(&a.entries) {
             // the engine asserts this; a peer's message must not trip an assertion
             if entry.id.index != index {
                 return Err(format!("entry {} where {index} belongs", entry.id.index));
@@ -393,6 +402,24 @@ mod tests {
         let bytes = postcard::to_stdvec(&Append::from(&request)).unwrap();
         let back: AppendEntriesRequest<Types> = frame::decode::<Append>(&bytes).unwrap().try_into().unwrap();
         assert_eq!(format!("{back:?}"), format!("{request:?}"));
+    }
+
+    #[test]
+    fn an_index_that_none_follows_is_refused() {
+        for (index, is_good) in [(u64::MAX - 1, true), (u64::MAX, false)] {
+            let bytes = postcard::to_stdvec(&LogId { term: 1, index }).unwrap();
+            assert_eq!(frame::decode::<LogId>(&bytes).is_ok(), is_good, "{index}");
+        }
+        let mut append = Append::from(&AppendEntriesRequest::<Types> {
+            vote: engine::Vote::new_committed(1, 1),
+            prev_log_id: Some(engine::log_id(1, u64::MAX - 1)),
+            leader_commit: None,
+            entries: vec![],
+        });
+        assert!(AppendEntriesRequest::<Types>::try_from(append.clone()).is_ok());
+        append.entries = vec![(&entry(1, 0, EntryPayload::Blank)).into()];
+        let why = AppendEntriesRequest::<Types>::try_from(append).err();
+        assert_eq!(why, Some(format!("entry 0 where {} belongs", u64::MAX)));
     }
 
     #[test]

@@ -236,7 +236,8 @@ impl Ledger {
         if (self.leader, self.term) != (Some(node), term) {
             self.leader = Some(node);
             self.term = term;
-            self.reserved.clear();
+            // what another leader had in memory is gone
+            self.reserved = Numbers::default();
             self.journal.emit(What::LeaderElected { node, term });
         }
         Ok(Applied::Done)

@@ -403,10 +403,10 @@ impl Many {
                 }
                 Page::Same(_) => {}
                 Page::Mixed(mixed) => {
-                    let words = Arc::make_mut(mixed);
+                    let own = Arc::make_mut(mixed);
                     for at in 0..len {
-                        if words.words[at as usize] == FRESH {
-                            words.set(at, cancelled);
+                        if own.words[at as usize] == FRESH {
+                            own.set(at, cancelled);
                             fresh += 1;
                         }
                     }

@@ -52,11 +52,6 @@ impl Numbers {
         self.count -= 1;
     }
 
-    /// Their leader is no more, and what it had in memory neither.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     pub(super) const fn count(&self) -> u64 {
         self.count
     }
