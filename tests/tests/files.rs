@@ -394,3 +394,60 @@ async fn a_daemon_that_is_back_in_time_delivers_what_its_tasks_left() {
     let stdout = done.output.and_then(|output| output.stdout_blob).expect("more than the head");
     assert_eq!(get(&client, stdout).await, said.into_bytes());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_needs_and_what_it_left_stay_where_all_else_is_collected() {
+    let rig = Rig::start(3).await;
+    let client = rig.client(0);
+    let dir = tempfile::tempdir().expect("a directory");
+    let go = dir.path().join("go");
+    let names: Vec<String> = (0..6).map(|n| format!("{n}")).collect();
+    let texts: Vec<Vec<u8>> = (0..6).map(|n| vec![n; 2 << 20]).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().zip(&texts).map(|(name, text)| (name.as_str(), text.as_slice())).collect();
+    let each = put_tree(&client, &files).await;
+    let script = format!("while [ ! -e {} ]; do sleep 0.05; done; head -c 1 \"$SWARM_ITEM\" | od -An -tu1 | tee out", go.display());
+    // one at a time on each node: three run, and three wait
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    #[expect(clippy::cast_precision_loss, reason = "a few")]
+    let cores = Some(cores as f64);
+    let job = submit(&client, SubmitRequest { each: Some(each), cores, outputs: vec!["out".into()], ..shell(&script) }).await;
+    eventually("three run", async || (client.job(job).await.ok()?.counts.assigned == 3).then_some(())).await;
+    let not_needed = put(&client, &[9; 3 << 20]).await;
+    let collect = async || {
+        for n in 0..3 {
+            rig.client(n).collect_blobs(0).await.expect("it collects");
+        }
+    };
+    let held = async |digest: Digest| {
+        let mut held = 0;
+        for n in 0..3 {
+            held += usize::from(rig.client(n).store().await.expect("a list").blobs.iter().any(|blob| blob.digest == digest));
+        }
+        held
+    };
+    assert!(held(not_needed).await >= 1);
+    collect().await;
+    assert_eq!(held(not_needed).await, 0);
+    let inputs: Vec<Digest> = texts.iter().map(|text| Digest(*blake3::hash(text).as_bytes())).chain([each.manifest]).collect();
+    for digest in &inputs {
+        assert!(held(*digest).await >= 2, "{digest} is needed");
+    }
+    std::fs::write(&go, b"").expect("written");
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Succeeded));
+    collect().await;
+    for index in 0..6 {
+        let done = task(&client, job, index).await;
+        let tree = left(&done);
+        assert!(held(tree.manifest).await >= 2, "{index}: {tree:?}");
+        assert_eq!((file(&client, tree, "out").await.trim(), done.attempt.0), (index.to_string().as_str(), 1));
+    }
+    eventually("inputs go with their job", async || {
+        collect().await;
+        let mut left = 0;
+        for digest in &inputs {
+            left += held(*digest).await;
+        }
+        (left == 0).then_some(())
+    })
+    .await;
+}

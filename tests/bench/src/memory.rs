@@ -8,7 +8,7 @@ use swarm_proto::Digest;
 
 use crate::{
     beside::place::{Kind, Place},
-    swarm::{Swarm, told},
+    swarm::{Swarm, alarms, told},
 };
 
 /// Of one size. Peaks of resident memory, in bytes.
@@ -21,6 +21,8 @@ pub(crate) struct Peaks {
     send: u64,
     /// Of the one of those that got it that took most.
     recv: u64,
+    /// How often one of them was suspected while it moved, by any other; none was called down.
+    suspected: usize,
 }
 
 /// Measures each size in turn, between the same daemons: one that gives, and so many that get.
@@ -35,12 +37,15 @@ pub(crate) async fn measure(sizes: &[u64], receivers: u8, parent: &Path) -> anyh
         for daemon in swarm.receivers().iter().chain([&swarm.from]) {
             daemon.forget_peak()?;
         }
+        let before = alarms(swarm.clients()).await?;
         swarm.push(digest).await?;
+        let after = alarms(swarm.clients()).await?;
+        ensure!(after.0 == before.0, "{} were called down while a blob moved", after.0 - before.0);
         let mut recv = 0;
         for daemon in swarm.receivers() {
             recv = recv.max(daemon.memory("VmHWM")?);
         }
-        all.push(Peaks { size: *size, put, send: swarm.from.memory("VmHWM")?, recv });
+        all.push(Peaks { size: *size, put, send: swarm.from.memory("VmHWM")?, recv, suspected: after.1 - before.1 });
         for daemon in swarm.receivers().iter().chain([&swarm.from]) {
             daemon.clear().await?;
         }
@@ -57,9 +62,9 @@ async fn put(swarm: &Swarm, size: u64) -> anyhow::Result<Digest> {
 /// A table for people.
 pub(crate) fn table(all: &[Peaks]) -> String {
     let mib = |bytes: u64| bytes >> 20;
-    let mut text = format!("{:>12} {:>14} {:>14} {:>14}\n", "blob, MiB", "put, MiB", "send, MiB", "receive, MiB");
-    for Peaks { size, put, send, recv } in all {
-        text += &format!("{:>12} {:>14} {:>14} {:>14}\n", mib(*size), mib(*put), mib(*send), mib(*recv));
+    let mut text = format!("{:>12} {:>14} {:>14} {:>14} {:>10}\n", "blob, MiB", "put, MiB", "send, MiB", "receive, MiB", "suspected");
+    for Peaks { size, put, send, recv, suspected } in all {
+        text += &format!("{:>12} {:>14} {:>14} {:>14} {suspected:>10}\n", mib(*size), mib(*put), mib(*send), mib(*recv));
     }
     text
 }

@@ -56,6 +56,18 @@ pub(crate) async fn dev(dir: &Path, nodes: usize) -> anyhow::Result<dev::Swarm> 
     Ok(swarm)
 }
 
+/// How often any of these nodes has called another one down, and suspected it, so far.
+pub(crate) async fn alarms(nodes: impl Iterator<Item = Client>) -> anyhow::Result<(usize, usize)> {
+    let (mut downs, mut suspects) = (0, 0);
+    for node in nodes {
+        for event in node.node_events(0).await.map_err(told)? {
+            downs += usize::from(event.text.ends_with(" is Down"));
+            suspects += usize::from(event.text.ends_with(" is Suspect"));
+        }
+    }
+    Ok((downs, suspects))
+}
+
 impl Swarm {
     /// Starts them with so many that get, one at least, and waits until they are one swarm. More than one need a loopback.
     pub(crate) async fn start(place: &Place, receivers: u8) -> anyhow::Result<Self> {
@@ -87,9 +99,17 @@ impl Swarm {
         &self.receivers
     }
 
+    fn daemons(&self) -> impl Iterator<Item = &Daemon> {
+        [&self.leader, &self.from].into_iter().chain(&self.receivers)
+    }
+
+    pub(crate) fn clients(&self) -> impl Iterator<Item = Client> {
+        self.daemons().map(Daemon::client)
+    }
+
     async fn lacks(&self) -> Option<String> {
         let count = 2 + self.receivers.len() as u64;
-        for daemon in [&self.leader, &self.from].into_iter().chain(&self.receivers) {
+        for daemon in self.daemons() {
             match daemon.client().status().await {
                 Ok(status) if status.phase == Phase::Ready => {}
                 Ok(status) => return Some(format!("{}: {}", daemon.name, status.trouble)),

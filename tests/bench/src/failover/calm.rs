@@ -14,7 +14,10 @@ use super::{
     arena::{Arena, NODES},
     writer::Writer,
 };
-use crate::{figures::Figure, swarm::told};
+use crate::{
+    figures::Figure,
+    swarm::{alarms, told},
+};
 
 /// No-ops that are submitted and have not ended, besides those of the writer.
 const IN_FLIGHT: usize = 256;
@@ -45,7 +48,7 @@ pub(crate) async fn watch(arena: &mut Arena, span: Duration) -> anyhow::Result<C
     let client = arena.swarm.client(arena.other(leader));
     let busy = every_core();
     let spins = spin(arena, &client, busy).await?;
-    let (downs, suspects) = alarms(arena).await?;
+    let (downs, suspects) = alarms((0..NODES).map(|n| arena.swarm.client(n))).await?;
     let name = arena.fresh("calm");
     let writer = Writer::start(&client, name).await?;
     let began = Instant::now();
@@ -57,7 +60,7 @@ pub(crate) async fn watch(arena: &mut Arena, span: Duration) -> anyhow::Result<C
     let seconds = began.elapsed().as_secs_f64();
     let writes = writer.finish().await?;
     let (_, after): (usize, Term) = arena.leader(0).await?;
-    let (downs_after, suspects_after) = alarms(arena).await?;
+    let (downs_after, suspects_after) = alarms((0..NODES).map(|n| arena.swarm.client(n))).await?;
     client.cancel_job(spins).await.map_err(told)?;
     let took: Vec<Duration> = writes.iter().map(|write| write.acknowledged - write.sent).collect();
     ensure!(!took.is_empty(), "nothing was written");
@@ -163,16 +166,4 @@ async fn last_words(arena: &Arena) -> String {
         text += &format!("{}: {}\n", arena.swarm.nodes()[n].name, last.join("; "));
     }
     text
-}
-
-/// How often any node has called another one down, and suspected it, so far.
-async fn alarms(arena: &Arena) -> anyhow::Result<(usize, usize)> {
-    let (mut downs, mut suspects) = (0, 0);
-    for n in 0..NODES {
-        for event in arena.swarm.client(n).node_events(0).await.map_err(told)? {
-            downs += usize::from(event.text.ends_with(" is Down"));
-            suspects += usize::from(event.text.ends_with(" is Suspect"));
-        }
-    }
-    Ok((downs, suspects))
 }
