@@ -145,12 +145,17 @@ fn submit(input: &mut Input<'_>) -> Command {
     })
 }
 
+/// Of what a task said: more than may be kept of it, and little enough for as many as a batch has here.
+fn length(input: &mut Input<'_>) -> usize {
+    input.number() as usize % 4_096
+}
+
 fn outcome(input: &mut Input<'_>) -> Outcome {
     let end = match input.below(12) {
         0 => End::Exit(input.word().cast_signed()),
         1 => End::Signal(9),
         2 => End::Timeout,
-        3 => End::Spawn("é".repeat(input.number() as u16 as usize)),
+        3 => End::Spawn("é".repeat(length(input))),
         4 => End::Refused("no".into()),
         5 => End::Cancelled,
         6 => End::Lost,
@@ -159,7 +164,7 @@ fn outcome(input: &mut Input<'_>) -> Outcome {
         _ => End::Succeeded,
     };
     let output = input.chance(3).then(|| {
-        let stdout = vec![b'x'; input.number() as u16 as usize];
+        let stdout = vec![b'x'; length(input)];
         let stdout_blob = input.chance(4).then_some(Digest([4; 32]));
         Box::new(Output {
             stdout_len: stdout.len() as u64,
