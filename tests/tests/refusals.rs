@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use swarm_tests::{Rig, ctl, program};
+use swarm_proto::{Code, ledger::TaskState};
+use swarm_tests::{Rig, ctl, ended, program, shell, submit};
 
 /// Runs `swarmd run` with a config and returns its exit code and what it said.
 fn run(config: &std::path::Path) -> (Option<i32>, String) {
@@ -55,6 +56,19 @@ async fn each_is_a_clear_error() {
     // nothing was lost by all this
     let done = ctl(&rig.swarm.nodes()[0].socket, &["run", "--", "echo", "still here"]);
     assert_eq!((done.status.code(), String::from_utf8_lossy(&done.stdout).as_ref()), (Some(0), "still here\n"));
+    rig.swarm.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_no_entry_of_the_log_has_room_for_is_refused_and_holds_nobody_up() {
+    let rig = Rig::start(3).await;
+    let client = rig.client(1);
+    let job = submit(&client, shell("exit 3")).await;
+    assert_eq!(ended(&client, job).await.state, Some(TaskState::Failed));
+    let problem = client.retry_job(job, Some(&"x".repeat(950_000))).await.expect_err("a key of 950,000 bytes");
+    assert_eq!(problem.code, Code::BadRequest, "{problem}");
+    // all that comes behind it
+    assert_eq!(ended(&client, submit(&client, shell("true")).await).await.state, Some(TaskState::Succeeded));
     rig.swarm.stop().await;
 }
 

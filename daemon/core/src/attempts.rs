@@ -43,6 +43,7 @@ use std::{
 use swarm_proto::{
     Fence, JobId, LogIndex, NodeId, TaskId,
     ledger::{End, Finish, Outcome},
+    limits,
     peer::{FromWorker, GrantedJob, Load, NodeMeta, Report, ToWorker},
     spec::{JobSpec, OnPartition},
 };
@@ -333,7 +334,9 @@ impl Attempts {
             self.last_grant = self.last_grant.max(grant.fence.index);
             let of_job = items.get(&grant.job);
             let item = |index: &u32| of_job.and_then(|of_job| of_job.get(index).cloned());
-            for index in (0..grant.count).map(|n| grant.first + n) {
+            // no array has such indices, and no node such room
+            let Some(end) = grant.first.checked_add(grant.count).filter(|_| grant.count as usize <= limits::OPEN_TASKS) else { continue };
+            for index in grant.first..end {
                 let item = item(&index);
                 self.grant((TaskId { job: grant.job, index }, grant.fence), item, now);
             }

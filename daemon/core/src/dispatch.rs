@@ -313,6 +313,8 @@ impl Dispatch {
     pub fn handle_command(&mut self, source: u64, ticket: u64, command: Command, ledger: &Ledger) {
         if self.phase == Phase::Closed {
             self.outputs.push_back(refused(ticket));
+        } else if let Err(problem) = batch::check(&command) {
+            self.outputs.push_back(Output::Answer { ticket, index: LogIndex(0), applied: Err(problem) });
         } else if let Some(command) = self.keep_in_memory(source, ticket, command, ledger) {
             self.commands.push(source, ticket, command);
         }
@@ -422,6 +424,7 @@ impl Dispatch {
         let Some(worker) = self.workers.get_mut(&node) else { return };
         let mut news = VecDeque::with_capacity(list.len());
         for finish in list {
+            let finish = batch::fit(finish);
             let key = (finish.task, finish.fence);
             match worker.held.get_mut(&key) {
                 Some(held) if held.state == State::Ended => {}

@@ -65,6 +65,7 @@ use swarm_proto::{
     spec::Durability,
 };
 
+pub(crate) use end::cut_outcome;
 pub use jobs::Job;
 pub use snapshot::{Frozen, LedgerError};
 

@@ -301,7 +301,7 @@ impl TaskView {
         }
         match self.end {
             Some(End::Exit(code)) => u8::try_from(code & 0xff).unwrap_or(125),
-            Some(End::Signal(n)) => u8::try_from(128 + n).unwrap_or(125),
+            Some(End::Signal(n)) => u8::try_from(n.saturating_add(128)).unwrap_or(125),
             Some(End::Timeout) => 124,
             Some(End::Succeeded | End::Spawn(_) | End::Refused(_) | End::Cancelled | End::Lost | End::Input(_) | End::Output(_)) | None => {
                 125

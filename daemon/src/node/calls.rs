@@ -157,7 +157,13 @@ fn failed(ledger: &Ledger, job: JobId, index: u32) -> bool {
 fn subset(array: &Array, indices: &[u32]) -> Result<Array, Problem> {
     let (first, count) = (indices[0], u32::try_from(indices.len()).unwrap_or(u32::MAX));
     let is_range = indices[indices.len() - 1] - first + 1 == count;
-    let items = if is_range && array.items.is_empty() { Vec::new() } else { indices.iter().map(|index| array.item(*index)).collect() };
+    let is_listed = !(is_range && array.items.is_empty());
+    // an item takes a byte at least: no list is made that cannot be taken
+    if is_listed && indices.len() > limits::INLINE_INPUT {
+        let why = format!("{count} of its tasks did not succeed, with others between them: a list of them would be too long");
+        return Err(Problem::new(Code::BadRequest, "the job is not tried again", why).hint("single tasks can be: swarmctl task retry TASK"));
+    }
+    let items = if is_listed { indices.iter().map(|index| array.item(*index)).collect() } else { Vec::new() };
     let subset = Array { first: if is_range { first } else { 0 }, count, is_array: true, items };
     subset.check()?;
     Ok(subset)

@@ -14,6 +14,8 @@ use swarm_proto::UnixMillis;
 
 use super::env::Clocks;
 
+/// The end of the year 9999.
+const LAST: UnixMillis = UnixMillis(253_402_300_799_999);
 /// A difference that is said and corrected.
 const LARGE: u64 = 60_000;
 
@@ -51,6 +53,8 @@ impl SwarmClock {
 
     /// The clock of a leader or a voter was heard. Answers what to tell the operator when that is news.
     pub(crate) fn handle(&self, theirs: UnixMillis) -> Option<String> {
+        // what no calendar holds, some hosts' clocks cannot say
+        let theirs = theirs.min(LAST);
         let old = self.ahead();
         let is_apart = (self.own.wall)().0.abs_diff(theirs.0) >= LARGE;
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = is_apart.then(|| (theirs, (self.own.boot)()));

@@ -53,9 +53,9 @@ impl Sink<'_> {
     /// Passes a chunk on; whether somebody still reads.
     async fn send(&mut self, chunk: OutputChunk) -> bool {
         if let OutputChunk::Bytes { stream, data } = &chunk {
-            self.told[place(*stream)] += data.len() as u64;
+            self.told[place(*stream)] = self.told[place(*stream)].saturating_add(data.len() as u64);
         } else if let OutputChunk::Skipped { stream, bytes, .. } = &chunk {
-            self.told[place(*stream)] += bytes;
+            self.told[place(*stream)] = self.told[place(*stream)].saturating_add(*bytes);
         }
         self.tx.send(chunk).await.is_ok()
     }

@@ -27,6 +27,8 @@ pub(super) struct Reading {
 
 /// What the last line that was read in full said behind its head.
 struct Last {
+    /// Its head named a key: a rest that follows one may not name another, and one that does not may.
+    has_key: bool,
     rest: Vec<u8>,
     spec: Arc<JobSpec>,
     array: Array,
@@ -55,6 +57,7 @@ impl Reading {
         let head = Head::cut(line);
         if let (Some(head), Some(last)) = (&head, &self.last)
             && head.rest == last.rest
+            && head.key.is_some() == last.has_key
             && head.is_within_bounds()
         {
             let submit = self.submit(head.key.map(str::to_owned), Arc::clone(&last.spec), last.array.clone());
@@ -84,7 +87,8 @@ impl Reading {
         let spec = Arc::new(spec);
         // what is signed is signed for one key
         if let Some(head) = head.filter(|head| head.key == key.as_deref() && spec.signed.is_none()) {
-            self.last = Some(Last { rest: head.rest.to_vec(), spec: Arc::clone(&spec), array: array.clone(), follow });
+            let has_key = key.is_some();
+            self.last = Some(Last { has_key, rest: head.rest.to_vec(), spec: Arc::clone(&spec), array: array.clone(), follow });
         }
         Ok(Read { id, submit: self.submit(key, spec, array), follow })
     }
@@ -175,10 +179,11 @@ mod tests {
         let mut reading = reading();
         let a = reading.read(br#"{"id":"a","argv":["true"]}"#).ok().unwrap();
         let b = reading.read(br#"{"id":"b","argv":["true"]}"#).ok().unwrap();
+        let k = reading.read(br#"{"id":"k","key":"j","argv":["true"]}"#).ok().unwrap();
         let c = reading.read(br#"{"id":"c","key":"k","argv":["true"]}"#).ok().unwrap();
         let d = reading.read(br#"{"id":"d","argv":["false"]}"#).ok().unwrap();
         assert!(Arc::ptr_eq(&a.submit.spec, &b.submit.spec));
-        assert!(Arc::ptr_eq(&a.submit.spec, &c.submit.spec));
+        assert!(Arc::ptr_eq(&k.submit.spec, &c.submit.spec));
         assert!(!Arc::ptr_eq(&a.submit.spec, &d.submit.spec));
         assert_eq!((&*b.id, c.submit.key.as_deref()), ("b", Some("k")));
     }
@@ -236,7 +241,7 @@ mod tests {
             lines in prop::collection::vec((
                 r#"("id"[ \t\r\x0b\x0c]?: ?"[ab\\é"]{0,2}")|("id":1)|("name":"n")"#,
                 r#"(, ?"key": ?"[xy\\]{0,2}")|(,"key":null)|(, "noop":true)|"#,
-                r#"(,"noop":true)|(,"argv":\["a"\])|(,"id":"c","noop":true)|(,"noop":true,"key":"z")|(,"noop":true,"follow":false)|,"#,
+                r#"(,"noop":true)|(,"argv":\["a"\])|(,"id":"c","noop":true)|(,"noop":true,"key":"z")|(,"key":null,"noop":true)|(,"noop":true,"follow":false)|,"#,
             ), 1..12)
         ) {
             let mut reading = reading();

@@ -6,8 +6,8 @@ use std::{
 };
 
 use swarm_proto::{
-    JobId, NodeId, TaskId, UnixMillis,
-    ledger::{Assign, Batch, Command, JobRef},
+    Code, JobId, NodeId, Problem, TaskId, UnixMillis,
+    ledger::{Assign, Batch, Command, Finish, JobRef},
     limits,
     peer::ToWorker,
     spec::Durability,
@@ -20,7 +20,7 @@ use super::{
     worker::{Key, State},
 };
 use crate::{
-    ledger::Ledger,
+    ledger::{Ledger, cut_outcome},
     placement::{self, Room},
 };
 
@@ -118,6 +118,28 @@ impl Draft {
         self.commands.push(command);
         self.entry.sent.push(sent);
     }
+}
+
+/// Whether a command can be in an entry at all: the desk would wait for ever for an entry that has room for it, with all that comes
+/// behind it. What it says is judged where it is applied; only tasks are handed out before that, so how they are counted is judged here.
+///
+/// # Errors
+/// [`Code::BadRequest`] naming the bound.
+pub(super) fn check(command: &Command) -> Result<(), Problem> {
+    if let Command::Submit(submit) = command {
+        submit.array.check()?;
+    }
+    let bytes = size::command(command);
+    if bytes > COMMAND_BYTES {
+        let why = format!("it takes {bytes} bytes of the log, at most {COMMAND_BYTES} are taken at once");
+        return Err(Problem::new(Code::BadRequest, "the request is too large", why));
+    }
+    Ok(())
+}
+
+/// A worker's word, without what the ledger would cut off where an entry has no room for it.
+pub(super) fn fit(finish: Finish) -> Finish {
+    if size::finish(&finish) <= OUTCOME_BYTES { finish } else { Finish { outcome: cut_outcome(&finish.outcome), ..finish } }
 }
 
 impl Dispatch {

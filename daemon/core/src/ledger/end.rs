@@ -280,6 +280,12 @@ fn cut(why: &str) -> String {
     why[..why.floor_char_boundary(REASON)].to_owned()
 }
 
+/// What is kept of what a worker says.
+pub(crate) fn cut_outcome(outcome: &Outcome) -> Outcome {
+    let Outcome { end, started, ended, output } = outcome;
+    Outcome { end: cut_end(end), started: *started, ended: *ended, output: output.as_deref().and_then(cut_output) }
+}
+
 pub(super) fn cut_end(end: &End) -> End {
     match end {
         End::Spawn(why) => End::Spawn(cut(why)),

@@ -13,6 +13,7 @@ use swarm_proto::{
     spec::{Array, Cause, JobSpec, OnPartition, Resources},
 };
 
+mod entries;
 mod files;
 mod memory;
 
@@ -512,68 +513,6 @@ fn a_node_that_left_is_not_waited_for() {
     bench.desk.handle_command(0, 2, Command::Leave { node: TWO }, &bench.ledger);
     bench.turn();
     assert!(matches!(bench.turn()[..], [Command::Lose { cause: Cause::NodeLost, .. }]));
-}
-
-#[test]
-fn an_entry_stays_below_its_limit_and_what_is_left_follows() {
-    let mut bench = Bench::new(1);
-    bench.connect(ONE);
-    let big = |n: u32| {
-        let argv = vec!["cat".to_owned(), "x".repeat(60_000), n.to_string()];
-        let mut spec = exec(5, 0);
-        if let swarm_proto::spec::Work::Exec(exec) = &mut spec.work {
-            exec.argv = argv;
-        }
-        spec
-    };
-    for n in 0..40 {
-        bench.submit(big(n), Array::single());
-    }
-    let mut entries = 0;
-    while let Some(batch) = bench.poll() {
-        assert!(super::encoded(&batch) <= swarm_proto::limits::LOG_ENTRY);
-        bench.commit(&batch);
-        entries += 1;
-    }
-    assert_eq!(entries, 3);
-    assert_eq!(bench.ledger.counts().assigned, 40);
-    for message in bench.heard(ONE) {
-        let frame = swarm_proto::frame::encode_control(&message);
-        assert!(frame.is_ok(), "{:?}", frame.err());
-    }
-}
-
-#[test]
-fn the_ledger_may_be_ahead_by_the_entry_in_flight() {
-    let mut bench = Bench::new(1);
-    bench.connect(ONE);
-    bench.submit(noop(), Array::single());
-    let batch = bench.poll().expect("work");
-    bench.index += 1;
-    let applied = bench.ledger.apply(LogIndex(bench.index), &batch);
-    bench.connect(ONE);
-    bench.heard(ONE);
-    bench.desk.handle_applied(LogIndex(bench.index), applied, &bench.ledger, bench.now);
-    bench.listen();
-    assert_eq!(bench.granted(ONE), [(0, 1)]);
-    assert_eq!(bench.turn(), []);
-}
-
-#[test]
-fn what_did_not_commit_is_answered_as_unknown_and_the_rest_as_not_done() {
-    let mut bench = Bench::new(1);
-    bench.said.clear();
-    bench.desk.handle_command(0, 10, Command::CancelJob { job: JobId(1) }, &bench.ledger);
-    bench.poll().expect("an entry");
-    bench.desk.handle_command(0, 11, Command::CancelJob { job: JobId(1) }, &bench.ledger);
-    bench.desk.handle_failed(Problem::new(Code::UnknownOutcome, "it may have happened", "no answer"));
-    bench.desk.handle_command(0, 12, Command::CancelJob { job: JobId(1) }, &bench.ledger);
-    bench.listen();
-    let answers = bench.said.iter().map(|output| {
-        let Output::Answer { ticket, applied: Err(problem), .. } = output else { panic!("{output:?}") };
-        (*ticket, problem.code)
-    });
-    assert_eq!(answers.collect::<Vec<_>>(), [(10, Code::UnknownOutcome), (11, Code::NoLeader), (12, Code::NoLeader)]);
 }
 
 #[test]
