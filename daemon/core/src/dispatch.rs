@@ -31,6 +31,8 @@
 mod absence;
 mod applied;
 mod batch;
+#[cfg(any(test, feature = "fuzzing"))]
+mod check;
 mod explain;
 mod hints;
 mod lease;

@@ -1,6 +1,6 @@
 //! The state machine: commands as anybody could bring them into the log, and snapshots as they could be on a disk.
 
-mod commands;
+pub(crate) mod commands;
 
 use swarm_core::ledger::{Ledger, fuzzing};
 use swarm_proto::{

@@ -29,6 +29,7 @@ pub mod seeds;
 mod api;
 mod blobs;
 mod certificate;
+mod desk;
 mod disk;
 mod gossip;
 mod host;
@@ -38,6 +39,7 @@ mod peer;
 mod requests;
 mod state;
 mod words;
+mod worker;
 
 use std::{
     path::{Path, PathBuf},
@@ -92,6 +94,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "keeper", run: keeper::messages, memory: (8 * LIST, 256), longest: 4096 },
     Target { name: "certificate", run: certificate::shown, memory: (64 << 10, 64), longest: 2048 },
     Target { name: "state", run: state::files, memory: (2 * LIST, TOML), longest: 4096 },
+    Target { name: "desk", run: desk::messages, memory: (16 << 20, 512), longest: 4096 },
+    Target { name: "worker", run: worker::messages, memory: (8 << 20, 512), longest: 4096 },
 ];
 
 /// The target of that name.

@@ -39,6 +39,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "keeper" => messages::keeper(),
         "certificate" => certificates(),
         "state" => state::seeds(&messages::view()),
+        "desk" => noise(16, 1500),
+        "worker" => noise(16, 1500),
         _ => Vec::new(),
     }
 }

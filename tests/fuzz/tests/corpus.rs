@@ -71,5 +71,5 @@ macro_rules! replayed {
 }
 
 replayed! {
-    peer frames gossip members ledger snapshot log consensus segment store manifest words job_file config host api request keeper certificate state
+    peer frames gossip members ledger snapshot log consensus segment store manifest words job_file config host api request keeper certificate state desk worker
 }

@@ -1,20 +1,27 @@
 //! Outcomes on their way into the ledger: sent in batches, repeated on a new stream, forgotten when taken.
 
+use std::collections::btree_map::Entry;
+
 use swarm_proto::{
     ledger::{End, Finish},
     peer::FromWorker,
     spec::Work,
 };
 
-use super::{Attempts, GATHER, Key, Output};
+use super::{Attempts, GATHER, Key, Output, State};
 
 /// Encoded bytes of outcomes that one message carries at most; a control frame holds twice as much.
 const OUTCOMES_BYTES: usize = 512 << 10;
 
 impl Attempts {
-    /// An ended attempt is of no more use here.
+    /// An ended attempt is of no more use here. One that was granted once without its job, and then with it, has an end and runs.
     pub(super) fn remove(&mut self, key: Key) {
-        if self.attempts.remove(&key).is_some_and(|attempt| attempt.was_started && attempt.spec.work != Work::Noop) {
+        let Entry::Occupied(held) = self.attempts.entry(key) else { return };
+        if held.get().state != State::Ended {
+            return;
+        }
+        let attempt = held.remove();
+        if attempt.was_started && attempt.spec.work != Work::Noop {
             self.outputs.push_back(Output::Forget { task: key.0, fence: key.1 });
         }
     }

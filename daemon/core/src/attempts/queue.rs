@@ -51,14 +51,13 @@ impl Room {
     }
 
     pub(super) fn fits(&self, needs: &Resources) -> bool {
-        needs.milli_cores.saturating_add(self.taken.milli_cores) <= self.capacity.milli_cores.max(self.taken.milli_cores)
-            && needs.memory.saturating_add(self.taken.memory) <= self.capacity.memory.max(self.taken.memory)
-            && needs.disk.saturating_add(self.taken.disk) <= self.capacity.disk.max(self.taken.disk)
-            && needs.gpus.saturating_add(self.taken.gpus) <= self.capacity.gpus.max(self.taken.gpus)
-            && needs.named.iter().all(|(name, amount)| {
-                let taken = self.taken.named.get(name).copied().unwrap_or(0);
-                amount.saturating_add(taken) <= self.capacity.named.get(name).copied().unwrap_or(0).max(taken)
-            })
+        let Self { capacity, taken } = self;
+        let of = |list: &std::collections::BTreeMap<String, u64>, name: &String| list.get(name).copied().unwrap_or(0);
+        needs.milli_cores <= capacity.milli_cores.saturating_sub(taken.milli_cores)
+            && needs.memory <= capacity.memory.saturating_sub(taken.memory)
+            && needs.disk <= capacity.disk.saturating_sub(taken.disk)
+            && needs.gpus <= capacity.gpus.saturating_sub(taken.gpus)
+            && needs.named.iter().all(|(name, need)| *need <= of(&capacity.named, name).saturating_sub(of(&taken.named, name)))
     }
 
     /// Why this node can never run it, if so.

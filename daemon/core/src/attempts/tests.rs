@@ -286,6 +286,30 @@ fn what_the_node_cannot_run_is_refused() {
 }
 
 #[test]
+fn what_was_granted_without_its_job_and_then_with_it_is_not_forgotten_while_it_runs() {
+    let mut attempts = worker();
+    let ToWorker::Grants { grants, .. } = granted(spec(1000), key(1, 10)) else { unreachable!("that is what it makes") };
+    attempts.handle_to_worker(ToWorker::Grants { jobs: Vec::new(), grants }, ms(2));
+    let said = outputs(&mut attempts);
+    assert_eq!(finishes(&said), [(key(1, 10), End::Lost)]);
+    attempts.handle_to_worker(granted(spec(1000), key(1, 10)), ms(3));
+    assert_eq!(starts(&outputs(&mut attempts)), [key(1, 10)]);
+    attempts.handle_to_worker(ToWorker::OutcomesTaken { seq: last_seq(&said) }, ms(4));
+    assert_eq!(attempts.running().collect::<Vec<_>>(), [key(1, 10)]);
+    attempts.handle_event(ended(key(1, 10), End::Succeeded), ms(5));
+    assert_eq!(finishes(&outputs(&mut attempts)), [(key(1, 10), End::Succeeded)]);
+}
+
+#[test]
+fn needs_that_are_all_there_is_are_met_once() {
+    let mut attempts = Attempts::new(ME, 7, meta(u64::MAX), Settings { lease: LEASE }, ms(0));
+    for job in [1, 2] {
+        attempts.handle_to_worker(granted(spec(u64::MAX), key(job, 10)), ms(2));
+    }
+    assert_eq!(starts(&outputs(&mut attempts)), [key(1, 10)]);
+}
+
+#[test]
 fn recovered_attempts_are_held_and_keep_their_lease_and_timeout() {
     let mut attempts = Attempts::new(ME, 8, meta(2000), Settings { lease: LEASE }, ms(10_000));
     let mut stop = spec(2000);

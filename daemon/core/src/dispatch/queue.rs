@@ -304,7 +304,7 @@ impl Queue {
     }
 
     /// Every group is where its state says, and no other is.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn sanity_check(&self) {
         let groups = (0..).zip(&self.groups).filter_map(|(id, group)| Some((id, group.as_ref()?)));
         let mut seen = (0, 0);

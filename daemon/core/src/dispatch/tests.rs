@@ -7,53 +7,14 @@ mod sizes;
 mod world;
 
 use proptest::prelude::*;
-use swarm_proto::{
-    ledger::Batch,
-    spec::{Array, Resources},
-};
+use swarm_proto::{ledger::Batch, spec::Array};
 
 use self::{
     samples::{exec, noop},
     world::{Fates, World},
 };
-use super::{Dispatch, batch::Sent, worker::Worker};
-
 pub(super) fn encoded(batch: &Batch) -> usize {
     postcard::experimental::serialized_size(batch).expect("plain data")
-}
-
-impl Dispatch {
-    /// Counts everything anew, and holds the entry in flight against the rule that nothing waits at a node while another could run it.
-    fn sanity_check(&self) {
-        self.queue.sanity_check();
-        let sent = self.in_flight.iter().flat_map(|entry| &entry.sent);
-        for (node, worker) in &self.workers {
-            let mut reserved = (0, 0, Resources::default());
-            for sent in sent.clone() {
-                let Sent::Assign { group, node: to, count, waits, .. } = sent else { continue };
-                if to != node {
-                    continue;
-                }
-                reserved.0 += count;
-                if *waits {
-                    reserved.1 += count;
-                } else {
-                    crate::placement::occupy(&mut reserved.2, self.queue.needs(*group), *count);
-                }
-            }
-            Worker::sanity_check(worker, &self.queue, reserved);
-        }
-    }
-
-    /// To be asked right after an entry is made.
-    fn check_hoarding(&self) {
-        for sent in self.in_flight.iter().flat_map(|entry| &entry.sent) {
-            if let Sent::Assign { group, waits: true, .. } = sent {
-                let idle = self.rooms(*group).into_iter().find(|room| room.free > 0);
-                assert_eq!(idle, None, "work waits elsewhere while this node could run it");
-            }
-        }
-    }
 }
 
 const FAULTS: Fates = Fates { chances: 150, has_faults: true, only_long: false };

@@ -328,7 +328,7 @@ impl Worker {
     }
 
     /// Counts everything anew. `reserved` is what the entry in flight keeps room for: (attempts, those of them that wait, requests).
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn sanity_check(&self, queue: &Queue, reserved: (u32, u32, Resources)) {
         let (mut count, mut waiting, mut used) = reserved;
         for (key, held) in &self.held {

@@ -20,7 +20,7 @@ const USERS: [&str; 4] = ["ann", "bob", "carol", "local"];
 const NAMES: [&str; 5] = ["pi", "n2", "desk", "pi-2", ""];
 
 /// A swarm with a node in it.
-pub(super) fn beginning() -> Vec<Command> {
+pub(crate) fn beginning() -> Vec<Command> {
     let first = [1, 2, 3, 4].map(|key| PeerKey([key; 32])).into();
     let found = Found { cluster: ClusterId([1; 16]), nodes: authority(0), users: authority(100), first };
     let lead = Command::Lead { node: NodeId(1), term: Term(1) };
@@ -28,7 +28,7 @@ pub(super) fn beginning() -> Vec<Command> {
 }
 
 /// Later, mostly; a clock may be wrong in any way.
-pub(super) fn clock(at: u64, input: &mut Input<'_>) -> u64 {
+pub(crate) fn clock(at: u64, input: &mut Input<'_>) -> u64 {
     match input.below(8) {
         0 => at.saturating_add(3_600_000 * u64::from(input.byte())),
         1 => at.saturating_sub(1_000),
@@ -37,7 +37,7 @@ pub(super) fn clock(at: u64, input: &mut Input<'_>) -> u64 {
     }
 }
 
-pub(super) fn command(input: &mut Input<'_>, ledger: &Ledger) -> Command {
+pub(crate) fn command(input: &mut Input<'_>, ledger: &Ledger) -> Command {
     match input.below(27) {
         0 => Command::Lead { node: node(input), term: Term(input.number()) },
         1..=5 => submit(input),
@@ -106,7 +106,7 @@ fn job(input: &mut Input<'_>, ledger: &Ledger) -> JobId {
 }
 
 /// A task, and the fence that it has now or one beside it.
-fn attempt(input: &mut Input<'_>, ledger: &Ledger) -> (TaskId, Fence) {
+pub(crate) fn attempt(input: &mut Input<'_>, ledger: &Ledger) -> (TaskId, Fence) {
     let held: Vec<(TaskId, Fence)> = ledger.nodes().flat_map(|node| ledger.assigned_to(node.id)).take(64).collect();
     let (task, fence) = if input.chance(4) { None } else { input.pick(&held) }.unwrap_or_else(|| {
         let task = TaskId { job: job(input, ledger), index: index(input) };
@@ -150,7 +150,7 @@ fn length(input: &mut Input<'_>) -> usize {
     input.number() as usize % 4_096
 }
 
-fn outcome(input: &mut Input<'_>) -> Outcome {
+pub(crate) fn outcome(input: &mut Input<'_>) -> Outcome {
     let end = match input.below(12) {
         0 => End::Exit(input.word().cast_signed()),
         1 => End::Signal(9),
